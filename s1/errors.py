@@ -43,3 +43,14 @@ class MissingExtra(S1Error):
 
 class EngineFailure(S1Error):
     """The engine broke while it was decoding one request; recorded on that request's receipt."""
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What to raise for a group of failed tasks: its first S1Error, or the group where it holds none.
+
+    For a plain `except BaseExceptionGroup`: Python before 3.11.4 wraps what `except*` raises into another group.
+    """
+    mine: BaseException | None = group.subgroup(S1Error)
+    while isinstance(mine, BaseExceptionGroup):
+        mine = mine.exceptions[0]
+    return mine or group

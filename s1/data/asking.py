@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol, TypeVar
 
 from s1.data.journal import Journal, Reply, Request
-from s1.errors import BadConfig, S1Error
+from s1.errors import BadConfig, first_error
 
 Answerer = Callable[[Request], Awaitable[Reply]]
 READINGS = 3
@@ -105,8 +105,8 @@ async def ask_all(
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(concurrency, len(missing))):
                 tasks.create_task(work(queue))
-    except* S1Error as group:
-        raise _first(group) from None
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
     return refused
 
 
@@ -138,8 +138,3 @@ async def read_all(
             if value is not None:
                 readings[name] = value
     return readings
-
-
-def _first(group: BaseExceptionGroup[S1Error]) -> S1Error:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

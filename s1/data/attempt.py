@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from s1.data.asking import Answerer
 from s1.data.journal import Journal, Reply, Request
 from s1.data.replies import split_thinking
-from s1.errors import S1Error
+from s1.errors import first_error
 from s1.grading import equivalent, extract_answer
 from s1.types import Ask, Engine, Finish, Question, Sampling, Stop, to_json
 
@@ -113,6 +113,6 @@ async def _attempt_all(
         async with asyncio.TaskGroup() as tasks:
             for index, question in enumerate(questions):
                 tasks.create_task(one(index, question))
-    except* S1Error as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
     return verdicts

@@ -16,7 +16,7 @@ from typing import Any
 
 from s1 import runs
 from s1.budget import BudgetPolicy, Forcing, drive, make_script
-from s1.errors import BadConfig, BadInput, S1Error
+from s1.errors import BadConfig, BadInput, S1Error, first_error
 from s1.evals.benchmarks import Benchmark
 from s1.evals.metrics import metrics_of
 from s1.formats import ThinkingFormat
@@ -150,8 +150,8 @@ async def _run_all(
             for question in run.questions:
                 for sample in range(plan.samples):
                     tasks.create_task(walk(question, sample))
-    except* S1Error as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
     if state.last_error and state.errors == state.graded:
         raise S1Error(f"No request succeeded; the last: {state.last_error}")
 
