@@ -52,16 +52,19 @@ def test_stdout_holds_the_answer_alone(script, capsys) -> None:
 
 def test_forced_text_is_coloured_on_a_terminal(script, capsys, monkeypatch) -> None:
     reader, terminal = os.openpty()
+    shown = b""
     try:
         with os.fdopen(terminal, "w") as stderr, monkeypatch.context() as patched:
             patched.setattr("sys.stderr", stderr)
             assert main(["think", "2+2?", "--model", script(*WAITED), "--waits", "1"]) == 0
             stderr.flush()
-            shown = os.read(reader, 100_000).decode().replace("\r\n", "\n")
+            while b"again." not in shown:  # a terminal hands over what it has, in pieces
+                shown += os.read(reader, 100_000)
     finally:
         os.close(reader)
-    assert f"I add.\n{FORCED}Wait{PLAIN} I add again." in shown
-    assert "[Wait]" not in shown
+    text = shown.decode().replace("\r\n", "\n")
+    assert f"I add.\n{FORCED}Wait{PLAIN} I add again." in text
+    assert "[Wait]" not in text
     assert capsys.readouterr().out == "It is four.\n"
 
 
