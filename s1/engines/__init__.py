@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 from s1.errors import BadConfig, MissingExtra
@@ -26,6 +27,22 @@ def load_engine(spec: str, **options: Any) -> Engine:
     `options` go to the engine's `load`. Raises BadConfig for an unknown name or option, naming the nearest
     one, and MissingExtra where the engine's library is not installed.
     """
+    name, rest, load = _find(spec)
+    known = engine_options(spec)
+    for option in options:
+        if option not in known:
+            raise BadConfig(f"The engine {name!r} has no option {option!r}.", _nearest(option, known))
+    return cast(Engine, load(rest, **options))
+
+
+def engine_options(spec: str) -> list[str]:
+    """The options that `load_engine` takes for `spec`. Raises as it does where there is no such engine."""
+    parameters = inspect.signature(_find(spec)[2]).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _find(spec: str) -> tuple[str, str, Callable[..., Any]]:
+    """The engine's name, what follows it in `spec`, and its `load`."""
     name, colon, rest = spec.partition(":")
     if not colon:
         name, rest = (spec, "") if spec in ENGINES else ("hf", spec)
@@ -35,18 +52,11 @@ def load_engine(spec: str, **options: Any) -> Engine:
         name, rest = "hf", spec
     module_name, _, attribute = ENGINES[name].partition(":")
     try:
-        load = getattr(importlib.import_module(module_name), attribute)
+        return name, rest, getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "s1":
             raise
         raise MissingExtra(error.name, name) from error
-    parameters = inspect.signature(load).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
-        for option in options:
-            if option not in known:
-                raise BadConfig(f"The engine {name!r} has no option {option!r}.", _nearest(option, known))
-    return cast(Engine, load(rest, **options))
 
 
 def _nearest(name: str, known: list[str]) -> str:
