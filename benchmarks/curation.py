@@ -1,0 +1,233 @@
+"""Curation at the paper's size: time and peak memory of each stage, beside the official algorithm in plain Python.
+
+Theory: reading and writing a pool is bound by (de)compression of its traces, the same bytes for both sides.
+Decontamination looks at questions only: a plain program builds a Python string for each of the pool's word
+8-grams, a columnar one hashes them. Selection needs ids, domains and lengths, 1/1000 of the bytes of a pool.
+Memory should not grow with the pool: the traces need never be in memory at once.
+
+Each stage is a process of its own, from files to files, on the output of our stage before it; the official
+order and rules throughout. Seconds and peak memory are those of the whole process. "Alone" repeats
+decontamination and selection on columns that are already in memory.
+
+Run: python benchmarks/curation.py [--rows 59000] [--tokens 3600] [--ours-only] [--work DIR] [--data DIR]
+--data is a folder of real questions and traces; without it they are those of the petri world. Prints a
+table, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from curation_parts.large_pool import write_pool
+
+HERE = Path(__file__).resolve().parent
+STAGES = ("decontaminate", "clean", "difficulty", "select")
+LIMIT_BYTES = 4 << 30
+LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+sys.exit(code)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=59_000)
+    parser.add_argument("--tokens", type=int, default=3_600, help="mean length of a trace")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n", type=int, default=1_000)
+    parser.add_argument("--work", type=Path, help="kept there; by default a temporary folder")
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
+    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--alone", choices=("decontaminate", "select"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.alone:
+        alone(args)
+    elif args.work:
+        measure(args, args.work)
+    else:
+        with tempfile.TemporaryDirectory() as work:
+            measure(args, Path(work))
+
+
+def measure(args: argparse.Namespace, work: Path) -> None:
+    data = args.data if args.data.is_dir() else None
+    folder = work / f"{args.rows}-{args.tokens}-{args.seed}-{'real' if data else 'petri'}"
+    began = time.perf_counter()
+    pool = write_pool(folder, args.rows, args.tokens, args.seed, data)
+    size = sum(f.stat().st_size for f in pool.iterdir())
+    print(
+        f"{args.rows:,} rows, about {args.tokens:,} tokens each, {size / 1e6:,.0f} MB of Parquet "
+        f"(written or found in {time.perf_counter() - began:.0f} s); {platform.machine()}, {os.cpu_count()} cores"
+    )
+    benchmark = folder / "benchmark.jsonl"
+    out = {side: folder / side for side in ("ours", "official")}
+    for side in out.values():
+        shutil.rmtree(side, ignore_errors=True)
+    options = {"decontaminate": ["--against", str(benchmark)], "select": ["--n", str(args.n)]}
+    results: dict[str, Any] = {}
+    source = pool
+    print(f"{'stage':24} {'ours s':>8} {'MB':>6}   {'plain s':>8} {'MB':>6}   ratio   rows kept")
+    for stage in STAGES:
+        here = out["ours"] / stage
+        more = ["--set", "quality.profile=official"] if stage in ("clean", "select") else []
+        command = [
+            "-m",
+            "s1",
+            "curate",
+            stage,
+            str(source),
+            "--out",
+            str(here),
+            *options.get(stage, []),
+            *more,
+        ]
+        ours = run(command)
+        plain = None
+        if not args.ours_only:
+            there = out["official"] / stage
+            script = HERE / "curation_parts" / "official.py"
+            plain = run([str(script), stage, str(source), str(there), *options.get(stage, [])])
+            check(stage, here, there)
+        show(stage, ours, plain, len(ids(here)))
+        results[stage] = {"ours": ours, "official": plain, "kept": len(ids(here))}
+        source = here
+    for stage in ("decontaminate", "select"):
+        at = pool if stage == "decontaminate" else out["ours"] / "difficulty"
+        command = [str(Path(__file__)), "--alone", stage, "--work", str(folder), "--n", str(args.n)]
+        process = run([*command, *(["--ours-only"] if args.ours_only else [])], {"S1_BENCH_POOL": str(at)})
+        both = json.loads(process["last"])
+        for name, time_of in both.items():
+            ratio = f"{time_of / both['ours']:7.1f} times ours" if name != "ours" else ""
+            print(f"{stage}, alone, {name}: {time_of:.3f} s {ratio}")
+        results[f"{stage} alone"] = both
+    whole = ["-m", "s1", "curate", str(pool), "--out", str(out["ours"] / "funnel"), "--n", str(args.n)]
+    results["funnel"] = run([*whole, "--against", str(benchmark)])
+    show("whole funnel, strict", results["funnel"], None, args.n)
+    peak = max(r["ours"]["peak"] for r in results.values() if isinstance(r.get("ours"), dict))
+    peak = max(peak, results["funnel"]["peak"])
+    print(f"most memory of a process of ours: {peak / 1e6:,.0f} MB (bound {LIMIT_BYTES / 1e6:,.0f})")
+    print(json.dumps({"rows": args.rows, "tokens": args.tokens, "seed": args.seed, "bytes": size,
+                      "real": data is not None, "versions": versions(), "results": results}))  # fmt: skip
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Wall seconds, CPU seconds and peak memory (bytes) of a Python process. Ends the benchmark when it fails."""
+    paths = [os.environ.get("PYTHONPATH", ""), str(HERE.parent)]
+    changed = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environment or {})}
+    began = time.perf_counter()
+    # A process counts the memory of the one that started it as its own, so a small one stands between.
+    process = subprocess.run(
+        [sys.executable, "-S", "-c", LAUNCHER, sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env=changed,
+    )
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}\n{process.stderr[-3000:]}")
+    *said, used = process.stdout.strip().splitlines()
+    cpu, peak = map(float, used.split())
+    return {"seconds": seconds, "cpu": cpu, "peak": peak, "last": said[-1] if said else ""}
+
+
+def alone(args: argparse.Namespace) -> None:
+    """The two stages on columns in memory, ours and the plain one, one after the other; median of three."""
+    import polars as pl
+    from curation_parts import official
+
+    from s1.data.decontaminate import find_hits, read_benchmarks
+    from s1.data.select import select
+
+    files = sorted(Path(os.environ["S1_BENCH_POOL"]).rglob("*.parquet"))
+    rows = pl.read_parquet(files).with_columns(thinking=pl.lit(None, dtype=pl.String))
+    benchmark = read_benchmarks(args.work / "benchmark.jsonl")
+    plain_rows = [] if args.ours_only else rows.to_dicts()
+    blocklist = benchmark["benchmark_question"].to_list()
+    jobs: dict[str, Callable[[], Any]]
+    if args.alone == "decontaminate":
+        jobs = {
+            "ours": lambda: find_hits(rows, benchmark),
+            "official": lambda: official.decontaminate(plain_rows, blocklist, False),
+            "official, earlier sources blocked": lambda: official.decontaminate(plain_rows, blocklist, True),
+        }
+    else:
+        jobs = {
+            "ours": lambda: select(rows, args.n, profile="official"),
+            "official": lambda: official.select(plain_rows, args.n, 0),
+        }
+    found = {name: seconds(job) for name, job in jobs.items() if name == "ours" or not args.ours_only}
+    print(json.dumps(found))
+
+
+def seconds(job: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def check(stage: str, ours: Path, plain: Path) -> None:
+    """Both sides must keep the same rows; copies and draws may differ in which row they take."""
+    kept, theirs = ids(ours), ids(plain)
+    if stage == "decontaminate":
+        found = [json.loads(line) for line in (ours / "hits.jsonl").read_text().splitlines()]
+        hits = {h["id"] for h in found if h["count"]}
+        assert hits == set((plain / "hits.txt").read_text().split()), "other decontamination hits"
+        # Ours also finds benchmark questions under 8 words, and copies that differ in case or spaces.
+        short = {" ".join(h["question"].lower().split()) for h in found if not h["count"]}
+        distinct = {" ".join(q.lower().split()) for q in column(plain, "question")} - short
+        assert len(kept) == len(distinct), f"{len(kept)} and {len(distinct)} rows without copies"
+        print(f"  {len(hits):,} rows hit a benchmark question, the same in both")
+    elif stage == "select":
+        assert len(kept) == len(theirs), f"{len(kept)} and {len(theirs)} rows selected"
+    else:
+        assert kept == theirs, f"{stage}: other survivors ({len(kept)} and {len(theirs)})"
+
+
+def ids(folder: Path) -> set[str]:
+    return set(column(folder, "id"))
+
+
+def column(folder: Path, name: str) -> list[str]:
+    import polars as pl
+
+    values: list[str] = pl.read_parquet(sorted(folder.rglob("*.parquet")), columns=[name])[name].to_list()
+    return values
+
+
+def show(stage: str, ours: dict[str, Any], plain: dict[str, Any] | None, kept: int) -> None:
+    line = f"{stage:24} {ours['seconds']:8.1f} {ours['peak'] / 1e6:6,.0f}   "
+    if plain:
+        line += (
+            f"{plain['seconds']:8.1f} {plain['peak'] / 1e6:6,.0f}   {plain['seconds'] / ours['seconds']:5.1f}"
+        )
+    print(f"{line:60} {kept:9,}", flush=True)
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"python": platform.python_version(), "polars": version("polars"), "numpy": version("numpy")}
+
+
+if __name__ == "__main__":
+    main()
