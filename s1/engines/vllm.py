@@ -7,6 +7,7 @@ all others are found here, on the streamed ids, and the request is aborted.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -21,6 +22,8 @@ from s1.types import Ask, Chunk, Finish, Stop
 
 NEVER = -100.0
 """The bias that keeps the padding of the vocabulary from being drawn; vLLM allows no lower one."""
+LOGGING = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
+"""Set where the environment says nothing else: vLLM logs to standard output, where our answers and JSON go."""
 
 
 def load(
@@ -44,6 +47,8 @@ def load(
     eager: no compilation, for a quick start.
     Raises BadInput when there is no such model, BadConfig when vLLM refuses the options.
     """
+    for name, value in LOGGING.items():
+        os.environ.setdefault(name, value)
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -71,18 +76,18 @@ def load(
     )
     beside = Beside("s1-vllm")
 
-    async def start() -> Any:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+    async def start() -> VLLMEngine:
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+        return VLLMEngine(llm, text, beside, name=f"vllm:{path}")
 
     try:
-        llm = beside.call(start())
+        return beside.call(start())  # no local name here: vLLM's imports keep this frame alive to the end
     except Exception as error:  # its errors have no common base
         beside.stop()
         raise BadConfig(
             f"vLLM cannot start with {path}: {first_line(error)}",
             "Its log above says more; change the options.",
         ) from error
-    return VLLMEngine(llm, text, beside, name=f"vllm:{path}")
 
 
 def engine_options(

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,21 +157,38 @@ def metric(server: str, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
-def test_leaving_a_stream_cancels_the_request_in_the_server(server, behind_http):
-    async def leave() -> bool:
-        stream = behind_http.stream(Ask(behind_http.encode(PROMPT), 900))
-        running = False
-        async for chunk in stream:  # the server's gauge may follow the first tokens a little later
-            running = chunk.finish is None and metric(server, "vllm:num_requests_running") >= 1
-            if running:
-                break
-        await stream.aclose()
-        return running
+def test_leaving_streams_cancels_their_requests_in_the_server(server, behind_http):
+    """As many requests as the server decodes at once, without stops: left alone, they decode for many seconds."""
+    requests, tokens = 64, 900
 
-    assert asyncio.run(leave()), "the request was never seen running"
-    limit = time.monotonic() + 10
-    while metric(server, "vllm:num_requests_running") > 0:
-        assert time.monotonic() < limit, "the server still decodes"
+    def counted() -> tuple[float, float]:
+        ended = metric(server, 'vllm:request_success_total{engine="0",finished_reason="length"')
+        return metric(server, "vllm:generation_tokens_total"), ended
+
+    async def leave() -> None:
+        stream = behind_http.stream(Ask(behind_http.encode(PROMPT), tokens))
+        first = await anext(stream)
+        assert first.ids and first.finish is None
+        await stream.aclose()
+
+    async def leave_all() -> None:
+        await asyncio.gather(*(leave() for _ in range(requests)))
+        # Within the loop: when that is closed, its streams end anyway. The server counts after it has sent.
+        await asyncio.to_thread(wait_until, lambda: counted()[0] - before[0] >= requests)
+        await asyncio.to_thread(wait_until, lambda: metric(server, "vllm:num_requests_running") == 0)
+
+    wait_until(lambda: metric(server, "vllm:num_requests_running") == 0)
+    before = counted()
+    asyncio.run(leave_all())
+    after = counted()
+    assert after[1] == before[1], "the server decoded to the limit"
+    assert after[0] - before[0] < requests * tokens / 2
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
         time.sleep(0.1)
 
 
