@@ -23,7 +23,7 @@ def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = 
     if file is not None:
         _merge(data, _read_yaml(file), f"{file}: ", mistakes)
     for name, value in split_pairs(pairs):
-        nested: Any = _parse(value)
+        nested: Any = parse_value(value)
         for part in reversed(name.split(".")):
             nested = {part: nested}
         _merge(data, nested, "", mistakes)
@@ -76,7 +76,7 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     return data
 
 
-def _parse(value: str) -> Any:
+def parse_value(value: str) -> Any:
     import yaml
 
     try:

@@ -6,6 +6,9 @@ A programmer's mistake stays a plain Python exception.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class S1Error(Exception):
     """Something the user can mend. `message` says what was wrong and where; `hint` says what to do."""
@@ -43,6 +46,14 @@ class MissingExtra(S1Error):
 
 class EngineFailure(S1Error):
     """The engine broke while it was decoding one request; recorded on that request's receipt."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that does not exist: the nearest one, and all there are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0)
+    listed = ", ".join(names)
+    return f"Did you mean {near[0]!r}? Known: {listed}." if near else f"Known: {listed}."
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -64,6 +64,19 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens of all that went into one answer, where that is more than its own receipt shows."""
+
+    thinking: int
+    """Thinking tokens of every rollout, the discarded ones included."""
+    answer: int
+    reward: int = 0
+    """Tokens that a reward model read."""
+    rollouts: int = 1
+    """How many rollouts were begun."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """The receipt of one request. Holds no grade."""
 
@@ -91,6 +104,8 @@ class Generation:
     """Until the model's first token of this request; both times are measured, not part of the result."""
     seed: int | None = None
     error: str | None = None
+    spent: Spent | None = None
+    """What the method spent on this answer; None: this receipt's own tokens."""
 
     def text_of(self, phase: Phase) -> str:
         """The text of one phase, forced spans included, delimiters included where they were forced."""

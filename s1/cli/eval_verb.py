@@ -6,9 +6,12 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s1.cli.common import Line, add_model, default_model, open_benchmark, open_engine, run_progress, table
+
+if TYPE_CHECKING:
+    from s1.budget import BudgetPolicy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=1, metavar="K", help="samples per question")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy")
     parser.add_argument("--seed", type=int, help="for samples (default: 0)")
+    parser.add_argument(
+        "--method", action="append", default=[], metavar="NAME[:FIELD=VALUE,...]",
+        help="another way to scale, such as majority:n=8; may be given several times (docs/guides/methods.md)",
+    )  # fmt: skip
+    parser.add_argument("--reward", metavar="MODEL", help="reward model of the methods that need one")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,17 +56,23 @@ def run(arguments: argparse.Namespace) -> int:
         waits=arguments.waits,
         max_answer=arguments.max_answer,
     )
-    run_policies(arguments, "eval", (policy,))
+    run_policies(arguments, "eval", () if arguments.method else (policy,), policy)
     return 0
 
 
-def run_policies(arguments: argparse.Namespace, verb: str, policies: tuple[Any, ...]) -> Path:
-    """Evaluate and print; returns the run folder. Used by eval and sweep."""
+def run_policies(
+    arguments: argparse.Namespace, verb: str, policies: tuple[Any, ...], base: BudgetPolicy
+) -> Path:
+    """Evaluate and print; returns the run folder. Used by eval and sweep.
+
+    `base` is the policy of the rollouts within other methods.
+    """
     import asyncio
 
     from s1.errors import BadConfig
     from s1.evals.runner import Plan, evaluate
     from s1.formats import choose_format
+    from s1.methods import load_method, load_reward
     from s1.types import Sampling
 
     model = default_model(arguments.model)
@@ -68,14 +82,17 @@ def run_policies(arguments: argparse.Namespace, verb: str, policies: tuple[Any, 
     sampling = Sampling(
         temperature=arguments.temperature, seed=(arguments.seed or 0) if arguments.temperature else None
     )
-    plan = Plan(policies, samples=arguments.samples, sampling=sampling)
+    methods = tuple(load_method(spec, policy=base) for spec in arguments.method)
+    reward = load_reward(arguments.reward) if arguments.reward else None
+    plan = Plan(policies, samples=arguments.samples, sampling=sampling, methods=methods)
     out: Path = arguments.out or Path("runs") / _folder_name(benchmark.name, model, verb, plan)
     engine = open_engine(model)
     try:
         fmt = choose_format(engine, arguments.format)
         metrics = evaluate(
-            benchmark, engine, fmt, plan, out, model=model, progress=run_progress(Line(), benchmark.name)
-        )
+            benchmark, engine, fmt, plan, out, model=model, reward=reward,
+            progress=run_progress(Line(), benchmark.name),
+        )  # fmt: skip
     finally:
         asyncio.run(engine.close())
     print(json.dumps(metrics) if arguments.json else f"{table(metrics)}\nWritten to {out}")
@@ -86,7 +103,7 @@ def _folder_name(benchmark: str, model: str, verb: str, plan: Any) -> str:
     """A name that differs where the run does, so that two runs do not meet in one folder."""
     parts = [benchmark, model.removeprefix("runs/"), verb]
     if verb == "eval":
-        parts.append(plan.policies[0].label)
+        parts += [p.label for p in (*plan.policies, *plan.methods)]
     if plan.sampling.temperature:
         parts.append(f"{plan.samples} at {plan.sampling.temperature:g}")
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-")

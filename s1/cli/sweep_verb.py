@@ -30,5 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.evals.runner import policies_of
 
     base = BudgetPolicy(max_answer=arguments.max_answer)
-    write_report(run_policies(arguments, "sweep", policies_of(arguments.budgets, arguments.waits, base=base)))
+    write_report(
+        run_policies(arguments, "sweep", policies_of(arguments.budgets, arguments.waits, base=base), base)
+    )
     return 0

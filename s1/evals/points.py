@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from s1.errors import BadInput
 from s1.evals.at_k import maj_at_k, pass_at_k
 from s1.evals.intervals import accuracy_interval
+from s1.methods import spent_on
 from s1.runs import Key
-from s1.types import Generation, Grade
+from s1.types import Generation, Grade, Spent
 
 OUTCOMES = ("right", "wrong", "cut", "no answer", "error")
 
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     cut: bool
     exact: bool
     seconds: float
+    spent: Spent
 
 
 def table_of(
@@ -67,6 +69,7 @@ def table_of(
             cut=g.cut,
             exact=g.exact,
             seconds=g.seconds,
+            spent=spent_on([g]),
         )
     return table
 
@@ -98,6 +101,10 @@ def point_of(
         "thinking_tokens": _mean([r.thinking_tokens for r in whole]),
         "thinking_tokens_median": statistics.median([r.thinking_tokens for r in whole]) if whole else None,
         "thinking_tokens_max": max((r.thinking_tokens for r in whole), default=None),
+        "spent": {
+            name: _mean([getattr(r.spent, name) for r in whole])
+            for name in ("thinking", "answer", "reward", "rollouts")
+        },
         "answer_tokens": _mean([r.answer_tokens for r in whole]),
         "waits_appended": _mean([r.waits for r in whole]),
         "forced_share": _percent([r.forced for r in whole if not math.isnan(r.forced)]),

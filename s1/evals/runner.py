@@ -1,6 +1,6 @@
-"""Run policies over questions into a run folder, then grade it and compute its metrics.
+"""Run policies and other methods over questions into a run folder, then grade it and compute its metrics.
 
-Each question (and sample) walks its policies one after another on one trunk; questions run side by side,
+Each question (and sample) walks its methods one after another on one trunk; questions run side by side,
 as many as the engine likes. What is in the folder already is not done again.
 """
 
@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from s1 import runs
-from s1.budget import BudgetPolicy, Forcing, drive, make_script
-from s1.errors import BadConfig, BadInput, S1Error, first_error
+from s1.budget import BudgetPolicy
+from s1.errors import BadConfig, S1Error, first_error
 from s1.evals.benchmarks import Benchmark
 from s1.evals.metrics import metrics_of
 from s1.formats import ThinkingFormat
 from s1.grading import grade
+from s1.methods import Method, Reward, Task, described
+from s1.methods.forcing import Forced
 from s1.trunk import Remembering, longest_first
-from s1.types import Engine, Generation, Grade, Question, Sampling, to_json
+from s1.types import Engine, Grade, Question, Sampling, to_json
 
 MOST_FAILURES = 0.2
 """A run in which more than this share of the first requests fails is broken, not unlucky."""
@@ -51,15 +53,17 @@ class Progress:
 class Plan:
     """What to run: everything that decides the result, besides the engine and the questions."""
 
-    policies: tuple[BudgetPolicy, ...]
+    policies: tuple[BudgetPolicy, ...] = ()
     samples: int = 1
     sampling: Sampling = Sampling()
     """Its seed is the base from which each question and sample gets its own."""
     grading: str = "strict"
     """Extraction profile: strict, or official (SEMANTICS 3.7)."""
+    methods: tuple[Method, ...] = ()
+    """Other ways to scale, run after the policies on the same trunk (`s1.methods`)."""
 
     def __post_init__(self) -> None:
-        labels = [p.label for p in self.policies]
+        labels = [p.label for p in self.policies] + [m.label for m in self.methods]
         if not labels or len(set(labels)) != len(labels):
             raise BadConfig(f"The policies must differ and be at least one: {labels}.", "Remove the copies.")
         if self.samples < 1:
@@ -68,6 +72,10 @@ class Plan:
             raise BadConfig(
                 "Several samples at temperature 0 are the same one.", "Set a temperature above 0."
             )
+
+    def in_order(self) -> list[Method]:
+        """As a trunk runs them: the longest policy first, then the other methods, the largest first."""
+        return [*map(Forced, longest_first(self.policies)), *reversed(self.methods)]
 
 
 def evaluate(
@@ -78,6 +86,7 @@ def evaluate(
     out: Path,
     *,
     model: str = "",
+    reward: Reward | None = None,
     concurrency: int = 256,
     progress: Callable[[Progress], None] = lambda p: None,
 ) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def evaluate(
     Called again on the same folder it goes on where it stopped. Raises BadConfig when the folder holds
     another run, S1Error when the engine fails too often (what was done is kept).
     """
-    config = {
+    config: dict[str, Any] = {
         "benchmark": benchmark.name,
         "benchmark_version": benchmark.version,
         "kind": benchmark.kind,
@@ -97,8 +106,11 @@ def evaluate(
         "sampling": to_json(plan.sampling),
         "grading": plan.grading,
     }
+    if plan.methods:
+        config["policies"] += [described(m) for m in plan.methods]
+        config["reward"] = reward.name if reward else None
     with runs.open_run(out, config, benchmark.questions) as run:
-        asyncio.run(_run_all(run, engine, fmt, plan, concurrency, progress))
+        asyncio.run(_run_all(run, engine, fmt, plan, reward, concurrency, progress))
         runs.finish(run)
     return grade_run(out, plan.grading)
 
@@ -108,26 +120,26 @@ async def _run_all(
     engine: Engine,
     fmt: ThinkingFormat,
     plan: Plan,
+    reward: Reward | None,
     concurrency: int,
     progress: Callable[[Progress], None],
 ) -> None:
     done = run.done()
-    kind = str(run.config["kind"])
-    state = Progress(
-        len(run.questions) * plan.samples * len(plan.policies), len(done), began=time.perf_counter()
-    )
+    kind, methods = str(run.config["kind"]), plan.in_order()
+    state = Progress(len(run.questions) * plan.samples * len(methods), len(done), began=time.perf_counter())
     slots = asyncio.Semaphore(concurrency)
 
     async def walk(question: Question, sample: int) -> None:
-        todo = [p for p in longest_first(plan.policies) if (question.id, sample, p.label) not in done]
+        todo = [m for m in methods if (question.id, sample, m.label) not in done]
         if not todo:
             return
         async with slots:
             trunk = Remembering(engine)
             sampling = replace(plan.sampling, seed=_seed(plan, question, sample))
-            for policy in todo:
+            task = Task(trunk, fmt, question, sample, sampling, kind, reward)
+            for method in todo:
                 before = trunk.decoded_tokens, trunk.replayed_tokens
-                generation = await _generate(trunk, fmt, policy, question, sample, sampling)
+                generation = await method.answer(task)
                 run.append(generation)
                 state.tokens += trunk.decoded_tokens - before[0]
                 state.replayed += trunk.replayed_tokens - before[1]
@@ -154,36 +166,6 @@ async def _run_all(
         raise first_error(group) from None
     if state.last_error and state.errors == state.graded:
         raise S1Error(f"No request succeeded; the last: {state.last_error}")
-
-
-async def _generate(
-    engine: Engine,
-    fmt: ThinkingFormat,
-    policy: BudgetPolicy,
-    question: Question,
-    sample: int,
-    sampling: Sampling,
-) -> Generation:
-    """One receipt; a question that does not fit is recorded on it (without segments) and stops nothing."""
-    try:
-        prompt = engine.render([{"role": "user", "content": question_text(question)}])
-        forcing = Forcing(make_script(engine, fmt, policy, prompt), sampling)
-    except (BadInput, BadConfig) as error:
-        if (
-            isinstance(error, BadConfig)
-            and max(policy.max_thinking or 0, policy.min_thinking) >= engine.context
-        ):
-            raise  # it fits no question
-        return Generation(question.id, sample, policy.label, (), 0, 0, 0, 0, False, None, error=str(error))
-    return await drive(forcing, engine, question.id, sample)
-
-
-def question_text(question: Question) -> str:
-    """The user message: the bare question, with its choices below where it has any (section 3.1)."""
-    if not question.choices or question.meta.get("choices_in_text"):
-        return question.text
-    letters = (f"{chr(ord('A') + i)}) {choice}" for i, choice in enumerate(question.choices))
-    return question.text + "\n\n" + "\n".join(letters)
 
 
 def _seed(plan: Plan, question: Question, sample: int) -> int | None:

@@ -1,0 +1,131 @@
+"""Ways to spend compute at test time, each in one file with one signature: `await method.answer(task)`.
+
+A method is a frozen dataclass of its settings with a `label` (unique in a run), a `kind` (what plots group
+by) and `answer`, which takes a `Task` and gives one receipt. Every token that went into the answer is on it
+(`Generation.spent`). Within one task asks go through the task's engine, which remembers: a vote of 4 replays
+the first 4 samples of a vote of 8 (section 4 of the paper: sequential against parallel scaling).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, cast
+
+from s1.errors import BadConfig, BadInput, nearest
+from s1.formats import ThinkingFormat
+from s1.types import Engine, Generation, Question, Sampling, Spent, from_json, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of some partial rollouts, higher is better, and the tokens that the reward model read for them."""
+
+    scores: tuple[float, ...]
+    tokens: int
+
+
+class Reward(Protocol):
+    """Scores partial or whole rollouts: a process reward model, or a rule."""
+
+    name: str
+
+    async def score(self, question: Question, rollouts: Sequence[str]) -> Scored:
+        """One score for each rollout (its thinking and answer so far as text), between 0 and 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question and sample, with all that a method may use to answer it."""
+
+    engine: Engine
+    fmt: ThinkingFormat
+    question: Question
+    sample: int = 0
+    sampling: Sampling = Sampling()
+    """Its seed is this question's and sample's own; `member` gives one for each rollout within."""
+    kind: str = "math"
+    """How answers are compared, as in `s1.grading`; votes need it."""
+    reward: Reward | None = None
+
+    def member(self, index: int) -> Sampling:
+        """The sampling of rollout `index`; rollout 0 draws what the plain method would."""
+        if index == 0 or self.sampling.seed is None:
+            return self.sampling
+        text = f"{self.sampling.seed}/{index}"
+        return replace(self.sampling, seed=int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+
+
+class Method(Protocol):
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    async def answer(self, task: Task) -> Generation:
+        """One receipt, with `policy` set to `label`. A question that does not fit is an error on it."""
+        ...
+
+
+METHODS = {
+    "forcing": "s1.methods.forcing:Forced",
+}
+"""Name -> "module:Class", for commands and recipes."""
+
+REWARDS: dict[str, str] = {}
+"""Name -> "module:function" that takes what follows the colon of a spec."""
+
+
+def load_method(spec: str, **settings: Any) -> Method:
+    """The method that "NAME" or "NAME:FIELD=VALUE,FIELD=VALUE" names; `settings` are fields too.
+
+    Raises BadConfig for an unknown name, field or value, naming the nearest one.
+    """
+    from s1.config import parse_value
+
+    name, _, rest = spec.partition(":")
+    if name not in METHODS:
+        raise BadConfig(f"Unknown method {name!r}.", nearest(name, METHODS))
+    module, _, attribute = METHODS[name].partition(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    known = [f.name for f in fields(kind)]
+    values = dict(settings)
+    for pair in filter(None, rest.split(",")):
+        field, equals, value = pair.partition("=")
+        if not equals or field not in known:
+            raise BadConfig(f"The method {name} has no setting {pair!r}.", nearest(field, known))
+        values[field] = parse_value(value)
+    values = {field: value for field, value in values.items() if field in known}
+    try:
+        return cast(Method, from_json(kind, to_json(values)))
+    except BadInput as error:
+        raise BadConfig(error.message, error.hint) from None
+
+
+def load_reward(spec: str) -> Reward:
+    """The reward model that "NAME:REST" names. Raises BadConfig for an unknown name."""
+    name, _, rest = spec.partition(":")
+    if name not in REWARDS:
+        raise BadConfig(f"Unknown reward model {name!r}.", nearest(name, REWARDS))
+    module, _, attribute = REWARDS[name].partition(":")
+    return cast(Reward, getattr(importlib.import_module(module), attribute)(rest))
+
+
+def described(method: Method) -> dict[str, Any]:
+    """Label, kind and every setting, as plain JSON for the config of a run."""
+    return {"label": method.label, "kind": method.kind, "method": type(method).__name__, **to_json(method)}
+
+
+def spent_on(generations: Sequence[Generation], reward: int = 0) -> Spent:
+    """What these rollouts cost together."""
+    each = [g.spent or Spent(g.thinking_tokens, g.answer_tokens) for g in generations]
+    return Spent(
+        sum(s.thinking for s in each),
+        sum(s.answer for s in each),
+        reward + sum(s.reward for s in each),
+        sum(s.rollouts for s in each),
+    )
