@@ -24,6 +24,7 @@ VERBS = {
     "eval": "one policy on a benchmark",
     "sweep": "a grid of budgets and waits on a benchmark, from one trunk",
     "report": "grade a run again; write its figure and page",
+    "export": "write a run in the layout of lm-evaluation-harness or Inspect AI",
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -30,7 +30,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from s1.budget import BudgetPolicy, drive
 from s1.engines import load_engine
-from s1.errors import BadConfig, EngineFailure
+from s1.errors import BadConfig, EngineFailure, S1Error
 from s1.formats import choose_format
 from s1.harness.request import begin, counts, refuse, render, seed_of, shown_text
 from s1.harness.settings import IN_FLIGHT, change_policy, read_arguments
@@ -73,18 +73,19 @@ class S1API(ModelAPI):  # type: ignore[misc]
     ) -> None:
         config = GenerateConfig() if config is None else config
         super().__init__(model_name, None, None, [], config)
-        if base_url is not None:
-            raise refuse("--model-base-url", f"Put the address into the name: s1/openai:{base_url}")
-        if api_key is not None:
-            raise refuse(
-                "a key in an argument", "Put it into the environment variable that api_key_env names."
-            )
-        arguments = read_arguments(model_name, given, Options)
-        self.options: Options = arguments.own
-        self.policy = arguments.policy
-        self._engine_options = arguments.engine
-        self._engine: Engine | None = load_engine(model_name, **arguments.engine)
-        self.fmt = choose_format(self._engine, self.options.format)
+        try:
+            if base_url is not None:
+                raise refuse("--model-base-url", f"Put the address into the name: s1/openai:{base_url}")
+            if api_key is not None:
+                raise refuse("a key as an argument", "Set the environment variable that api_key_env names.")
+            arguments = read_arguments(model_name, given, Options)
+            self.options: Options = arguments.own
+            self.policy = arguments.policy
+            self._engine_options = arguments.engine
+            self._engine: Engine | None = load_engine(model_name, **arguments.engine)
+            self.fmt = choose_format(self._engine, self.options.format)
+        except S1Error as error:
+            raise _printed(error) from error
         if config.max_connections is None and config.adaptive_connections is None:
             # Inspect would begin with 20 and grow while no rate limit answers; an engine has none.
             config.max_connections = self.max_connections()
@@ -196,6 +197,15 @@ class S1API(ModelAPI):  # type: ignore[misc]
             message=ChatMessageAssistant(content=content, model=self.model_name, source="generate"),
             stop_reason=stopped,
         )
+
+
+def _printed(error: S1Error) -> Exception:
+    """The error in the kind that Inspect's command prints without a traceback, while Inspect has that kind."""
+    try:
+        from inspect_ai._util.error import PrerequisiteError
+    except ImportError:
+        return error
+    return cast(Exception, PrerequisiteError(str(error)))
 
 
 def _spent(generation: Generation) -> int:

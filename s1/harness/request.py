@@ -16,7 +16,6 @@ from typing import Any
 from s1.budget import BudgetPolicy, Forcing, make_script
 from s1.errors import BadConfig, BadInput, Unsupported
 from s1.formats import ThinkingFormat, as_stops
-from s1.grading import answer_text
 from s1.types import Ask, Engine, Generation, Sampling
 
 ANSWER_ROOM = 2048
@@ -101,14 +100,16 @@ def render(engine: Engine, messages: Sequence[Mapping[str, str]]) -> str:
         ) from error
 
 
-def shown_text(generation: Generation, fmt: ThinkingFormat, with_thinking: bool) -> str:
+def shown_text(generation: Generation, fmt: ThinkingFormat, with_thinking: bool = False) -> str:
     """What the harness gets to see: the answer, or everything after the prompt, delimiters included.
 
     The answer begins with the format's cue where that was forced, and has no blank space around it.
     """
+    text = generation.text_of("answer")
     if with_thinking:
-        return fmt.open + generation.text_of("thinking") + generation.text_of("answer").rstrip()
-    return answer_text(generation).strip()
+        return fmt.open + generation.text_of("thinking") + text.rstrip()
+    before, _, answer = text.partition(fmt.close.strip())  # the answer phase begins with the forced delimiter
+    return (text if before.strip() else answer).strip()
 
 
 def seed_of(*parts: object) -> int:
