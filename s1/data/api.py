@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from s1.data.asking import Refused
 from s1.data.journal import Journal, Reply, Request
+from s1.data.rate import Rate, Try
 from s1.data.replies import Broken, read_json, read_stream
 from s1.errors import BadConfig, MissingExtra, S1Error
 
@@ -37,6 +38,8 @@ FATAL = frozenset({401, 402, 403, 404})
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 60.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """A server that asks for a longer pause ends the run; the same command goes on later."""
+BYTES_A_TOKEN = 3
+"""Of a prompt, for the limit of tokens per minute. English text has four."""
 MOST_PAUSES = 200
 """How often one request may be put off by Retry-After before that uses up tries."""
 
@@ -64,6 +67,10 @@ class ApiSettings:
     tries: int = 10
     timeout_seconds: float = 600.0
     """Longest silence."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """What the server allows, prompts and replies together; see `rate`. A try counts with a third of the bytes of
+    its body and the full `max_tokens` until it is known what it used."""
     usd_per_million_in: float = 0.0
     usd_per_million_out: float = 0.0
     max_usd: float | None = None
@@ -78,6 +85,10 @@ class ApiSettings:
             raise BadConfig(
                 "API settings: max_tokens, tries, concurrency and timeout_seconds must be positive."
             )
+        if any(
+            limit is not None and limit < 1 for limit in (self.requests_per_minute, self.tokens_per_minute)
+        ):
+            raise BadConfig("API settings: a limit per minute must be at least 1.", "None means no limit.")
         if not self.url.startswith(("http://", "https://")):
             raise BadConfig(f"{self.url!r} is no address.", "It begins with http:// or https://.")
 
@@ -139,6 +150,7 @@ class Api:
         self.settings, self._journal = settings, journal
         self._key = os.environ.get(settings.key_env, "").strip()
         self._purse = Purse(settings.max_usd, journal.spent_usd)
+        self._rate = Rate(settings.requests_per_minute, settings.tokens_per_minute)
         self._random = random.Random()
         self._not_before = 0.0
         self._heard = False
@@ -160,7 +172,6 @@ class Api:
         body = self._body(request)
         tries = pauses = 0
         while True:
-            await self._pause()
             tries += 1
             try:
                 return await self._try(request, body)
@@ -194,12 +205,16 @@ class Api:
         # A token is at least one byte, so bytes bound the prompt from above.
         bound = self._usd(len(body) + 64, settings.max_tokens)
         await self._purse.hold(bound)
-        began, spent, why = time.monotonic(), 0.0, ""
+        spent, used, why = 0.0, 0, ""
+        turn: Try | None = None
         try:
+            turn = await self._turn(len(body) // BYTES_A_TOKEN + settings.max_tokens)
+            began = time.monotonic()
             try:
                 reply = await self._exchange(body)
             except httpx2.HTTPError as error:
                 raise Broken(f"{type(error).__name__} {error}".strip()) from None
+            used = reply.prompt_tokens + reply.completion_tokens
             if reply.exact:
                 spent = self._usd(reply.prompt_tokens, reply.completion_tokens)
             else:
@@ -211,11 +226,14 @@ class Api:
             )  # fmt: skip
         except Broken as broken:
             why = str(broken)
+            used = broken.received
             spent = min(bound, self._usd(len(body), broken.received)) if broken.received else 0.0
             raise
         finally:
             if why and spent:
                 self._journal.book(request, self._masked(why), spent)
+            if turn is not None:
+                self._rate.settle(turn, min(turn.tokens, used))
             await self._purse.settle(bound, spent)
 
     async def _exchange(self, body: bytes) -> Reply:
@@ -253,10 +271,16 @@ class Api:
             )
         self._not_before = max(self._not_before, time.monotonic() + seconds)
 
-    async def _pause(self) -> None:
-        while (wait := self._not_before - time.monotonic()) > 0:
-            # A little apart, so that they do not all come back in the same instant.
-            await asyncio.sleep(wait + self._random.uniform(0.0, 0.05))
+    async def _turn(self, tokens: int) -> Try:
+        """Waits for what Retry-After and the limits per minute ask for."""
+        while True:
+            while (wait := self._not_before - time.monotonic()) > 0:
+                # A little apart, so that they do not all come back in the same instant.
+                await asyncio.sleep(wait + self._random.uniform(0.0, 0.05))
+            turn = await self._rate.enter(tokens)
+            if self._not_before <= time.monotonic():
+                return turn
+            self._rate.leave(turn)  # a refusal came meanwhile
 
     def _usd(self, tokens_in: int, tokens_out: int) -> float:
         s = self.settings
