@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 from s1.errors import BadConfig, BadInput, EngineFailure
@@ -249,7 +250,7 @@ class Forcing:
         return self.limit - len(self.script.transition) - len(self.thinking)
 
     def _prefix(self) -> tuple[int, ...]:
-        return tuple(i for _, _, ids in self._spans for i in ids)
+        return tuple(chain.from_iterable(ids for _, _, ids in self._spans))
 
     # --- what the machine is told -------------------------------------------------------------------
 
@@ -269,15 +270,18 @@ class Forcing:
             if chunk.finish:
                 self.finish, self.phase = chunk.finish, "done"
             return chunk.finish is None
-        for token in chunk.ids:
-            self._think("model", (token,))
-            self._round += 1
+        if chunk.ids:
             self._suppressed = False
-            if self._in_grace:
+        if self._in_grace:
+            for token in chunk.ids:
+                self._think("model", (token,))
                 self.grace_used += 1
                 if self._at_sentence_end():
                     self._cut()
                     return False
+        else:
+            self._think("model", chunk.ids)
+            self._round += len(chunk.ids)
         if chunk.finish == "stop":
             answered = chunk.stop in self.script.answer_stops
             self._thinking_ended(answered and self.script.policy.on_eos_in_thinking == "answer")

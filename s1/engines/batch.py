@@ -1,12 +1,15 @@
 """The running batch of the `hf` engine: rows join and leave at any step, each with its own limits.
 
-    waiting --prefill (all but the last token)--> rows 0..n-1 of the board --one token a step--> finished
-       ^                                               |                                            |
-       +-------- sent back when memory is short -------+          keys and values go to the shelf --+
+    waiting --prefill (all but the last token)--> rows 0..n-1 of the board --one token a step--> ended
+       ^                                               |      ^                                   |
+       +-------- sent back when memory is short -------+      +-- a request that goes on from it -+
+                                                                  (or: to the shelf)
 
 Synchronous and single-threaded; `hf.py` puts an event loop in front. The last token of a prefix is fed by the
 first decoding step, so that logits come from one place only and a prefix that is known entirely needs no
-prefill.
+prefill. An ended row keeps its place until the next step: a request that has come by then and goes on from it
+takes the place over, and nothing is copied. The few tokens that a continuation adds (a wait, a delimiter) are
+fed by decoding steps too, whose draws are dropped: a forward call for them alone would cost a step.
 Shapes: B rows, T positions, V vocabulary.
 """
 
@@ -30,7 +33,7 @@ from s1.engines.kv import (
     extend_blocks,
     round_up,
 )
-from s1.engines.sampling import draw, draw_filtered, uniform
+from s1.engines.sampling import DrawPlan
 from s1.engines.stops import StopMatcher, StopPlan
 from s1.types import Ask, Finish, Stop
 
@@ -38,6 +41,8 @@ WORTH = 2 * BLOCK
 """Shared tokens below this are computed again rather than copied or waited for."""
 HEADROOM = 64
 """Positions that must be free beside a row when it is let in."""
+FED = 8
+"""At most this many missing tokens are fed by decoding steps where the rest of the prefix is known."""
 MASK_ELEMENTS = 1 << 23
 """Bound on the elements of one prefill mask."""
 
@@ -59,6 +64,7 @@ class Row:
     cached: int = 0
     """Positions whose keys and values are on the board."""
     sampled: int = 0
+    """Tokens drawn. While `cached` is below the last position of `ids`, the prefix is still being fed."""
     cancelled: bool = False
     out: list[int] = field(default_factory=list)
     """Ids not yet taken by the caller, who clears them."""
@@ -107,6 +113,8 @@ class Batch:
         self.shelf = Shelf()
         self.counts = Counts()
         self._all: set[Row] = set()  # what was added and has not ended: a failure must reach every one
+        self._arrived: list[Row] = []  # since the last step
+        self._ended: list[Row] = []  # in the last step, still in `rows`
         self.waiting: deque[Row] = deque()
         self.rows: list[Row] = []
         self.partial: Row | None = None  # a long prefix in chunks, on the board after the running rows
@@ -116,11 +124,11 @@ class Batch:
         self._rows_B = torch.arange(max_batch, device=self.device)
         self._ids_B = torch.zeros(max_batch, dtype=torch.long, device=self.device)
         self._positions_B = torch.zeros(max_batch, dtype=torch.long, device=self.device)
-        self._plan: _DrawPlan | None = None
+        self._plan: DrawPlan | None = None
 
     @property
     def busy(self) -> bool:
-        return bool(self.rows or self.waiting or self.partial)
+        return bool(len(self.rows) > len(self._ended) or self.waiting or self.partial)
 
     @property
     def bytes(self) -> int:
@@ -129,11 +137,16 @@ class Batch:
 
     def add(self, row: Row) -> None:
         self._all.add(row)
+        self._arrived.append(row)
         self.waiting.append(row)
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        """Let rows in, prefill once, decode one token in every running row. Returns the rows that ended."""
+        """Let rows in, prefill once, decode one token in every running row. Returns the rows that ended.
+
+        They stay among `rows` until the next step.
+        """
+        self._settle()
         ended = self._drop_cancelled()
         self._prefill_some()
         if self.rows:
@@ -147,12 +160,34 @@ class Batch:
         rows = list(self._all)
         self._all.clear()
         self.rows, self.partial, self._plan = [], None, None
+        self._arrived, self._ended = [], []
         self.waiting.clear()
         self.shelf = Shelf()
         self.board.resize(0, 0, used=0)
         return rows
 
     # Joining
+
+    def _settle(self) -> None:
+        """What ended in the last step makes way: to a request that goes on from it, or to the shelf."""
+        arrived, self._arrived = self._arrived, []
+        ended, self._ended = self._ended, []
+        for row in ended:
+            for heir in arrived:
+                shared = _continues(heir, row)
+                if shared:
+                    arrived.remove(heir)
+                    self.waiting.remove(heir)
+                    self._hand_over(row, heir, shared)
+                    break
+        self._remove([row for row in ended if row.index >= 0])
+
+    def _hand_over(self, row: Row, heir: Row, shared: int) -> None:
+        self.shelf.unregister(row, row.blocks)
+        heir.index, heir.cached, row.index = row.index, shared, -1
+        self.rows[heir.index] = heir
+        self.counts.reused += shared
+        self._seat(heir)
 
     def _prefill_some(self) -> None:
         if self.partial is not None:
@@ -169,7 +204,7 @@ class Batch:
                 self.board.copy(row.index, source.index, shared)
             row.cached = shared
             self.counts.reused += shared
-        known = [row for row in group if row.cached == len(row.ids) - 1]
+        known = [row for row in group if _missing(row, row.cached) == 0]
         for row in known:  # `_choose` puts them first, so that running rows stay together
             self._join(row)
         if len(known) < len(group):
@@ -195,7 +230,7 @@ class Batch:
             shared = min(shared, len(row.ids) - 1)
             if shared < WORTH and shared < len(row.ids) - 1:
                 source, shared = None, 0
-            missing = len(row.ids) - 1 - shared
+            missing = _missing(row, shared)
             ahead = row.blocks[shared // BLOCK :]
             if missing >= WORTH and any(b in claimed for b in ahead[WORTH // BLOCK - 1 :][:1]):
                 continue
@@ -208,7 +243,7 @@ class Batch:
             return [], sources
 
         def missing_of(row: Row) -> int:
-            return len(row.ids) - 1 - sources[row][1]
+            return _missing(row, sources[row][1])
 
         same_way = sorted(extended if not fresh or oldest in extended else fresh, key=missing_of)
         if oldest in same_way:
@@ -311,8 +346,12 @@ class Batch:
 
     def _join(self, row: Row) -> None:
         self.rows.append(row)
+        self._seat(row)
+
+    def _seat(self, row: Row) -> None:
+        """Make its place on the board ready for decoding."""
         self.board.show(row.index, row.cached)
-        self._ids_B[row.index] = row.ids[-1]
+        self._ids_B[row.index] = row.ids[row.cached]
         self._positions_B[row.index] = row.cached
         self.shelf.register(row, row.blocks[: row.cached // BLOCK])
         self._plan = None
@@ -337,11 +376,13 @@ class Batch:
         self._ids_B[:n] = drawn_B
         positions_B += 1
         self.counts.steps += 1
-        self.counts.decoded += n
-        ended = []
+        ended, fed = self._ended, []
         for row, token in zip(self.rows, drawn_B.tolist(), strict=True):
-            row.ids.append(token)
             row.cached += 1
+            if row.cached < len(row.ids):
+                fed.append(row)
+                continue
+            row.ids.append(token)
             row.sampled += 1
             if row.matcher is not None:
                 released, stop = row.matcher.feed((token,))
@@ -358,13 +399,17 @@ class Batch:
                     row.out.extend(row.matcher.flush())
                 row.finish = "length"
                 ended.append(row)
-        self._remove(ended)
-        return ended
+        if fed:
+            at = torch.tensor([(row.index, row.ids[row.cached]) for row in fed], device=self.device)
+            self._ids_B[at[:, 0]] = at[:, 1]
+        self.counts.prefilled += len(fed)
+        self.counts.decoded += n - len(fed)
+        return list(ended)
 
     def _draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
         logits_BV[:, self.tokens :] = float("-inf")  # padded vocabulary
         if self._plan is None or self._plan.is_stale():
-            self._plan = _DrawPlan(self.rows, self.eos, self.device)
+            self._plan = DrawPlan(self.rows, self.eos, self.device)
         return self._plan.draw(logits_BV)
 
     def _make_room(self) -> None:
@@ -441,54 +486,21 @@ class Batch:
             self._plan = None
 
 
-class _DrawPlan:
-    """How the current rows draw: which are masked until their `min_tokens`, which sample and with what."""
+def _missing(row: Row, shared: int) -> int:
+    """Tokens to prefill when the first `shared` are known: none where decoding steps can feed them."""
+    missing = len(row.ids) - 1 - shared
+    return 0 if shared and missing <= FED else missing
 
-    def __init__(self, rows: list[Row], eos: Sequence[int], device: torch.device) -> None:
-        self.device = device
-        self.masked = [row for row in rows if row.sampled < row.ask.min_tokens]
-        pairs = [(row.index, i) for row in self.masked for i in {*row.plan.by_id, *eos}]
-        self.masked_at = torch.tensor(pairs, device=device).unbind(1) if pairs else None
-        sampling = [row for row in rows if row.ask.sampling.temperature > 0]
-        plain = [r for r in sampling if r.ask.sampling.top_p >= 1 and r.ask.sampling.top_k == 0]
-        self.all_sample = len(sampling) == len(rows)
-        self.plain, self.plain_at = plain, self._numbers([r.index for r in plain])
-        self.plain_temperature = self._numbers([r.ask.sampling.temperature for r in plain])
-        self.filtered = filtered = [r for r in sampling if r not in set(plain)]
-        self.filtered_at = self._numbers([r.index for r in filtered])
-        self.temperature = self._numbers([r.ask.sampling.temperature for r in filtered])
-        self.top_k = self._numbers([r.ask.sampling.top_k for r in filtered])
-        self.top_p = self._numbers([r.ask.sampling.top_p for r in filtered])
 
-    def is_stale(self) -> bool:
-        return any(row.sampled >= row.ask.min_tokens for row in self.masked)
+def _continues(heir: Row, row: Row) -> int:
+    """How many positions of `row`, which ended, serve `heir`; 0 where it does not go on from its end.
 
-    def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        if self.masked_at is not None:
-            logits_BV[self.masked_at] = float("-inf")
-        if self.all_sample:
-            drawn_B = torch.empty(len(logits_BV), dtype=torch.long, device=self.device)
-        else:
-            drawn_B = logits_BV.argmax(dim=-1)
-        if self.plain:
-            drawn_B[self.plain_at] = draw(
-                logits_BV[self.plain_at],
-                temperature_B=self.plain_temperature,
-                uniform_B=self._uniform(self.plain),
-            )
-        if self.filtered:
-            drawn_B[self.filtered_at] = draw_filtered(
-                logits_BV[self.filtered_at],
-                temperature_B=self.temperature,
-                top_k_B=self.top_k,
-                top_p_B=self.top_p,
-                uniform_B=self._uniform(self.filtered),
-            )
-        return drawn_B
-
-    def _uniform(self, rows: list[Row]) -> torch.Tensor:
-        return self._numbers([uniform(row.seed, len(row.ids)) for row in rows])
-
-    def _numbers(self, numbers: Sequence[float]) -> torch.Tensor:
-        dtype = torch.long if all(isinstance(n, int) for n in numbers) else torch.double
-        return torch.tensor(list(numbers), dtype=dtype, device=self.device)
+    The last few may differ: the beginning of a stop of several tokens is not part of what follows.
+    """
+    least, most = max(0, row.cached - FED), min(row.cached, len(heir.ids) - 1)
+    if heir.cancelled or most < least or heir.ids[:least] != row.ids[:least]:
+        return 0
+    shared = least
+    while shared < most and heir.ids[shared] == row.ids[shared]:
+        shared += 1
+    return shared if _missing(heir, shared) == 0 else 0

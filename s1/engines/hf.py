@@ -15,13 +15,15 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from s1.engines.batch import Batch, Row
@@ -32,6 +34,10 @@ from s1.types import Ask, Chunk, Stop
 
 DELIVERY_SECONDS = 0.05
 """Ids of running requests are handed over at most this often: waking a coroutine per token is dear."""
+PATIENCE_SECONDS = 0.002
+"""Longest wait for what callers ask next, after a step in which requests ended and before the first step."""
+TURNS = 1
+"""Turns of an event loop from the end of a request to the next ask of a caller that does as `drive`."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -141,6 +147,7 @@ class HFEngine:
         self.template: str | None = tokenizer.chat_template
         folder = Path(str(getattr(model, "name_or_path", "") or ""))
         self.folder: Path | None = folder if folder.is_dir() else None
+        self._decode = _decoder_of(tokenizer)
         self._vocabulary = vocabulary_of(tokenizer)
         self._tokens = min(len(tokenizer), facts.logits)
         self.batch = Batch(
@@ -166,9 +173,7 @@ class HFEngine:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens shown."""
-        text: str = self.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        text: str = self._decode(list(ids))
         return text
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -258,6 +263,9 @@ class HFEngine:
     def _work(self) -> None:
         """Step the batch until nothing is left: the background thread, which alone touches the batch."""
         delivered = time.monotonic()
+        with self._lock:
+            loops = list(dict.fromkeys(row.handle[0] for row in self._incoming))
+        _let_callers_go_on(loops)  # more than one request may be on its way
         while True:
             with self._lock:
                 arrived, self._incoming = self._incoming, []
@@ -277,9 +285,11 @@ class HFEngine:
                 _send([(row, failure) for row in self.batch.clear()])
                 continue
             now = time.monotonic()
-            if ended or now - delivered >= DELIVERY_SECONDS:
+            if now - delivered >= DELIVERY_SECONDS:
                 delivered = now
-                _send([(row, _take(row)) for row in (*ended, *self.batch.rows) if row.finish or row.out])
+                _send([(row, _take(row)) for row in self.batch.rows if row.out and not row.finish])
+            if ended:
+                _let_callers_go_on(_send([(row, _take(row)) for row in ended if row.finish]))
 
 
 def _take(row: Row) -> Chunk:
@@ -288,8 +298,8 @@ def _take(row: Row) -> Chunk:
     return chunk
 
 
-def _send(items: list[tuple[Row, Chunk | EngineFailure]]) -> None:
-    """Hand items to their event loops: one call for each loop."""
+def _send(items: list[tuple[Row, Chunk | EngineFailure]]) -> list[asyncio.AbstractEventLoop]:
+    """Hand items to their event loops, one call for each loop; returns the loops."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Chunk | EngineFailure]]] = {}
     for row, item in items:
         loop, queue = row.handle
@@ -301,6 +311,25 @@ def _send(items: list[tuple[Row, Chunk | EngineFailure]]) -> None:
             for row, _ in items:
                 if row.handle[0] is loop:
                     row.cancelled = True
+    return list(by_loop)
+
+
+def _let_callers_go_on(loops: list[asyncio.AbstractEventLoop]) -> None:
+    """Let the callers of these loops ask for what they want next before the next step: a request that goes on
+    from one that has ended can then take its place. A loop that is busy otherwise is not waited for."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for loop in loops:
+        answered = threading.Event()
+        with suppress(RuntimeError):  # closed meanwhile
+            loop.call_soon_threadsafe(_after_turns, loop, TURNS, answered)
+            answered.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _after_turns(loop: asyncio.AbstractEventLoop, turns: int, answered: threading.Event) -> None:
+    if turns:
+        loop.call_soon(_after_turns, loop, turns - 1, answered)
+    else:
+        answered.set()
 
 
 def _put(pairs: list[tuple[asyncio.Queue[Any], Any]]) -> None:
@@ -357,6 +386,16 @@ def _examine(model: Any, context: int | None) -> _Facts:
     shapes = [LayerShape(c.keys.shape[1], c.keys.shape[3], c.values.shape[3]) for c in cache.layers]
     size = sum(s.heads * (s.key_dim + s.value_dim) for s in shapes) * cache.layers[0].keys.dtype.itemsize
     return _Facts(shapes, size, limit, out.logits.shape[-1])
+
+
+def _decoder_of(tokenizer: Any) -> Callable[[list[int]], str]:
+    """Ids to text, special tokens shown, spaces left alone.
+
+    Straight to the Rust tokenizer where transformers would do nothing else: it takes four times as long.
+    """
+    if getattr(type(tokenizer), "_decode", None) is PreTrainedTokenizerFast._decode:
+        return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=False)
+    return partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def _eos_of(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -6,7 +6,13 @@ so that a continuation in pieces draws what it would have drawn in one go. Shape
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import torch
+
+from s1.engines.stops import StopPlan
+from s1.types import Ask
 
 _MASK = (1 << 64) - 1
 
@@ -55,3 +61,67 @@ def _pick(weight_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
     target_B1 = uniform_B[:, None].double() * total_B1
     target_B1 = torch.minimum(target_B1, torch.nextafter(total_B1, torch.zeros_like(total_B1)))
     return torch.searchsorted(sum_BV, target_B1, right=True)[:, 0]
+
+
+class Drawing(Protocol):
+    """What a draw has to know of a row of the batch."""
+
+    ask: Ask
+    plan: StopPlan
+    seed: int
+    ids: list[int]
+    index: int
+    sampled: int
+
+
+class DrawPlan:
+    """How the current rows draw: which are masked until their `min_tokens`, which sample and with what."""
+
+    def __init__(self, rows: Sequence[Drawing], eos: Sequence[int], device: torch.device) -> None:
+        self.device = device
+        self.masked = [row for row in rows if row.sampled < row.ask.min_tokens]
+        pairs = [(row.index, i) for row in self.masked for i in {*row.plan.by_id, *eos}]
+        self.masked_at = torch.tensor(pairs, device=device).unbind(1) if pairs else None
+        sampling = [row for row in rows if row.ask.sampling.temperature > 0]
+        plain = [r for r in sampling if r.ask.sampling.top_p >= 1 and r.ask.sampling.top_k == 0]
+        self.all_sample = len(sampling) == len(rows)
+        self.plain, self.plain_at = plain, self._numbers([r.index for r in plain])
+        self.plain_temperature = self._numbers([r.ask.sampling.temperature for r in plain])
+        self.filtered = filtered = [r for r in sampling if r not in set(plain)]
+        self.filtered_at = self._numbers([r.index for r in filtered])
+        self.temperature = self._numbers([r.ask.sampling.temperature for r in filtered])
+        self.top_k = self._numbers([r.ask.sampling.top_k for r in filtered])
+        self.top_p = self._numbers([r.ask.sampling.top_p for r in filtered])
+
+    def is_stale(self) -> bool:
+        return any(row.sampled >= row.ask.min_tokens for row in self.masked)
+
+    def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        if self.masked_at is not None:
+            logits_BV[self.masked_at] = float("-inf")
+        if self.all_sample:
+            drawn_B = torch.empty(len(logits_BV), dtype=torch.long, device=self.device)
+        else:
+            drawn_B = logits_BV.argmax(dim=-1)
+        if self.plain:
+            drawn_B[self.plain_at] = draw(
+                logits_BV[self.plain_at],
+                temperature_B=self.plain_temperature,
+                uniform_B=self._uniform(self.plain),
+            )
+        if self.filtered:
+            drawn_B[self.filtered_at] = draw_filtered(
+                logits_BV[self.filtered_at],
+                temperature_B=self.temperature,
+                top_k_B=self.top_k,
+                top_p_B=self.top_p,
+                uniform_B=self._uniform(self.filtered),
+            )
+        return drawn_B
+
+    def _uniform(self, rows: Sequence[Drawing]) -> torch.Tensor:
+        return self._numbers([uniform(row.seed, len(row.ids)) for row in rows])
+
+    def _numbers(self, numbers: Sequence[float]) -> torch.Tensor:
+        dtype = torch.long if all(isinstance(n, int) for n in numbers) else torch.double
+        return torch.tensor(list(numbers), dtype=dtype, device=self.device)
