@@ -23,7 +23,8 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from s1.errors import BadConfig
-from s1.grading.normal import clean, join_thousands, number, plain, same_number, split_unit, squeeze
+from s1.grading.normal import as_text, clean, join_thousands, number, plain, same_number, squeeze
+from s1.grading.relations import assigned, region, renamed
 from s1.grading.structure import (
     OPENERS,
     RELATION,
@@ -32,16 +33,20 @@ from s1.grading.structure import (
     exact_side,
     has_name,
     is_words,
+    joined_sets,
+    lettered,
     matrix_rows,
     only_item,
     same_name,
     set_of_membership,
     split_top,
     to_latex,
+    vector,
     with_both_signs,
     without_parentheses,
     words_of,
 )
+from s1.grading.units import split_unit
 from s1.grading.worker import WORKER
 
 Kind = Literal["math", "integer", "choice", "text", "exact"]
@@ -59,34 +64,42 @@ class Verdict(NamedTuple):
     how: str
 
 
-def equivalent(gold: str, answer: str, kind: str = "math", timeout: float = 5.0) -> bool:
-    """True when `answer` says the same as `gold`. An empty answer equals nothing.
+def equivalent(gold: object, answer: object, kind: str = "math", timeout: float = 5.0) -> bool:
+    """True when `answer` says the same as `gold`. An empty answer, or None, equals nothing.
 
-    `kind` is one of KINDS. `timeout` bounds the comparison in processor seconds, so that a busy
-    machine grades as an idle one does; what takes longer is not equal. Not symmetric: the answer
-    may leave out a unit or a base that `gold` has.
+    Both are text; numbers are taken as they are written, tuples, lists and sets as such. `kind` is one of
+    KINDS. `timeout` bounds the comparison in processor seconds, so that a busy machine grades as an
+    idle one does; what takes longer is not equal. Not symmetric: the answer may leave out a unit or
+    a base that `gold` has. Raises BadConfig for an unknown kind, BadInput for any other type of answer,
+    MissingExtra where algebra is needed and math-verify is not installed; nothing else, whatever the text.
 
-    >>> equivalent("\\\\frac12", "0.5"), equivalent("(1,2)", "(2,1)")
+    >>> equivalent("\\\\frac12", "0.5"), equivalent("(1,2)", "(2,1)"), equivalent("C", "(c)", kind="choice")
+    (True, False, True)
+    >>> equivalent(7, "7.0"), equivalent("7", None)
     (True, False)
     """
     return compare(gold, answer, kind, timeout).equal
 
 
-@functools.lru_cache(maxsize=65536)
-def compare(gold: str, answer: str, kind: str = "math", timeout: float = 5.0) -> Verdict:
+def compare(gold: object, answer: object, kind: str = "math", timeout: float = 5.0) -> Verdict:
     """As `equivalent`, with the rule that decided: "number", "symbolic", "timeout" and so on."""
+    return _compare(as_text(gold), as_text(answer), kind, timeout)
+
+
+@functools.lru_cache(maxsize=65536)
+def _compare(gold: str, answer: str, kind: str, timeout: float) -> Verdict:
     if kind not in KINDS:
         raise BadConfig(f"Unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
     if not gold.strip() or not answer.strip():
         return Verdict(False, "empty")
     if kind == "exact":
         return Verdict(gold.split() == answer.split(), "exact")
+    if len(gold) > LONGEST or len(answer) > LONGEST:
+        return Verdict(gold.split() == answer.split(), "too long")
     if kind == "choice":
         return Verdict(bool(letters(gold)) and letters(gold) == letters(answer), "letter")
     if kind == "text":
         return Verdict(words_of(gold) == words_of(answer) != "", "text")
-    if len(gold) > LONGEST or len(answer) > LONGEST:
-        return Verdict(gold.split() == answer.split(), "too long")
     comparison = _Comparison(time.thread_time() + timeout)
     try:
         left, right = clean(gold), clean(answer)
@@ -100,6 +113,8 @@ def compare(gold: str, answer: str, kind: str = "math", timeout: float = 5.0) ->
 
 def letters(text: str) -> str:
     """The option letters of an answer in order: "B" of `\\text{(B)}`, "AC" of "A and C"; "" if none."""
+    if len(text) > LONGEST:
+        return ""
     bare = plain(clean(text))
     if match := re.match(r"^\(?\s*([A-Za-z])\s*[).:](?:\s|$)", bare):
         return match.group(1).upper()
@@ -112,6 +127,7 @@ def letters(text: str) -> str:
     return ""
 
 
+_CONDITION = re.compile(r"(?<![a-zA-Z\\])(?:if|otherwise|unless)(?![a-zA-Z])")
 _PERCENT = re.compile(r"\s*(?:%|\x02?\s*\b(?:percent(?:age)?|pct)\b\s*\x03?)\s*$")
 
 
@@ -136,8 +152,13 @@ class _Comparison:
         if (left := number(gold)) is not None and (right := number(answer)) is not None:
             self.how = "number"
             return same_number(left, right)
+        if _CONDITION.search(gold) or _CONDITION.search(answer):
+            return False  # values by cases are compared by their spelling alone
         deeper = functools.partial(self.same, depth=depth + 1)
-        for rule in (self._thousands, self._lists, self._equations, self._unions, self._matrices):
+        for rule in (
+            self._thousands, self._options, self._matrices, self._assigned, self._regions,
+            self._lists, self._equations, self._unions,
+        ):  # fmt: skip
             decided = rule(gold, answer, deeper)
             if decided is not None:
                 return decided
@@ -157,7 +178,37 @@ class _Comparison:
                 return number(comma.replace(",", ".")) == number(point)
         return None
 
+    def _options(self, gold: str, answer: str, deeper: _Same) -> bool | None:
+        left, right = lettered(gold), lettered(answer)
+        if left is None and right is None:
+            return None
+        self.how = "letter"
+        if left is not None and right is not None:
+            return left[0] == right[0]
+        (letter, content), other = (left, answer) if left is not None else (right or ("", ""), gold)
+        return letters(other) == letter or deeper(content, other)
+
+    def _assigned(self, gold: str, answer: str, deeper: _Same) -> bool | None:
+        left, right = assigned(gold), assigned(answer)
+        if left is None and right is None:
+            return None
+        if left is not None and right is not None:
+            left, right = left.ordered(), right.ordered()
+            return left.names == right.names and deeper(left.as_text(), right.as_text())
+        return deeper(left.as_text() if left else gold, right.as_text() if right else answer)
+
+    def _regions(self, gold: str, answer: str, deeper: _Same) -> bool | None:
+        left, right = region(gold), region(answer)
+        if left is not None and right is not None:
+            return deeper(left[1], right[1]) if left[0] == right[0] else None
+        interval = left or right
+        other = set_of_membership(answer if left else gold)
+        if interval is None or not re.search(r"[\])]$|\\\}$", squeeze(other)):
+            return None
+        return deeper(interval[1], other) if left else deeper(other, interval[1])
+
     def _lists(self, gold: str, answer: str, deeper: _Same) -> bool | None:
+        gold, answer = joined_sets(gold), joined_sets(answer)
         lefts, rights = Sequence.of(gold), Sequence.of(answer)
         if len(lefts.items) < 2 and len(rights.items) < 2 and not (lefts.is_set and rights.is_set):
             if lefts.is_set != rights.is_set and not RELATION.search(gold + answer):
@@ -168,8 +219,10 @@ class _Comparison:
         if len(rights.items) < 2 <= len(lefts.items) and len(parts := both_signs(answer)) > 1:
             rights = Sequence("", "", parts)
         if min(len(lefts.items), len(rights.items)) < 2 and not (lefts.is_set or rights.is_set):
-            # One is a list, the other an expression: an equation, relation or union may say the same.
-            return None if RELATION.search(gold + answer) or re.search(r"=|\\cup", gold + answer) else False
+            # One is a list, the other an expression: a relation, a union or S = {...} may say the same.
+            single = gold if len(lefts.items) < 2 else answer
+            named = len(Sequence.of(split_top(single, ("=",))[-1]).items) > 1
+            return None if RELATION.search(gold + answer) or "\\cup" in gold + answer or named else False
         if RELATION.search(gold + answer) and bool(lefts.opener) != bool(rights.opener):
             return None
         self.how = "list"
@@ -184,6 +237,7 @@ class _Comparison:
 
     def _equations(self, gold: str, answer: str, deeper: _Same) -> bool | None:
         gold, answer = exact_side(gold), exact_side(answer)
+        answer = renamed(gold, answer)
         lefts, rights = split_top(gold, ("=",)), split_top(answer, ("=",))
         if len(lefts) == 1 and len(rights) == 1:
             bare = set_of_membership(gold), set_of_membership(answer)
@@ -196,6 +250,8 @@ class _Comparison:
         if len(rights) == 1:
             return deeper(lefts[-1], answer) if named[0] else False
         if all(named):
+            if squeeze(lefts[0]) == squeeze(rights[-1]) and squeeze(lefts[-1]) == squeeze(rights[0]):
+                return True
             return same_name(lefts[0], rights[0]) and deeper(lefts[-1], rights[-1])
         return None
 
@@ -209,7 +265,10 @@ class _Comparison:
     def _matrices(self, gold: str, answer: str, deeper: _Same) -> bool | None:
         lefts, rights = matrix_rows(gold), matrix_rows(answer)
         if lefts is None or rights is None:
-            return None
+            columns = vector(gold), vector(answer)
+            if (lefts is None) == (rights is None) or columns[0] is None or columns[1] is None:
+                return None
+            lefts, rights = [columns[0]], [columns[1]]
         self.how = "matrix"
         if [len(row) for row in lefts] != [len(row) for row in rights]:
             return False

@@ -12,7 +12,7 @@ from typing import Literal
 
 from s1.errors import BadConfig
 from s1.grading.equivalence import KINDS, letters
-from s1.grading.normal import closing
+from s1.grading.normal import as_text, closing
 
 Profile = Literal["strict", "official"]
 
@@ -35,9 +35,9 @@ _CHATTER = re.compile(r"\s*\.?\s*I hope (?:it|this) is correct.*", re.I | re.S)
 
 
 def extract_answer(
-    text: str, kind: str = "math", *, profile: str = "strict", weak: bool = True
+    text: object, kind: str = "math", *, profile: str = "strict", weak: bool = True
 ) -> str | None:
-    """The answer that `text` gives, as written, or None where it gives none.
+    """The answer that `text` gives, as written, or None where it gives none (so for None and empty text).
 
     `kind`: "math" (any expression), "integer", "choice" (one or several letters, "AC"), "text", or
     "exact" (everything after the cue, spaces collapsed). With `weak` false only a box or a cue
@@ -45,7 +45,10 @@ def extract_answer(
 
     >>> extract_answer("So $x = \\\\boxed{\\\\frac{1}{2}}$.")
     '\\\\frac{1}{2}'
+    >>> extract_answer("The correct option is (B).", "choice"), extract_answer("First 3, then 8.")
+    ('B', '8')
     """
+    text = as_text(text)
     if kind not in KINDS:
         raise BadConfig(f"Unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
     if profile == "official":

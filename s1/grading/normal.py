@@ -6,10 +6,13 @@ dollar signs) and gives the rest one spelling. `number` reads a plain number exa
 
 from __future__ import annotations
 
+import numbers
 import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
+
+from s1.errors import BadInput
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -22,10 +25,13 @@ _SYMBOLS = {
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mbox|hbox|mathrm|mathbf|mathsf|mathit|operatorname\*?)\s*\{([^{}]*)\}"
 )
-_TEXT_OPEN, _TEXT_CLOSE = "\x02", "\x03"
+TEXT_OPEN, TEXT_CLOSE = "\x02", "\x03"
 _STYLE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|mathstrut)(?![a-zA-Z])\s*\.?"
 )
+_ELLIPSIS = re.compile(r"\.{3,}|\\(?:dots[a-z]?|cdots)(?![a-zA-Z])")
+_DEGREE = r"(?:\^\s*\{\s*\\(?:circ|degree)\s*\}|\^?\s*\\(?:circ|degree)(?![a-zA-Z]))"
+_TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _SPACE = re.compile(r"(?<!\\)\\[,!;:> ]|~")
 _SAME = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
@@ -42,7 +48,10 @@ _SAME = (
     (re.compile(r"\\bigcup(?![a-zA-Z])"), r"\\cup"),
     (re.compile(r"\\(?:simeq|doteq)(?![a-zA-Z])"), r"\\approx "),
     (re.compile(r"(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", re.I), r"\\infty "),
-    (re.compile(r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^?\s*\\(?:circ|degree)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\(?:mathbb|mathbf)\s*(?:\{R\}|R)|\\R(?![a-zA-Z])"), r"(-\\infty ,\\infty )"),
+    (re.compile(r"\\overline\s*\{([A-Z]{2,})\}"), r"\1"),
+    (re.compile(r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\\\{\s*\\\}"), r"\\emptyset "),
     (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\^\s*([+-]?\d{2,}|-\d)"), r"^{\1}"),
@@ -54,15 +63,44 @@ _SAME = (
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
 
 
+def as_text(value: object) -> str:
+    """An answer as text: numbers as they are written, None as nothing, a tuple, list or set of answers as such.
+
+    Raises BadInput for any other type.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, numbers.Number) and not isinstance(value, complex):
+        return str(value)
+    if isinstance(value, (tuple, list, set, frozenset)):
+        items = ", ".join(as_text(item) for item in value)
+        return (
+            f"({items})"
+            if isinstance(value, tuple)
+            else items
+            if isinstance(value, list)
+            else f"\\{{{items}\\}}"
+        )
+    raise BadInput(f"An answer of type {type(value).__name__}: {value!r:.60}.", "Give text or a number.")
+
+
 def clean(text: str) -> str:
     """`text` in one spelling: outer wrappers, styling and spacing removed, fractions and roots braced.
 
     Words of `\\text{...}` stay, marked by control characters that `plain` removes.
     """
     text = _ascii(text).strip()
-    text = _unwrap(text)
+    text = _ELLIPSIS.sub(r"\\ldots ", text)
+    text = _unwrap(_balanced(text))
+    text = re.sub(r"(?:\\\\\s*)+$", "", text)
+    text = re.sub(r"(?<=\d),\s*\\!\s*(?=\d{3})", ",", text)
     text = _STYLE.sub(" ", _SPACE.sub("", text))
-    text = _TEXT.sub(lambda m: f"{_TEXT_OPEN}{m.group(1)}{_TEXT_CLOSE}", text)
+    text = _degrees(text)
+    text = _TEXT.sub(lambda m: f"{TEXT_OPEN}{m.group(1)}{TEXT_CLOSE}", text)
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
     text = re.sub(r"\\?\$", "", text)
@@ -74,7 +112,7 @@ def clean(text: str) -> str:
 
 def plain(text: str) -> str:
     """`text` without the marks that `clean` left around words."""
-    return re.sub(r"\s+", " ", text.replace(_TEXT_OPEN, " ").replace(_TEXT_CLOSE, " ")).strip()
+    return re.sub(r"\s+", " ", text.replace(TEXT_OPEN, " ").replace(TEXT_CLOSE, " ")).strip()
 
 
 def squeeze(text: str) -> str:
@@ -102,6 +140,25 @@ def closing(text: str, start: int, opener: str = "{", closer: str = "}") -> int:
                 return i
         i += 1
     return -1
+
+
+def _degrees(text: str) -> str:
+    """Degree signs dropped, except under a sine and its like, where they become radians."""
+    if _TRIGONOMETRIC.search(text):
+        text = re.sub(rf"(\d+(?:\.\d+)?)\s*{_DEGREE}", r"\\frac{\1\\pi}{180}", text)
+    return re.sub(_DEGREE, "", text)
+
+
+def _balanced(text: str) -> str:
+    """`text` with braces that never close closed at its end, and those that never opened dropped."""
+    out: list[str] = []
+    depth = 0
+    for piece in re.findall(r"\\.|[{}]|[^\\{}]+|\\", text, re.S):
+        if piece == "}" and depth == 0:
+            continue
+        depth += (piece == "{") - (piece == "}")
+        out.append(piece)
+    return "".join(out) + "}" * depth
 
 
 def _ascii(text: str) -> str:
@@ -166,7 +223,10 @@ def _argument(text: str, i: int) -> tuple[str, int]:
             return text[i + 1 : end], end + 1
     command = re.compile(r"\\[a-zA-Z]+").match(text, i)
     if command:
-        return command.group(), command.end()
+        end = command.end()
+        while text[end : end + 1] == "{" and (close := closing(text, end)) > 0:  # \frac\sqrt{3}2
+            end = close + 1
+        return text[i:end], end
     return text[i], i + 1
 
 
@@ -182,13 +242,15 @@ _DIGITS = r"\d+(?:\.\d*)?|\.\d+"
 _PLAIN = re.compile(rf"({_DIGITS})")
 _SLASH = re.compile(rf"({_DIGITS})/({_DIGITS})")
 _FRAC = re.compile(rf"\\frac\{{([+-]?(?:{_DIGITS}))\}}\{{([+-]?(?:{_DIGITS}))\}}")
-_MIXED = re.compile(r"(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|(?:\s+|\s*\+\s*)(\d+)/(\d+))")
+_MIXED = re.compile(r"(\d+|\d{1,3}(?: \d{3})+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|(?:\s+|\s*\+\s*)(\d+)/(\d+))")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?")
+_OPEN_ENDED = re.compile(r"(\d*)\.(\d*?)(?:(\d)\3{2,}|(\d{2,}?)\4+)\s*\\ldots")
 _POWER = re.compile(
     rf"(?:({_DIGITS})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*\{{?\s*([+-]?\d{{1,3}})\s*\}}?"
     rf"|({_DIGITS})[eE]([+-]?\d{{1,3}})"
 )
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?:\.\d+)?")
 
 
@@ -231,17 +293,26 @@ def number(text: str) -> Number | None:
         return Number(sign * scale * Fraction(match.group(1)) / below) if below else None
     if match := _MIXED.fullmatch(text):
         whole, above, below_text = (
-            int(match.group(1)),
+            int(match.group(1).replace(" ", "")),
             match.group(2) or match.group(4),
             match.group(3) or match.group(5),
         )
-        if 0 < int(above) < int(below_text):
+        if 0 <= int(above) < int(below_text):
             return Number(sign * scale * (whole + Fraction(int(above), int(below_text))))
         return None
+    if match := _REPEATING.fullmatch(squeezed) or _OPEN_ENDED.fullmatch(squeezed):
+        block = next(g for g in match.groups()[2:] if g)
+        return Number(sign * scale * _repeating(match.group(1), match.group(2), block))
     if match := _POWER.fullmatch(text):
         factor_text, power = match.group(1) or match.group(3) or "1", int(match.group(2) or match.group(4))
         return Number(sign * scale * Fraction(factor_text) * Fraction(10) ** power)
     return None
+
+
+def _repeating(whole: str, start: str, block: str) -> Fraction:
+    """0.1666... of ("0", "1", "6")."""
+    tail = Fraction(int(block), 10 ** len(block) - 1)
+    return int(whole or 0) + (int(start or 0) + tail) * Fraction(f"1e-{len(start)}")
 
 
 def same_number(gold: Number, answer: Number) -> bool:
@@ -252,63 +323,3 @@ def same_number(gold: Number, answer: Number) -> bool:
     if gold.places is not None and answer.places is not None:
         places = min(gold.places, answer.places)
     return places >= 6 and abs(gold.value - answer.value) < Fraction(1, 10**places)
-
-
-_UNITS = {
-    "cm": "cm centimeter centimeters centimetre centimetres",
-    "mm": "mm millimeter millimeters",
-    "m": "m meter meters metre metres",
-    "km": "km kilometer kilometers kilometre kilometres",
-    "in": "in inch inches",
-    "ft": "ft foot feet",
-    "yd": "yd yard yards",
-    "mi": "mi mile miles",
-    "s": "s sec secs second seconds",
-    "min": "min mins minute minutes",
-    "h": "h hr hrs hour hours",
-    "day": "day days",
-    "week": "week weeks",
-    "month": "month months",
-    "year": "year years",
-    "g": "g gram grams",
-    "kg": "kg kilogram kilograms",
-    "lb": "lb lbs pound pounds",
-    "dollar": "dollar dollars usd",
-    "cent": "cent cents",
-    "degree": "degree degrees deg",
-    "radian": "radian radians rad",
-    "unit": "unit units",
-    "mph": "mph",
-    "liter": "liter liters litre litres",
-}
-_UNIT_OF = {spelling: unit for unit, spellings in _UNITS.items() for spelling in spellings.split()}
-_POWER_TAIL = r"\s*(?:\^\s*\{?\d\}?)?$"
-_TEXT_UNIT = re.compile(
-    rf"^(?P<core>.*[\d}})\]%a-zA-Z])\s*{_TEXT_OPEN}(?P<words>[^{_TEXT_CLOSE}]*){_TEXT_CLOSE}{_POWER_TAIL}"
-)
-_BARE_UNIT = re.compile(
-    r"^(?P<core>.*[\d})])(?P<space>\s*)"
-    rf"(?P<words>(?:sq(?:uare)?\.? |cubic )?[A-Za-z]+(?:\s*(?:/|per)\s*[A-Za-z]+)?){_POWER_TAIL}"
-)
-
-
-def split_unit(text: str) -> tuple[str, str]:
-    """An answer and its unit: ("10", "cm") for `10\\text{ cm}`; the unit is "" where there is none.
-
-    Any word of `\\text{...}` after a number is a unit; of bare words, those of a short list.
-    """
-    marked = _TEXT_UNIT.match(text)
-    match = marked or _BARE_UNIT.match(text)
-    if match is None:
-        return text, ""
-    core = match.group("core").rstrip()
-    words = match.group("words").strip().lower().rstrip(".")
-    first = re.split(r"[\s/]+", re.sub(r"^(?:sq(?:uare)?\.?|cubic)\s+", "", words))[0]
-    if marked:
-        is_unit = words not in ("and", "or", "") and (
-            core[-1] in "})]%" or core[-1].isdigit() or first in _UNIT_OF
-        )
-    else:
-        # 5m and 3s^2 may be products: a single letter is a unit only after a space.
-        is_unit = first in _UNIT_OF and (len(first) > 1 or bool(match.group("space")))
-    return (core, _UNIT_OF.get(first, "")) if is_unit else (text, "")

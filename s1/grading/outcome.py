@@ -8,7 +8,8 @@ from fractions import Fraction
 from s1.errors import BadInput
 from s1.grading.equivalence import compare
 from s1.grading.extract import extract_answer
-from s1.grading.normal import clean, number, split_unit
+from s1.grading.normal import clean, number
+from s1.grading.units import split_unit
 from s1.types import Generation, Grade, Question
 
 

@@ -14,6 +14,12 @@ RELATION = re.compile(r"[<>]|\\(?:leq|geq|neq|in)(?![a-zA-Z])")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.S)
 _INDEXED = r"\\?[A-Za-z]+'*(?:\s*_\s*(?:\{[^{}]*\}|\w))?(?:\s*\^\s*\{-1\})?(?:\s*\([^()=]*\))?\s*"
 _NAME = re.compile(rf"{_INDEXED}(?:\s[A-Za-z_0-9{{}} ]+)?|\([A-Za-z_0-9{{}}, \\]+\)")
+_SIDE = r"(?:[A-Z]+(?:_\{?\w+\}?)?|\|[A-Z]+\||[a-z]_\{?\w+\}?)"
+_RATIO = re.compile(
+    rf"{_SIDE}\s*(?::\s*{_SIDE}\s*)+|{_SIDE}\s*/\s*{_SIDE}|\\frac\{{{_SIDE}\}}\{{{_SIDE}\}}|\|[A-Z]+\|"
+    r"|\\?(?:sin|cos|tan|cot|angle|triangle|measuredangle)\s*(?:\\[a-z]+|[a-zA-Z]{1,3})"
+)
+"""What geometry names: AB:CD, \\frac{AB}{CD}, |AB|, \\sin A, \\angle ABC."""
 _FUNCTIONS = re.compile(r"(?:sin|cos|tan|cot|sec|csc|log|ln|exp|lim|max|min|gcd|lcm|mod|sqrt|arctan)\b")
 OPENERS = {"(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
 _TOKEN = re.compile(r"\\\{|\\\}|\\[a-zA-Z]+|\\\\|.", re.S)
@@ -97,7 +103,8 @@ def with_both_signs(sequence: Sequence) -> list[str]:
 
 def has_name(side: str) -> bool:
     """Whether one side of an equation only names the other: x, f(x), m_{max}, (x, y), Area."""
-    return bool(_NAME.fullmatch(plain(side).strip()))
+    name = plain(side).strip()
+    return bool(_NAME.fullmatch(name) or _RATIO.fullmatch(name))
 
 
 def exact_side(text: str) -> str:
@@ -115,12 +122,21 @@ def set_of_membership(text: str) -> str:
 
 
 def same_name(left: str, right: str) -> bool:
-    names = [re.sub(r"\(.*\)$", "()", squeeze(name)) for name in (left, right)]
+    """Whether two sides name the same: P(x) and p(n) do, as do y and f(x); (x,y) and (y,x) do not."""
+    names = [re.sub(r"(?<=[A-Za-z\d}'])\(.*\)$", "()", squeeze(name)) for name in (left, right)]
+    if all(re.fullmatch(r"[A-Za-z](?:\(\))?", name) for name in names):
+        names = [name.lower() for name in names]
     return names[0] == names[1] or set(names) == {"y", "f()"}
 
 
 def matrix_rows(text: str) -> list[list[str]] | None:
+    """The cells of a matrix, row by row, in LaTeX or as [[1,2],[3,4]]; None for anything else."""
     text = text.strip()
+    nested = Sequence.of(text)
+    if nested.brackets == ("[", "]") and nested.items:
+        inner = [Sequence.of(item) for item in nested.items]
+        if all(row.brackets == ("[", "]") for row in inner):
+            return [row.items for row in inner]
     if text[:1] in ("(", "[") and text[-1:] in (")", "]"):
         text = text[1:-1].strip()
     match = _MATRIX.fullmatch(text)
@@ -132,6 +148,32 @@ def matrix_rows(text: str) -> list[list[str]] | None:
         if row.strip()
     ]
     return [[cell.strip() for cell in row.split("&")] for row in rows]
+
+
+def vector(text: str) -> list[str] | None:
+    """The entries of a matrix of one column or one row, or of a tuple; None for anything else."""
+    if (rows := matrix_rows(text)) is not None and "\\begin" in text:
+        return rows[0] if len(rows) == 1 else [row[0] for row in rows] if len(rows[0]) == 1 else None
+    listed = Sequence.of(text)
+    return listed.items if listed.brackets == ("(", ")") and len(listed.items) > 1 else None
+
+
+def joined_sets(text: str) -> str:
+    """{1,3} \\cup {2} as {1,3,2}; any other text as it is."""
+    parts = [Sequence.of(part) for part in split_top(text, ("\\cup",))]
+    if len(parts) < 2 or not all(part.is_set for part in parts):
+        return text
+    items = {squeeze(item): item for part in parts for item in part.items}
+    return "\\{" + ",".join(items.values()) + "\\}"
+
+
+_LETTERED = re.compile(r"\x02?\s*\(([A-J])\)\s*\x03?\s*(\S.*)")
+
+
+def lettered(text: str) -> tuple[str, str] | None:
+    """("C", "12") of (C) 12, the letter and content of an option; None for anything else."""
+    match = _LETTERED.fullmatch(text)
+    return (match.group(1), match.group(2)) if match else None
 
 
 def without_parentheses(text: str) -> str:

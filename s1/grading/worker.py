@@ -194,7 +194,12 @@ def symbolic_equal(gold: str, answer: str) -> bool:
         return False
     if verify(*parsed, timeout_seconds=None, allow_set_relation_comp=True):
         return _close(parsed[0][0], parsed[1][0])
-    return _equal_with_imaginary_unit(parsed[0][0], parsed[1][0])
+    left, right = parsed[0][0], parsed[1][0]
+    return (
+        _equal_with_imaginary_unit(left, right)
+        or _equal_where_positive(left, right)
+        or _same_region(left, right)
+    )
 
 
 def _equal_with_imaginary_unit(gold: Any, answer: Any) -> bool:
@@ -208,6 +213,32 @@ def _equal_with_imaginary_unit(gold: Any, answer: Any) -> bool:
         return False
     pairs = {letter: I for letter in letters if isinstance(letter, Symbol)}
     return bool(simplify((gold - answer).subs(pairs).doit()) == 0)
+
+
+def _equal_where_positive(gold: Any, answer: Any) -> bool:
+    """Equality of roots whose letters are positive, as 1/sqrt(n) and sqrt(1/n); not with absolute values."""
+    from sympy import Abs, Expr, Pow, Symbol, simplify
+
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.has(Abs) or answer.has(Abs):
+        return False
+    letters = gold.free_symbols
+    if letters != answer.free_symbols or not letters:
+        return False
+    if not any(not power.exp.is_integer for side in (gold, answer) for power in side.atoms(Pow)):
+        return False
+    pairs = {letter: Symbol(letter.name, positive=True) for letter in letters if isinstance(letter, Symbol)}
+    return bool(simplify((gold - answer).subs(pairs)) == 0)
+
+
+def _same_region(gold: Any, answer: Any) -> bool:
+    """Whether two inequalities in one letter hold for the same numbers, as 2x>6 and x>3."""
+    from sympy.core.relational import Relational
+
+    if not (isinstance(gold, Relational) and isinstance(answer, Relational)):
+        return False
+    if len(gold.free_symbols) != 1 or gold.free_symbols != answer.free_symbols:
+        return False
+    return bool(gold.as_set() == answer.as_set())
 
 
 def _close(gold: Any, answer: Any) -> bool:
