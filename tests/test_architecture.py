@@ -20,7 +20,7 @@ LAYERS = {
         (
             ("version", "errors"),
             ("types",),
-            ("jsonl",),
+            ("jsonl", "retry"),
             ("formats", "grading", "runs", "engines"),
             ("budget",),
             ("config", "trunk"),

@@ -102,6 +102,7 @@ TRAPS: dict[str, tuple[Callable[[Facts], Check], dict[str, object], str, str]] =
     ),
     "an end of turn inside the delimiter": (check_close, {"close": (9, 7)}, "note", "<|im_end|>"),
     "a padded vocabulary": (check_vocabulary, {"logits": 128}, "note", "28 padded ids"),
+    "logits that cannot be seen": (check_vocabulary, {"logits": None}, "note", "100 tokens"),
     "a tokenizer larger than the model": (check_vocabulary, {"logits": 99}, "problem", "only 99"),
     "pad equal to EOS": (check_pad, {"pad": "<|im_end|>"}, "note", "also an end of turn"),
     "no pad token": (check_pad, {"pad": None}, "note", "none"),
@@ -123,7 +124,7 @@ def test_each_trap_is_found_and_a_healthy_model_has_none(trap: str) -> None:
     assert check(HEALTHY).level == "ok"
     found = check(replace(HEALTHY, **change))  # type: ignore[arg-type]
     assert found.level == wanted and told in found.found
-    assert found.todo or trap == "a template that refuses a past turn"
+    assert found.todo or trap in ("a template that refuses a past turn", "logits that cannot be seen")
 
 
 def test_it_says_who_opens_the_block() -> None:

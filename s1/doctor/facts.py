@@ -86,7 +86,7 @@ def gather(engine: Engine, format: str | None = None, question: str = QUESTION) 
         lost=tuple(dict.fromkeys(m for m in marks if engine.decode(engine.encode(m)).strip() != m.strip())),
         history=history,
         tokenizer_size=None if tokenizer is None else len(tokenizer),
-        logits=(config.get("text_config") or config).get("vocab_size"),
+        logits=getattr(engine, "logits", None) or (config.get("text_config") or config).get("vocab_size"),
         eos=getattr(tokenizer, "eos_token", None),
         pad=getattr(tokenizer, "pad_token", None),
         has_tokenizer=tokenizer is not None,
@@ -202,8 +202,14 @@ def check_close(f: Facts) -> Check:
 def check_vocabulary(f: Facts) -> Check:
     """Trap: logits wider than the tokenizer give ids that crash when they are fed back."""
     name, size, logits = "vocabulary", f.tokenizer_size, f.logits
-    if size is None or logits is None:
+    if size is None:
         return Check(name, "note", "the sizes of tokenizer and logits cannot be seen through this engine")
+    if logits is None:
+        return Check(
+            name,
+            "note",
+            f"{size} tokens; how many logits the server has cannot be seen, ids beyond are never sent to it",
+        )
     if size > logits:
         return Check(
             name,

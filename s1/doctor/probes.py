@@ -126,7 +126,7 @@ def check_end_in_thinking(script: Script, facts: Facts) -> Check:
 async def _unopened(engine: Engine, facts: Facts) -> Check:
     """What the model does with the bare prompt: some open the block themselves, others never think."""
     ids: list[int] = []
-    ask = Ask(engine.encode(facts.prompt), 8)
+    ask = Ask(engine.encode(facts.prompt), 8, facts.ends)  # some servers end there anyway
     try:
         async with aclosing(engine.stream(ask)) as chunks:
             async for chunk in chunks:

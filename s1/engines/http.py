@@ -1,14 +1,13 @@
 """Requests to a server: time limits, retries, server-sent events. Knows nothing of models.
 
 A request is repeated only while nothing of its answer has come: on a refused or broken connection, and on
-the statuses below, after the time that `Retry-After` names or else an exponential backoff with jitter. A
-silent server is not asked again: it may still be decoding, and a second request would double its load.
+the statuses of `s1.retry`, after the time that `Retry-After` names or else an exponential backoff with jitter.
+A silent server is not asked again: it may still be decoding, and a second request would double its load.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import random
 import time
@@ -18,13 +17,15 @@ from typing import Any
 import httpx2
 
 from s1.engines.text import first_line
-from s1.errors import EngineFailure
+from s1.errors import BadConfig, EngineFailure
+from s1.retry import may_be_repeated, pause_seconds, wanted_seconds
 
-RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
-"""Bound on one backoff. A server that asks for more by Retry-After fails the request at once."""
+"""A server that asks for more by Retry-After fails the request at once."""
 CONNECT_SECONDS = 10.0
+FINAL = (httpx2.ReadTimeout, httpx2.DecodingError)
+"""Failures after which the same request is not sent again."""
 LONGEST_EVENT_BYTES = 1 << 26
 """An event beyond this is not an answer."""
 
@@ -41,7 +42,8 @@ class Http:
     """One server. `events` must always be used from the same event loop; `json` from any thread.
 
     key: sent as a bearer token and nowhere else; texts of the server that repeat it are masked.
-    timeout: most seconds of silence. retries: how often a request is repeated. connections: most at once.
+    timeout: most seconds without a word of the answer. retries: how often a request is repeated. connections:
+    most at once.
     """
 
     def __init__(self, base: str, *, key: str | None, timeout: float, retries: int, connections: int) -> None:
@@ -51,6 +53,12 @@ class Http:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         times = httpx2.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout), pool=None)
+        try:
+            httpx2.URL(self.base)
+        except httpx2.InvalidURL as error:
+            raise BadConfig(
+                f"{base!r} is not the address of a server: {error}.", "Write http://127.0.0.1:8000/v1."
+            ) from error
         self._client = httpx2.Client(headers=headers, timeout=times)
         self._async_client = httpx2.AsyncClient(headers=headers, timeout=times, limits=limits)
         self._places = asyncio.Semaphore(connections)  # a queue in order; the pool's own slows down when long
@@ -68,12 +76,12 @@ class Http:
                 if response.is_success:
                     return self._parsed(response.text, url)
                 failure: EngineFailure = self._refusal(response.status_code, response.text, url)
-                if response.status_code not in RETRIED:
+                if not may_be_repeated(response.status_code):
                     raise failure
-                wanted = self._wanted(response.headers)
-            except httpx2.TransportError as error:
+                wanted = wanted_seconds(response.headers, time.time())
+            except httpx2.RequestError as error:
                 failure = self._broken(error, url)
-                if isinstance(error, httpx2.ReadTimeout):
+                if isinstance(error, FINAL):
                     raise failure from error
             if attempt == self._retries:
                 raise failure
@@ -94,12 +102,12 @@ class Http:
                             return
                         text = (await response.aread()).decode(errors="replace")
                         failure: EngineFailure = self._refusal(response.status_code, text, url)
-                        if response.status_code not in RETRIED:
+                        if not may_be_repeated(response.status_code):
                             raise failure
-                        wanted = self._wanted(response.headers)
-                except httpx2.TransportError as error:
+                        wanted = wanted_seconds(response.headers, time.time())
+                except httpx2.RequestError as error:
                     failure = self._broken(error, url, begun=begun)
-                    if begun or isinstance(error, httpx2.ReadTimeout):
+                    if begun or isinstance(error, FINAL):
                         raise failure from error
                 if attempt == self._retries:
                     raise failure
@@ -115,6 +123,7 @@ class Http:
                 "Check that the address is that of a completions server that streams.",
             )
         rest, data, is_done = b"", list[bytes](), False
+        heard = time.monotonic()
         async for piece in response.aiter_bytes():
             *lines, rest = (rest + piece).split(b"\n")
             if len(rest) + sum(map(len, data)) > LONGEST_EVENT_BYTES:
@@ -128,11 +137,16 @@ class Http:
                     is_done = is_done or text == "[DONE]"
                     if not is_done:  # what follows is read and dropped: only then can the connection be kept
                         yield self._parsed(text, url)
+                    heard = time.monotonic()
+            if (
+                time.monotonic() - heard > self._timeout
+            ):  # comments keep a connection alive, but are no answer
+                raise self._silent(url)
 
     def _parsed(self, text: str, url: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EngineFailure(
                 f"{url} answered with something that is not JSON: {self._quoted(text)}.",
                 "Check that the address is that of an OpenAI-compatible server (it usually ends in /v1).",
@@ -145,16 +159,21 @@ class Http:
             404: "Check the address (it usually ends in /v1) and the name of the model.",
             429: "Lower connections, or raise retries.",
         }
-        hint = hints.get(status, "See the log of the server." if status >= 500 else "")
+        other = "See the log of the server." if status >= 500 else ""
+        if 300 <= status < 400:
+            other = "It sends to another address: give that one (often https:// instead of http://)."
+        hint = hints.get(status, other)
         return Refusal(f"{url} answered {status}: {self._quoted(_message_of(text))}.", hint, status)
 
-    def _broken(self, error: httpx2.TransportError, url: str, *, begun: bool = False) -> EngineFailure:
+    def _broken(self, error: httpx2.RequestError, url: str, *, begun: bool = False) -> EngineFailure:
         if isinstance(error, httpx2.ConnectTimeout):
             return EngineFailure(f"{url}: no connection within {CONNECT_SECONDS:g} s.", "Is the server up?")
         if isinstance(error, httpx2.ReadTimeout):
+            return self._silent(url)
+        if isinstance(error, httpx2.DecodingError):
             return EngineFailure(
-                f"{url} was silent for {self._timeout:g} s.",
-                "Is it stuck? If it is only slow, raise timeout.",
+                f"{url} answered with a body that is not in the encoding it names ({first_line(error)}).",
+                "Check the address, and any proxy before the server.",
             )
         told = f" ({first_line(error)})" if str(error).strip() else ""
         if begun:
@@ -163,24 +182,17 @@ class Http:
             )
         return EngineFailure(f"{url} cannot be reached{told}.", "Start the server, or check the address.")
 
-    def _wanted(self, headers: httpx2.Headers) -> float | None:
-        """Seconds that the server asks to wait, from a number or a date."""
-        value = headers.get("retry-after", "")
-        try:
-            return max(0.0, float(value))
-        except ValueError:
-            try:
-                return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-            except ValueError:
-                return None
+    def _silent(self, url: str) -> EngineFailure:
+        return EngineFailure(
+            f"{url} was silent for {self._timeout:g} s.", "Is it stuck? If it is only slow, raise timeout."
+        )
 
     def _pause(self, attempt: int, wanted: float | None, failure: EngineFailure) -> float:
         if wanted is not None and wanted > LONGEST_WAIT_SECONDS:
             raise EngineFailure(
                 f"{failure.message} It asks to wait {wanted:.0f} s.", "Try again after that time."
             )
-        backoff = min(LONGEST_WAIT_SECONDS, FIRST_BACKOFF_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)
-        return backoff if wanted is None else wanted + random.uniform(0.0, 0.1)
+        return pause_seconds(attempt, wanted, first=FIRST_BACKOFF_SECONDS, chance=random.random())
 
     def _quoted(self, text: str) -> str:
         if self._key:
@@ -194,5 +206,5 @@ def _message_of(text: str) -> str:
         found = json.loads(text)
         found = found.get("error", found)
         return str(found.get("message", found)) if isinstance(found, dict) else str(found)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return text

@@ -28,6 +28,8 @@ from s1.types import Ask, Chunk, Finish, Stop
 
 NUMBERS: Mapping[str, type] = {"timeout": float, "retries": int, "connections": int, "context": int}
 """Options that are numbers, for reading them from an address."""
+MOST_PADDING = 1024
+"""More ids beyond the vocabulary than this are no padding: the tokenizer is that of another model."""
 
 
 def load(
@@ -64,11 +66,12 @@ def load(
     }
     base, given = split_address(address, list(options))
     options |= given
-    if options["timeout"] <= 0 or options["retries"] < 0 or options["connections"] < 1:
+    least = {"timeout": 1e-3, "retries": 0, "connections": 1, "context": 1}
+    wrong = [n for n, bound in least.items() if options[n] is not None and not options[n] >= bound]
+    if wrong:
         raise BadConfig(
-            f"timeout={options['timeout']}, retries={options['retries']}, "
-            f"connections={options['connections']} cannot be used.",
-            "Use timeout > 0, retries >= 0 and connections >= 1.",
+            ", ".join(f"{name}={options[name]}" for name in wrong) + " cannot be used.",
+            "Use timeout > 0, retries >= 0, connections >= 1 and context >= 1.",
         )
     http = Http(
         base,
@@ -90,7 +93,14 @@ def load(
 
 def split_address(address: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The address without its query, and the query as options. Raises BadConfig."""
-    parts = urllib.parse.urlsplit(address)
+    try:
+        parts = urllib.parse.urlsplit(address)
+        _ = parts.port  # checked as it is read
+    except ValueError as error:
+        raise BadConfig(
+            f"{address!r} is not the address of a server: {error}.",
+            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
+        ) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadConfig(
             f"{address!r} is not the address of a server.",
@@ -131,6 +141,7 @@ class OpenAIEngine:
         self.name = f"openai:{http.base}?model={urllib.parse.quote(server.model, safe='/')}"
         self.server, self.context = server, server.context
         self.ends, self.template, self.folder = text.ends, text.template, text.folder
+        self.tokenizer = text.tokenizer
         self._http, self._text = http, text
         self._padding: set[int] = (
             set()
@@ -253,12 +264,14 @@ class OpenAIEngine:
                         yield Chunk(ids, exact=exact)
                     if padding is not None:
                         break
-            if padding is None or padding in self._padding:
+            if padding is None or padding in self._padding or len(self._padding) >= MOST_PADDING:
                 raise EngineFailure(
                     f"{self.name}: the stream ended in the middle."
                     if padding is None
                     else f"{self.name} drew the id {padding}, which is beyond the vocabulary, against a ban.",
-                    "See the log of the server.",
+                    "See the log of the server."
+                    if padding is None
+                    else "Give the tokenizer of the served model: tokenizer=org/name.",
                 )
             self._padding.add(padding)
 

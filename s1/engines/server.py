@@ -52,6 +52,7 @@ class ServerText:
         self._texts: dict[tuple[int, ...], str] = {}
         self.template: str | None = None
         self.folder: Path | None = None
+        self.tokenizer: Any = None
         self.tokens: int | None = None
         self.vocabulary: Vocabulary | None = None
         self.ends = ends or self._found_end()
@@ -72,7 +73,7 @@ class ServerText:
             answer = self._http.json(
                 "POST", self._http.root + "/detokenize", {"model": self._model, "tokens": list(key)}
             )
-            self._texts[key] = str(answer["prompt"])
+            self._texts[key] = _prompt_of(answer, self._http)
         return self._texts[key]
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -81,7 +82,7 @@ class ServerText:
 
     def _tokenized(self, body: Mapping[str, Any]) -> tuple[int, ...]:
         answer = self._http.json("POST", self._http.root + "/tokenize", {"model": self._model, **body})
-        return tuple(int(i) for i in answer["tokens"])
+        return _tokens_of(answer, self._http)
 
     def _found_end(self) -> tuple[str, ...]:
         """The token that the chat template puts after an assistant's turn."""
@@ -187,11 +188,31 @@ def _same_tokenizer(http: Http, server: Server, local: LocalText) -> None:
         if error.status == 404:  # the endpoint may be switched off
             return
         raise
-    if tuple(answer["tokens"]) != local.encode(sample):
+    if _tokens_of(answer, http) != local.encode(sample):
         raise BadConfig(
             f"The tokenizer given is not the one of {server.model}: the same text gives other ids.",
             "Give the tokenizer of the served model.",
         )
+
+
+def _tokens_of(answer: Any, http: Http) -> tuple[int, ...]:
+    tokens = answer.get("tokens") if isinstance(answer, dict) else None
+    if not isinstance(tokens, list) or not all(type(i) is int for i in tokens):
+        raise EngineFailure(
+            f"{http.root}/tokenize answered without tokens: {str(answer)[:200]}.",
+            "Give the tokenizer here: tokenizer=org/name.",
+        )
+    return tuple(tokens)
+
+
+def _prompt_of(answer: Any, http: Http) -> str:
+    text = answer.get("prompt") if isinstance(answer, dict) else None
+    if not isinstance(text, str):
+        raise EngineFailure(
+            f"{http.root}/detokenize answered without a text: {str(answer)[:200]}.",
+            "Give the tokenizer here: tokenizer=org/name.",
+        )
+    return text
 
 
 def _probed(http: Http, server: Server, text: Text) -> Server:

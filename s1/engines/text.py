@@ -17,6 +17,8 @@ class Text(Protocol):
     """The end-of-turn tokens as text."""
     template: str | None
     folder: Path | None
+    tokenizer: Any
+    """The one of transformers, where it is here; for looking at, as `s1 doctor` does."""
     tokens: int | None
     """Size of the vocabulary, padding of the embedding not counted; None when unknown."""
     vocabulary: Vocabulary | None
@@ -36,36 +38,36 @@ class LocalText:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
                 f"{path}: the tokenizer cannot be loaded ({first_line(error)}).",
                 "Give a folder with tokenizer files or a Hub id (org/name).",
             ) from error
         self._path = path
-        self.tokens: int | None = len(self._tokenizer)
-        ends = _end_ids(path) or _listed(self._tokenizer.eos_token_id)
-        self.ends = tuple(str(t) for t in self._tokenizer.convert_ids_to_tokens(list(ends)))
-        self.template: str | None = self._tokenizer.chat_template
+        self.tokens: int | None = len(self.tokenizer)
+        ends = _end_ids(path) or _listed(self.tokenizer.eos_token_id)
+        self.ends = tuple(str(t) for t in self.tokenizer.convert_ids_to_tokens(list(ends)))
+        self.template: str | None = self.tokenizer.chat_template
         self.folder: Path | None = Path(path) if Path(path).is_dir() else None
-        self.vocabulary: Vocabulary | None = vocabulary_of(self._tokenizer)
+        self.vocabulary: Vocabulary | None = vocabulary_of(self.tokenizer)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(
-            self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         )
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        if not self._tokenizer.chat_template:
+        if not self.tokenizer.chat_template:
             raise BadInput(
                 f"{self._path}: the tokenizer has no chat template.",
                 "Set tokenizer.chat_template and save the tokenizer, or give the prompt as text.",
             )
         return str(
-            self._tokenizer.apply_chat_template(
+            self.tokenizer.apply_chat_template(
                 [dict(m) for m in messages], add_generation_prompt=True, tokenize=False
             )
         )

@@ -133,9 +133,10 @@ class VLLMEngine:
         self.context = int(llm.model_config.max_model_len)
         self.ends, self.template, self.folder = text.ends, text.template, text.folder
         self._text, self._beside = text, beside
-        size = int(llm.model_config.get_vocab_size())
-        self._tokens = min(text.tokens or size, size)
-        self._padding = {i: NEVER for i in range(self._tokens, size)}
+        self.tokenizer = text.tokenizer
+        self.logits = int(llm.model_config.get_vocab_size())
+        self._tokens = min(text.tokens or self.logits, self.logits)
+        self._padding = {i: NEVER for i in range(self._tokens, self.logits)}
         self._numbers = itertools.count()
         self._plans: dict[tuple[Stop, ...], StopPlan] = {}
 

@@ -50,6 +50,8 @@ class Imitation(ThreadingHTTPServer):
         self.chat: dict[str, Any] | None = None
         """What the chat endpoint answers, where there is one."""
         self.faults: deque[Fault] = deque()
+        self.garbage: dict[str, Any] = {}
+        """Path -> what is answered there instead, with status 200."""
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
@@ -83,7 +85,9 @@ class Handler(BaseHTTPRequestHandler):
                     "max_model_len": self.server.context,
                     "root": self.server.root or card["id"],
                 }
-        if self.path == "/v1/models":
+        if self.path in self.server.garbage:
+            self.answer(200, self.server.garbage[self.path])
+        elif self.path == "/v1/models":
             self.answer(200, {"object": "list", "data": cards})
         else:
             self.answer(404, {"detail": "Not Found"})
@@ -91,7 +95,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
-        if self.path == "/v1/completions" and server.completions:
+        if self.path in server.garbage:
+            self.answer(200, server.garbage[self.path])
+        elif self.path == "/v1/completions" and server.completions:
             with server.lock:
                 server.bodies.append(body)
                 server.keys.append(self.headers["Authorization"])

@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 from imitation import Imitation, noise, status  # noqa: E402
 
 from s1.budget import BudgetPolicy, Forcing, drive, make_script  # noqa: E402
+from s1.doctor import examine  # noqa: E402
 from s1.engines import http, load_engine  # noqa: E402
 from s1.engines.asks import seed_at  # noqa: E402
 from s1.engines.openai import TextStops, split_address  # noqa: E402
@@ -305,9 +306,19 @@ def half(handler):
 
 
 HALF = 'data: {"choices": [{"text": "", "token_ids": [7, 8]}]}\n\n'
+
+
+def gzipped(handler):
+    handler.answer(200, b"no gzip", {"Content-Type": "text/event-stream", "Content-Encoding": "gzip"})
+
+
 BROKEN = {
     "a web page": (html, "instead of an event stream"),
     "no json": (events("data: oops\n\n"), "not JSON"),
+    "json without a bottom": (events(f"data: {'[' * 100_000}\n\n"), "not JSON"),
+    "bytes that are no text": (lambda handler: handler.answer(200, b"\xff\xfe\x00"), "instead of an event"),
+    "another encoding than it names": (gzipped, "encoding it names.*proxy"),
+    "a redirect": (status(307, "moved", {"Location": "/elsewhere"}), "answered 307.*another address"),
     "another shape": (events('data: {"hello": 1}\n\n'), "without a choice"),
     "a list": (events("data: [1, 2]\n\n"), "without a choice"),
     "no ids": (events('data: {"choices": [{"text": "x"}]}\n\n'), "without token ids"),
@@ -375,6 +386,65 @@ def test_a_silent_server_fails_the_request_and_is_not_asked_again(tokenizer, fol
             assert time.monotonic() - began < 3
         assert len(server.bodies) == 2
         released.append(True)
+
+
+def test_comments_that_keep_a_connection_alive_are_no_answer(tokenizer, folder):
+    """Gateways send them for as long as the model behind them is stuck."""
+    released = []
+
+    def stuck(handler):
+        handler.begin_stream()
+        handler.send(HALF)
+        while not released:
+            handler.send(": PROCESSING\n\n")
+            time.sleep(0.05)
+
+    with served(tokenizer, options=f"tokenizer={folder}&timeout=0.6") as (server, engine):
+        server.faults.append(stuck)
+        began = time.monotonic()
+        with pytest.raises(EngineFailure, match="silent for 0.6 s.*raise timeout"):
+            all_of(engine, Ask((5,), 4))
+        assert 0.5 < time.monotonic() - began < 5
+        released.append(True)
+
+
+def test_a_server_that_draws_ever_new_ids_beyond_the_vocabulary_is_left(tokenizer, folder, monkeypatch):
+    """As with the tokenizer of another model; each such id is asked around, but not for ever."""
+    monkeypatch.setattr("s1.engines.openai.MOST_PADDING", 5)
+    with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
+        for n in range(20):
+            server.faults.append(events(f'data: {{"choices": [{{"token_ids": [{10**6 + n}]}}]}}\n\n'))
+        with pytest.raises(EngineFailure, match="beyond the vocabulary.*tokenizer="):
+            all_of(engine, Ask((5,), 4))
+        assert len(server.bodies) == 6
+
+
+GARBAGE = [
+    None,
+    7,
+    [],
+    [1],
+    "text",
+    {},
+    {"data": 3},
+    {"data": [{}]},
+    {"tokens": "no"},
+    {"tokens": [[1]]},
+    b"<html>",
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/tokenize", "/detokenize", "/v1/completions"])
+@pytest.mark.parametrize("answer", GARBAGE, ids=str)
+def test_garbage_while_the_server_is_found_out_is_a_clear_failure(path, answer, tokenizer, folder):
+    server = Imitation(tokenizer, words(tokenizer, 9.0))
+    server.garbage[path] = answer
+    try:
+        with pytest.raises(S1Error) as caught:
+            load_engine(f"openai:{server.address}?retries=0")
+        assert "127.0.0.1" in caught.value.message and caught.value.hint
+    finally:
+        server.stop()
 
 
 def test_a_server_that_is_not_there_is_named(tokenizer, folder):
@@ -602,6 +672,12 @@ def test_a_plain_server_needs_a_tokenizer_and_a_context(tokenizer, folder):
         ("openai:http://host/v1?modle=x", "Did you mean 'model'"),
         ("openai:http://host/v1?retries=many", "not a number"),
         ("openai:http://host/v1?connections=0", "connections >= 1"),
+        ("openai:http://host/v1?context=0", "context >= 1"),
+        ("openai:http://host/v1?timeout=nan", "timeout > 0"),
+        ("openai:http://host:port/v1", "not the address"),
+        ("openai:http://host:99999/v1", "not the address"),
+        ("openai:http://[::1/v1", "not the address"),
+        ("openai:http://\u2028/v1", "not the address"),
         ("openai:http://host/v1?timeout=-1", "timeout > 0"),
     ],
 )
@@ -648,3 +724,20 @@ def test_text_in_any_pieces_stops_at_the_same_place(text, sizes):
         assert out == text
     else:
         assert out == expected or (stop is not None and text.startswith(out + stop.text))
+
+
+@pytest.mark.parametrize("kind", ["ids", "the server's tokenizer", "text"])
+def test_the_doctor_proves_forcing_through_a_server(kind, tokenizer, folder):
+    flags = {**PLAIN} if kind == "text" else {}
+    options = {
+        "ids": f"tokenizer={folder}",
+        "the server's tokenizer": "",
+        "text": f"tokenizer={folder}&context=400",
+    }
+    with served(tokenizer, words(tokenizer, 9.0), options[kind], **flags) as (_, engine):
+        report = asyncio.run(examine(engine, "petri"))
+    assert report.safe, [c for c in report.checks if c.level == "problem"]
+    levels = {check.name: check.level for check in report.checks}
+    assert {levels[name] for name in ("maximum", "wait", "minimum", "end in thinking")} == {"ok"}
+    assert levels["pad token"] == ("note" if kind == "the server's tokenizer" else "ok")
+    assert {probe.receipt.exact for probe in report.probes} == {kind != "text"}
