@@ -107,6 +107,11 @@ class S1LM(LM):  # type: ignore[misc]
         self.engine: Engine = load_engine(spec, **arguments.engine)
         self.fmt = choose_format(self.engine, self.options.format)
         self.totals: Counter[str] = Counter()
+        self._begins = ""
+        """How a rendered prompt ends; "" where any prompt will do."""
+        if self.engine.template and not self.options.raw_prompts:
+            mark = "\u241f"
+            self._begins = render(self.engine, [{"role": "user", "content": mark}]).rpartition(mark)[2]
         self._beside = Beside("s1-lm-eval")
 
     # --- what the harness asks of a model -----------------------------------------------------------
@@ -247,11 +252,7 @@ class S1LM(LM):  # type: ignore[misc]
     def _check_prompt(self, context: object) -> None:
         if not isinstance(context, str):
             raise refuse("prompts that are not text", "Choose tasks without images or audio.")
-        if self.options.raw_prompts or not self.engine.template:
-            return
-        mark = "\u241f"
-        begins = render(self.engine, [{"role": "user", "content": mark}]).rpartition(mark)[2]
-        if begins.strip() and not context.endswith(begins):
+        if not context.endswith(self._begins):
             raise BadConfig(
                 "The prompts were not rendered with the chat template of the model.",
                 "Add --apply_chat_template, or raw_prompts=true if thinking is to follow plain text.",
