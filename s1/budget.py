@@ -30,7 +30,7 @@ class BudgetPolicy:
     """How long one request may and must think. Tokens; forced tokens count as thinking."""
 
     max_thinking: int | None = None
-    """Thinking ends here. None: what the context leaves for this request alone."""
+    """Thinking ends here. None, which "auto" becomes: what the context leaves for this request alone."""
     min_thinking: int = 0
     """An end before this many tokens is suppressed: `wait` is appended, or masked if `wait` is empty."""
     waits: int = 0
@@ -52,8 +52,12 @@ class BudgetPolicy:
     """`official`: token for token what the paper's code does (docs/paper_map.md)."""
 
     def __post_init__(self) -> None:
+        if str(self.max_thinking) == "auto":  # the name that the authors' command line has for it
+            object.__setattr__(self, "max_thinking", None)
         for name in ("max_thinking", "min_thinking", "waits", "max_answer", "grace"):
             value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise BadConfig(f"{name} is {value!r}.", "Use a whole number of tokens.")
             if value is not None and value < 0:
                 raise BadConfig(f"{name} is {value}.", "Use 0 or more tokens.")
         if self.max_thinking is not None and self.min_thinking > self.max_thinking:

@@ -21,7 +21,7 @@ def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = 
     data = to_json(defaults)
     mistakes: list[str] = []
     if file is not None:
-        _merge(data, _read_yaml(file), f"{file}: ", mistakes)
+        _merge(data, read_yaml(file), f"{file}: ", mistakes)
     for name, value in split_pairs(pairs):
         nested: Any = parse_value(value)
         for part in reversed(name.split(".")):
@@ -60,7 +60,7 @@ def _merge(data: dict[str, Any], changes: Mapping[str, Any], where: str, mistake
             data[name] = value
 
 
-def _read_yaml(file: Path) -> Mapping[str, Any]:
+def read_yaml(file: Path) -> Mapping[str, Any]:
     import yaml
 
     try:

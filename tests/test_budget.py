@@ -445,3 +445,14 @@ def test_an_engine_that_does_not_say_how_it_ended_is_an_error_on_the_receipt() -
 def test_one_inexact_chunk_marks_the_receipt() -> None:
     assert not force(Wrong(Chunk((65,), "stop", exact=False)), BudgetPolicy()).exact
     assert force(Wrong(Chunk((65,), "stop")), BudgetPolicy()).exact
+
+
+def test_auto_is_what_the_context_leaves_for_this_request_alone():
+    assert BudgetPolicy(max_thinking="auto", waits=1) == BudgetPolicy(waits=1)
+    assert BudgetPolicy(max_thinking="auto").label == "natural"
+
+
+@pytest.mark.parametrize("value", ["12", 1.5, True])
+def test_a_limit_that_is_no_whole_number_is_refused(value):
+    with pytest.raises(BadConfig, match="max_thinking is .* whole number"):
+        BudgetPolicy(max_thinking=value)

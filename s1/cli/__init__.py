@@ -24,6 +24,7 @@ VERBS = {
     "eval": "one policy on a benchmark",
     "sweep": "a grid of budgets and waits on a benchmark, from one trunk",
     "report": "grade a run again; write its figure and page",
+    "reproduce": "a table or figure of the paper, on any model or on the small world",
     "export": "write a run in the layout of lm-evaluation-harness or Inspect AI",
 }
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"s1 {arguments.verb}: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = arguments.verb in ("demo", "train", "eval", "sweep")
+        again = arguments.verb in ("demo", "train", "eval", "sweep", "reproduce")
         print(
             f"s1 {arguments.verb}: stopped{'; the same command goes on from here' * again}.", file=sys.stderr
         )

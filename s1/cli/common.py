@@ -26,6 +26,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", help="thinking format, where it cannot be detected")
 
 
+def limit(text: str) -> int | None:
+    """A thinking limit: a number of tokens, or auto (None) for what the context leaves."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor auto") from None
+
+
 def default_model(named: str | None) -> str:
     """The named model, or the one that the demo trained."""
     if named:

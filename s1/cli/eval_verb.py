@@ -8,7 +8,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s1.cli.common import Line, add_model, default_model, open_benchmark, open_engine, run_progress, table
+from s1.cli.common import (
+    Line,
+    add_model,
+    default_model,
+    limit,
+    open_benchmark,
+    open_engine,
+    run_progress,
+    table,
+)
 
 if TYPE_CHECKING:
     from s1.budget import BudgetPolicy
@@ -16,7 +25,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("--max-thinking", type=int, metavar="N", help="thinking ends after N tokens")
+    parser.add_argument(
+        "--max-thinking", type=limit, metavar="N",
+        help="thinking ends after N tokens; auto (the default): what the context leaves",
+    )  # fmt: skip
     parser.add_argument(
         "--min-thinking", type=int, default=0, metavar="N", help="an earlier end is suppressed"
     )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from s1.cli.common import add_model, default_model, open_engine
+from s1.cli.common import add_model, default_model, limit, open_engine
 
 if TYPE_CHECKING:
     from s1.budget import Forcing
@@ -21,7 +21,10 @@ FORCED, PLAIN = "\x1b[1;33m", "\x1b[0m"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question", help='the question; "-" reads it from standard input')
     add_model(parser)
-    parser.add_argument("--max-thinking", type=int, metavar="N", help="thinking ends after N tokens")
+    parser.add_argument(
+        "--max-thinking", type=limit, metavar="N",
+        help="thinking ends after N tokens; auto (the default): what the context leaves",
+    )  # fmt: skip
     parser.add_argument(
         "--min-thinking", type=int, default=0, metavar="N", help="an earlier end is suppressed"
     )
