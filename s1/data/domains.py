@@ -1,7 +1,7 @@
 """The domain of each question, by a classifier prompt over the Mathematics Subject Classification.
 
 The protocol is the paper's (section 2.2): a model sees the question and two-digit codes, explains, and ends
-with a code. The list is the 61 classes of the MSC 2020 that the authors used (00 and 01 are left out).
+with a code. The list has the 61 codes that the authors used (00 and 01 are left out), described in our words.
 """
 
 from __future__ import annotations
@@ -21,72 +21,74 @@ DOMAIN_SYSTEM = (
 )
 
 MSC = {
-    "03": "Mathematical logic and foundations",
-    "05": "Combinatorics",
-    "06": "Order, lattices, ordered algebraic structures",
-    "08": "General algebraic systems",
-    "11": "Number theory",
-    "12": "Field theory and polynomials",
-    "13": "Commutative algebra",
-    "14": "Algebraic geometry",
-    "15": "Linear and multilinear algebra; matrix theory",
-    "16": "Associative rings and algebras",
-    "17": "Nonassociative rings and algebras",
-    "18": "Category theory; homological algebra",
-    "19": "K-theory",
-    "20": "Group theory and generalizations",
-    "22": "Topological groups, Lie groups",
-    "26": "Real functions",
-    "28": "Measure and integration",
-    "30": "Functions of a complex variable",
-    "31": "Potential theory",
-    "32": "Several complex variables and analytic spaces",
-    "33": "Special functions",
-    "34": "Ordinary differential equations",
-    "35": "Partial differential equations",
-    "37": "Dynamical systems and ergodic theory",
-    "39": "Difference and functional equations",
-    "40": "Sequences, series, summability",
-    "41": "Approximations and expansions",
-    "42": "Harmonic analysis on Euclidean spaces",
-    "43": "Abstract harmonic analysis",
-    "44": "Integral transforms, operational calculus",
+    "03": "Logic: formal proofs, sets, models, what can be computed or decided",
+    "05": "Combinatorics: counting, graphs, arrangements, extremal questions",
+    "06": "Ordered structures: partial orders, lattices, Boolean algebra",
+    "08": "Universal algebra: operations and equations in abstract systems",
+    "11": "Number theory: divisibility, primes, congruences, integer solutions",
+    "12": "Fields and polynomials: roots, factors, field extensions, Galois theory",
+    "13": "Commutative algebra: commutative rings, ideals, modules over them",
+    "14": "Algebraic geometry: curves and varieties given by polynomials",
+    "15": "Linear algebra: vectors, matrices, determinants, eigenvalues",
+    "16": "Associative algebra: noncommutative rings, modules over them",
+    "17": "Nonassociative algebra: Lie, Jordan and other such algebras",
+    "18": "Categories: functors, homology in general",
+    "19": "K-theory of rings and spaces",
+    "20": "Groups: symmetry, permutations, finite and infinite groups",
+    "22": "Continuous groups: groups with a topology, Lie groups",
+    "26": "Real functions: limits, derivatives, integrals, inequalities in real variables",
+    "28": "Measure: measurable sets, abstract integration",
+    "30": "Complex functions: one complex variable, conformal maps, residues",
+    "31": "Potentials: harmonic functions, Laplace's equation in theory",
+    "32": "Several complex variables",
+    "33": "Special functions: gamma, Bessel, elliptic, hypergeometric",
+    "34": "Ordinary differential equations: one independent variable",
+    "35": "Partial differential equations: heat, wave and other equations in several variables",
+    "37": "Dynamical systems: iteration, chaos, long-term behaviour",
+    "39": "Difference and functional equations: recurrences, unknown functions",
+    "40": "Sequences and series: convergence, summation",
+    "41": "Approximation: polynomials near functions, expansions, error terms",
+    "42": "Fourier analysis: trigonometric series, wavelets",
+    "43": "Harmonic analysis on groups",
+    "44": "Transforms: Laplace, Fourier and other integral transforms at work",
     "45": "Integral equations",
-    "46": "Functional analysis",
-    "47": "Operator theory",
-    "49": "Calculus of variations and optimal control; optimization",
-    "51": "Geometry",
-    "52": "Convex and discrete geometry",
-    "53": "Differential geometry",
-    "54": "General topology",
-    "55": "Algebraic topology",
-    "57": "Manifolds and cell complexes",
-    "58": "Global analysis, analysis on manifolds",
-    "60": "Probability theory and stochastic processes",
-    "62": "Statistics",
-    "65": "Numerical analysis",
-    "68": "Computer science",
-    "70": "Mechanics of particles and systems",
-    "74": "Mechanics of deformable solids",
-    "76": "Fluid mechanics",
-    "78": "Optics, electromagnetic theory",
-    "80": "Classical thermodynamics, heat transfer",
-    "81": "Quantum theory",
-    "82": "Statistical mechanics, structure of matter",
-    "83": "Relativity and gravitational theory",
-    "85": "Astronomy and astrophysics",
-    "86": "Geophysics",
-    "90": "Operations research, mathematical programming",
-    "91": "Game theory, economics, social and behavioral sciences",
-    "92": "Biology and other natural sciences",
-    "93": "Systems theory; control",
-    "94": "Information and communication, circuits",
-    "97": "Mathematics education",
+    "46": "Function spaces: normed and topological vector spaces",
+    "47": "Operators: linear and nonlinear maps between function spaces",
+    "49": "Optimal control: minimizing functionals, variational problems",
+    "51": "Geometry: triangles, circles, polygons, solids, coordinates",
+    "52": "Convex and discrete geometry: polytopes, packings, lattice points, tilings",
+    "53": "Differential geometry: curvature, surfaces, geodesics",
+    "54": "Topology: open sets, continuity, compactness in general spaces",
+    "55": "Algebraic topology: homotopy, homology of spaces",
+    "57": "Manifolds: knots, low-dimensional and smooth topology",
+    "58": "Analysis on manifolds: differential operators and maps on them",
+    "60": "Probability: random variables, expectation, random processes",
+    "62": "Statistics: estimation, tests, regression, experiments",
+    "65": "Numerical analysis: algorithms for approximate computation, their errors",
+    "68": "Computer science: algorithms, programs, data structures, machine learning",
+    "70": "Mechanics: forces, motion and collisions of particles and rigid bodies",
+    "74": "Deformable solids: stress, strain, elasticity, vibration of materials",
+    "76": "Fluids: flow, pressure, buoyancy, gas dynamics",
+    "78": "Optics and electromagnetism: light, fields, charges, waves",
+    "80": "Thermodynamics: heat, temperature, engines, energy transfer",
+    "81": "Quantum physics: particles, states, atoms, spectra",
+    "82": "Statistical physics: matter made of many particles, phases",
+    "83": "Relativity: space-time, gravitation",
+    "85": "Astronomy: stars, planets, orbits, the universe",
+    "86": "Earth science: climate, oceans, rocks, geography",
+    "90": "Operations research: planning, scheduling, linear and integer programs",
+    "91": "Games, economics, society: strategy, markets, finance, social questions, puzzles of people",
+    "92": "Life science: biology, medicine, chemistry of life and other chemistry",
+    "93": "Systems and control: feedback, stability of machines",
+    "94": "Information: codes, signals, cryptography, circuits",
+    "97": "Teaching: how mathematics is taught; everyday school arithmetic",
 }
+"""Two-digit codes of the Mathematics Subject Classification, by which the paper sorts, with names and remarks
+of our own: the classification itself is CC-BY-NC-SA. What stands before the colon becomes the `domain`."""
 
 
 def read_domains(path: Path) -> dict[str, str]:
-    """Another list of subjects: a YAML file {two-digit code: title}. Raises BadConfig."""
+    """Another list of subjects: a YAML file {two-digit code: "Name: what belongs there"}. Raises BadConfig."""
     import yaml
 
     try:
@@ -110,11 +112,12 @@ async def classify(
     domains: Mapping[str, str] = MSC,
     progress: Watch = lambda p: None,
 ) -> dict[str, str]:
-    """The title of the domain of each question, by its id; one whose replies name no code is left out."""
+    """The name of the domain of each question, by its id; one whose replies name no code is left out."""
     listed = "\n".join(f"{code} {title}" for code, title in sorted(domains.items()))
 
     def read(text: str) -> str | None:
-        return domains.get(read_code(text) or "")
+        line = domains.get(read_code(text) or "")
+        return None if line is None else domain_name(line)
 
     requests = {
         name: classifier.request(f"## Question\n{text}\n\n## Subjects\n{listed}", system=DOMAIN_SYSTEM)
@@ -124,6 +127,15 @@ async def classify(
         return await read_all(
             requests, read, answer, journal, concurrency=classifier.concurrency, progress=progress
         )
+
+
+def domain_name(line: str) -> str:
+    """What stands before the colon, or the whole line.
+
+    >>> domain_name("Geometry: triangles, circles")
+    'Geometry'
+    """
+    return line.split(":", 1)[0].strip()
 
 
 def read_code(text: str) -> str | None:

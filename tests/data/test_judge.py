@@ -11,7 +11,7 @@ import pytest
 
 from s1.data.api import ApiSettings
 from s1.data.attempt import EngineCaller
-from s1.data.domains import MSC, classify, read_code, read_domains
+from s1.data.domains import MSC, classify, domain_name, read_code, read_domains
 from s1.data.journal import Journal
 from s1.data.judge import Attempt, by_symbols, judge_all, read_verdict, short_answer
 from s1.data.pool import Pool, conform, rejects_frame
@@ -155,7 +155,7 @@ def test_domains_come_from_a_classifier_where_the_column_is_empty(
         "c": "Geometry",
     }
     assert "1 rows have no domain" in result.notes[0] and len(chat.bodies) == 1 + 3
-    assert "51 Geometry" in chat.bodies[0]["messages"][-1]["content"]
+    assert "51 Geometry: triangles" in chat.bodies[0]["messages"][-1]["content"]
     assert diversity(rows, None, None).rows["domain"].null_count() == 2
     with pytest.raises(BadInput, match="No row has a domain"):
         diversity(pool(), None, None)
@@ -174,6 +174,14 @@ def test_another_list_of_subjects_is_read_and_checked(
         (tmp_path / "d.yaml").write_text(bad)
         with pytest.raises(BadConfig, match="list of subjects"):
             read_domains(tmp_path / "d.yaml")
+
+
+def test_subjects_have_names_of_their_own_and_are_described_in_our_words(shared_data: Path) -> None:
+    assert len({domain_name(line) for line in MSC.values()}) == len(MSC)
+    theirs = json.loads((shared_data / "s1k/msc.json").read_text())
+    taken = {text.strip().lower() for entry in theirs for text in (entry["title"], *entry["descriptions"])}
+    remarks = [line.split(": ", 1)[1].lower() for line in MSC.values() if ": " in line]
+    assert len(remarks) > 50 and not taken.intersection(remarks)
 
 
 def test_the_subjects_are_the_61_of_the_authors(shared_data: Path) -> None:
