@@ -22,10 +22,19 @@ _CUE = re.compile(
     r"|\bfinal answer\b\*{0,2}\s*(?=\n)",
     re.I,
 )
-_JOINED = re.compile(r"[\s$,;]*(?:\\\)|\\\])?[\s$,;]*(?:and)?[\s$]*(?:\\\(|\\\[)?[\s$]*")
+_GAP = r"(?:[\s$,;]|\\(?:q?quad|[,; ]))*"
+_JOINED = re.compile(
+    rf"{_GAP}(?:\\\)|\\\])?{_GAP}(?:and|\\(?:text|mbox)\s*\{{\s*and\s*\}})?{_GAP}(?:\\\(|\\\[)?{_GAP}"
+)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
 _NUMBER = re.compile(
     r"(?<![\w.])[-−]?\\?\$?(?:\\[dt]?frac\{[^{}]+\}\{[^{}]+\}|\d[\d,]*(?:\.\d+)?(?:/\d+)?|\.\d+)(?:\s*\\?%)?"
+)
+_REASON = re.compile(r",?\s+(?:because|since)\s|,\s+(?:so|as|which|where|and\s+(?:so|we|this|it))\s")
+_ADVERB = re.compile(
+    r"^(?:(?:therefore|thus|then|hence|simply|just|exactly|approximately|about|indeed|clearly|equal to|given by)"
+    r"\b,?\s*)+",
+    re.I,
 )
 # Bounds that keep the time linear on text of any length; answers stand at the end.
 _LAST_BOXES = 20
@@ -106,7 +115,8 @@ def _last_box(text: str) -> tuple[str | None, bool]:
     answer = [boxes[-1]]
     for box in reversed(boxes[:-1]):
         between = text[box[1] : answer[0][0]]
-        if len(between) > 40 or not re.search(r"and|,", between) or not _JOINED.fullmatch(between):
+        joined = not between or re.search(r"and|,", between)
+        if len(between) > 40 or not joined or not _JOINED.fullmatch(between):
             break
         answer.insert(0, box)
     return ", ".join(dict.fromkeys(box[2].strip() for box in answer)), complete
@@ -127,6 +137,7 @@ def _last_cue(text: str, kind: str) -> str | None:
 def _tidy(line: str) -> str | None:
     """The answer inside the rest of a line: its formula, what follows "is", or its number."""
     line = re.split(r"(?<=[^\d\s])\.\s|(?<=\d)\.\s(?=[A-Z])", line)[0]
+    line = _REASON.split(line)[0]
     after = re.split(r"\s(?:is|are|equals)\s|:\s", line)[-1].strip()
     formulas = [next(g for g in m.groups() if g is not None).strip() for m in _FORMULA.finditer(after)]
     if formulas:
@@ -134,7 +145,7 @@ def _tidy(line: str) -> str | None:
         if set(re.findall(r"[A-Za-z]{2,}", bare)) <= {"and", "or"} and not re.search(r"\d", bare):
             return ", ".join(formulas)
         return formulas[-1] + (" %" if re.search(r"\$\s*(?:\\?%|percent)", after) else "")
-    after = re.split(r",?\s+(?:because|since)\s", after)[0].rstrip(".").strip("*` \"'")
+    after = _ADVERB.sub("", after.rstrip(".").strip("*` \"'"))
     if (
         len(re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[a-zA-Z]+(?:\{[^{}]*\})?", " ", after))) <= 3
         or "\\" in after
@@ -162,7 +173,10 @@ def _trim_number(text: str) -> str:
 
 
 def _choice(text: str, committed: str | None, weak: bool) -> str | None:
+    if committed is None and weak and (found := _option_line(text)):
+        return found
     if committed is not None:
+        committed = _REASON.split(committed)[0]
         if found := letters(committed):
             return found
         for pattern in (r"\(([A-Z])\)", r"(?:^|[\s*])([A-Z])[).:*]", r"^([A-Z])\b", r"\b([B-HJ-Z])\b"):
@@ -177,6 +191,19 @@ def _choice(text: str, committed: str | None, weak: bool) -> str | None:
         if found_all := list(re.finditer(pattern, text, re.M)):
             return next(g for g in found_all[-1].groups() if g)
     return None
+
+
+def _option_line(text: str) -> str | None:
+    """The letter where the whole text is one option: "c)", "$C$", "**C) Iron**"; A and I are also words."""
+    text = text.strip("*$ \n")
+    if (
+        len(text) > 200
+        or "\n" in text
+        or re.match(r"[AaIi]\s", text)
+        or len(re.findall(r"\([A-J]\)", text)) > 1
+    ):
+        return None
+    return letters(text) if re.match(r"\(?[A-Za-z](?:[).:\s]|$)", text) else None
 
 
 def _exact(text: str, weak: bool) -> str | None:

@@ -40,20 +40,26 @@ def grade(
         )
     if generation.error is not None:
         return Grade("error", None, generation.error)
-    text = answer_text(generation)
-    ended = generation.finish != "length"
-    if profile == "official":
-        extracted = extract_answer(text, kind, profile=profile) if text.strip() else None
-    else:
-        extracted = extract_answer(text, kind, weak=ended)
-        if extracted is None and kind == "choice":
-            extracted = _named_choice(text, question, ended)
+    extracted = committed(generation, question, kind, profile=profile)
     if extracted is None:
+        ended = generation.finish != "length"
         return Grade("no answer", None, "nothing to extract") if ended else Grade("cut", None, "answer limit")
     verdict = compare(question.answer, extracted, kind, timeout)
     if not verdict.equal and _within(question, extracted):
         return Grade("right", extracted, "tolerance")
     return Grade("right" if verdict.equal else "wrong", extracted, verdict.how)
+
+
+def committed(
+    generation: Generation, question: Question, kind: str = "math", *, profile: str = "strict"
+) -> str | None:
+    """The answer that a generation commits to, as written, or None; the reference answer is not looked at."""
+    text = answer_text(generation)
+    if profile == "official":
+        return extract_answer(text, kind, profile=profile) if text.strip() else None
+    ended = generation.finish != "length"
+    extracted = extract_answer(text, kind, weak=ended)
+    return _named_choice(text, question, ended) if extracted is None and kind == "choice" else extracted
 
 
 def answer_text(generation: Generation) -> str:

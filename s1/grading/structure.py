@@ -67,7 +67,7 @@ class Sequence(NamedTuple):
 
 def items_of(text: str, words: bool) -> list[str]:
     if words and not RELATION.search(text):
-        text = re.sub(r"\x02\s*(?:and|or)\s*\x03|(?<=[\d)}\s])\b(?:and|or)\b(?=[\s\d(\\-])", ",", text)
+        text = re.sub(r"\x02\s*(?:and|or)\s*\x03|(?<=[\d)}\s])(?:and|or)(?=[\s\d(\\-]|[A-Za-z]\s*[(=])", ",", text)
         text = re.sub(r",\s*,", ",", text)
     return [item.strip() for item in split_top(text, (",", ";")) if item.strip()]
 
@@ -97,8 +97,10 @@ def both_signs(text: str) -> list[str]:
 
 
 def with_both_signs(sequence: Sequence) -> list[str]:
+    """The items with \\pm resolved; sets, and lists of points, hold each of them once."""
     items = [part for item in sequence.items for part in both_signs(item)]
-    return list({squeeze(item): item for item in items}.values()) if sequence.is_set else items
+    points = all(item.startswith("(") for item in items)
+    return list({squeeze(item): item for item in items}.values()) if sequence.is_set or points else items
 
 
 def has_name(side: str) -> bool:

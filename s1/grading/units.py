@@ -41,8 +41,15 @@ _TEXT_UNIT = re.compile(
 )
 _BARE_UNIT = re.compile(
     r"^(?P<core>.*[\d})])(?P<space>\s*)"
-    rf"(?P<words>(?:sq(?:uare)?\.? |cubic )?[A-Za-z]+(?:\s*(?:/|per)\s*[A-Za-z]+)?){_POWER_TAIL}"
+    rf"(?P<words>(?:sq(?:uare)?\.? |cubic )?[A-Za-z]+(?:\s*(?:/|per)\s*[A-Za-z]+| [a-z]+){{0,2}}){_POWER_TAIL}"
 )
+_COUNTED = re.compile(r"[a-z]{3,}(?: [a-z]{2,}){0,2}")
+_NO_UNITS = frozenset(
+    "and or of over plus minus times mod base squared cubed factorial choose hundred hundreds thousand million "
+    "billion trillion dozen half halves third thirds quarter quarters pair pairs more less than sin cos tan log "
+    "percent pct percentage unknown not never none pi sqrt infinity".split()
+)
+"""Words after a number that change it, so that they are no name of what is counted."""
 _AREA = re.compile(r"^(sq(?:uare)?\.?|cubic)\s+")
 
 
@@ -71,6 +78,8 @@ def split_unit(text: str) -> tuple[str, str]:
         # 5m and 3s^2 may be products: a single letter is a unit only after a space, or as m^2 after a number.
         measured = power in ("2", "3") and first == "m" and re.fullmatch(r"[\d.,]+", core)
         is_unit = first in _UNIT_OF and (len(first) > 1 or bool(match.group("space")) or bool(measured))
+        if not is_unit and match.group("space") and re.fullmatch(r"-?[\d.,/]+", core):
+            is_unit = bool(_COUNTED.fullmatch(words)) and not _NO_UNITS & set(words.split())
     if not is_unit:
         return text, ""
     known = [_UNIT_OF.get(part, "") for part in parts]
