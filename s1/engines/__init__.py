@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
 from collections.abc import Callable
 from typing import Any, cast
 
-from s1.errors import BadConfig, MissingExtra
+from s1.errors import BadConfig, MissingExtra, nearest
 from s1.types import Engine
 
 ENGINES = {
@@ -31,7 +30,7 @@ def load_engine(spec: str, **options: Any) -> Engine:
     known = engine_options(spec)
     for option in options:
         if option not in known:
-            raise BadConfig(f"The engine {name!r} has no option {option!r}.", _nearest(option, known))
+            raise BadConfig(f"The engine {name!r} has no option {option!r}.", nearest(option, known))
     return cast(Engine, load(rest, **options))
 
 
@@ -48,7 +47,7 @@ def _find(spec: str) -> tuple[str, str, Callable[..., Any]]:
         name, rest = (spec, "") if spec in ENGINES else ("hf", spec)
     elif name not in ENGINES:
         if not os.path.isdir(spec):
-            raise BadConfig(f"Unknown engine {name!r} in {spec!r}.", _nearest(name, list(ENGINES)))
+            raise BadConfig(f"Unknown engine {name!r} in {spec!r}.", nearest(name, ENGINES))
         name, rest = "hf", spec
     module_name, _, attribute = ENGINES[name].partition(":")
     try:
@@ -57,9 +56,3 @@ def _find(spec: str) -> tuple[str, str, Callable[..., Any]]:
         if error.name is None or error.name.split(".")[0] == "s1":
             raise
         raise MissingExtra(error.name, name) from error
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    listed = ", ".join(sorted(known))
-    return f"Did you mean {near[0]!r}? Known: {listed}." if near else f"Known: {listed}."
