@@ -1,5 +1,5 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: the engines on a real vLLM.
-# check: format, lint, types.  bench: the benchmarks.
+# reproduce-petri: the paper's tables on the small world.  check: format, lint, types.  bench: the benchmarks.
 # Every target makes its own environment in .venv first; only Python 3.11+, git and make are needed.
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ export MALLOC_TRIM_THRESHOLD_ := 8589934592
 export MALLOC_TOP_PAD_ := 268435456
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-fast test-vllm check bench docs clean
+.PHONY: demo test test-fast test-vllm reproduce-petri check bench docs clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s1 needs Python 3.11 or newer")'
@@ -45,6 +45,10 @@ $(VLLM)/installed: pyproject.toml
 test-vllm: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
 		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py
+
+# Trains seven small models and runs every recipe on the 500 test questions; goes on where it was stopped.
+reproduce-petri: $(VENV)/installed
+	$(BIN)/s1 reproduce all --out runs/reproduce-petri --report docs/reproduce-petri.md
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check s1 tests benchmarks
