@@ -222,39 +222,18 @@ def _callers(
     arguments: argparse.Namespace, settings: ApiSettings
 ) -> Iterator[tuple[list[Caller], Caller | None]]:
     """The models and the judge; engines are closed at the end."""
+    from s1.cli.calling import open_caller
     from s1.data.attempt import EngineCaller
 
     made: list[Any] = []
     try:
         for spec in [*(arguments.model or ()), *([arguments.judge] if arguments.judge else ())]:
-            made.append(_caller(spec, arguments.url, settings))
+            made.append(open_caller(spec, arguments.url, settings))
         yield (made[:-1], made[-1]) if arguments.judge else (made, None)
     finally:
         for caller in made:
             if isinstance(caller, EngineCaller):
                 asyncio.run(caller.engine.close())
-
-
-def _caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
-    from dataclasses import replace
-
-    from s1.cli.common import open_engine
-    from s1.data.attempt import EngineCaller
-    from s1.types import Sampling
-
-    name, at, other = spec.partition("@http")
-    if at:
-        # The key of --url goes to that server only; another server gets one where it is named.
-        address, _, key_env = ("http" + other).partition("@")
-        return replace(settings, model=name, url=address, key_env=key_env)
-    if url:
-        return replace(settings, model=spec)
-    sampling = Sampling(
-        settings.temperature or 0.0, 1.0 if settings.top_p is None else settings.top_p, seed=0
-    )
-    return EngineCaller(
-        open_engine(spec), spec.rstrip("/"), sampling, settings.max_tokens, settings.concurrency
-    )
 
 
 @contextmanager

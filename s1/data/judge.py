@@ -1,8 +1,7 @@
 """Right or wrong: our grader where symbols decide, a model's Yes or No where they cannot.
 
-The protocol is the paper's (section 2.2; SEMANTICS 3.8): the judge sees the problem, the attempt and the
-reference, explains, and ends with a last line that is exactly Yes or No. Differs: it is asked only where
-the grader cannot tell, and three times at most; then the attempt stays ungraded.
+The protocol is the paper's (section 2.2; `s1.grading.judge`). Differs: the judge is asked only where the
+grader cannot tell, and three times at most; then the attempt stays ungraded.
 """
 
 from __future__ import annotations
@@ -14,26 +13,12 @@ from typing import NamedTuple
 from s1.data.asking import Caller, Watch, read_all
 from s1.data.journal import Journal
 from s1.grading import equivalent, extract_answer
+from s1.grading.judge import JUDGE_SYSTEM, Attempt, judge_text, read_verdict
 from s1.grading.normal import clean, number
 
-JUDGE_SYSTEM = (
-    "You compare a student's attempt at a problem with the reference answer. Only the final answer counts: "
-    "it is correct when it says the same as the reference, however it is written. Explain your decision "
-    "briefly. Then end with a line that holds one word and nothing else: Yes if the attempt is correct, "
-    "No if it is not."
-)
 SHORT = 120
 """Longest reference, in characters, that is itself an answer; a longer text is a solution or a proof."""
 LETTERS = re.compile(r"^\(?[A-H](?:[\s,]*[A-H])*\)?\.?$")
-
-
-class Attempt(NamedTuple):
-    """What is to be judged. `cut` when the attempt ended at its limit."""
-
-    question: str
-    text: str
-    reference: str | None
-    cut: bool = False
 
 
 class Judged(NamedTuple):
@@ -91,24 +76,17 @@ async def judge_all(
         if verdict is None:
             open_ones[name] = attempt
     if judge is not None and open_ones:
-        requests = {n: judge.request(judge_text(a), system=JUDGE_SYSTEM) for n, a in open_ones.items()}
-        async with judge.answering(journal) as answer:
-            verdicts = await read_all(
-                requests, read_verdict, answer, journal, concurrency=judge.concurrency, progress=progress
-            )
+        verdicts = await ask_judge(open_ones, judge, journal, progress=progress)
         found |= {name: Judged(verdict, "judge") for name, verdict in verdicts.items()}
     return found
 
 
-def judge_text(attempt: Attempt) -> str:
-    """The message to the judge."""
-    return (
-        f"## Problem\n{attempt.question}\n\n## Attempt\n{attempt.text}\n\n"
-        f"## Reference answer\n{attempt.reference}"
-    )
-
-
-def read_verdict(text: str) -> bool | None:
-    """Yes or No as the last line, marks of emphasis and a full stop aside; None for anything else."""
-    lines = [line.strip(" \t*_.`") for line in text.splitlines() if line.strip()]
-    return {"yes": True, "no": False}.get(lines[-1].lower()) if lines else None
+async def ask_judge(
+    attempts: Mapping[str, Attempt], judge: Caller, journal: Journal, *, progress: Watch = lambda p: None
+) -> dict[str, bool]:
+    """The judge's verdict for each attempt, from the journal where it is there; none where it gave none."""
+    requests = {n: judge.request(judge_text(a), system=JUDGE_SYSTEM) for n, a in attempts.items()}
+    async with judge.answering(journal) as answer:
+        return await read_all(
+            requests, read_verdict, answer, journal, concurrency=judge.concurrency, progress=progress
+        )

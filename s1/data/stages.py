@@ -24,11 +24,12 @@ from s1.data.decontaminate import contamination
 from s1.data.difficulty import difficulty_reasons, join_attempts
 from s1.data.domains import MSC, classify
 from s1.data.journal import Journal
-from s1.data.judge import Attempt, judge_all
+from s1.data.judge import judge_all
 from s1.data.ledger import Stage, count_stage, write_rejected
 from s1.data.pool import Pool, conform
 from s1.data.quality import QualitySettings, quality_reasons
 from s1.errors import BadConfig, BadInput
+from s1.grading.judge import Attempt
 from s1.jsonl import dump_line, parse_object, write_bytes, write_json
 
 if TYPE_CHECKING:

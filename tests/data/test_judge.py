@@ -13,11 +13,12 @@ from s1.data.api import ApiSettings
 from s1.data.attempt import EngineCaller
 from s1.data.domains import MSC, classify, domain_name, read_code, read_domains
 from s1.data.journal import Journal
-from s1.data.judge import Attempt, by_symbols, judge_all, read_verdict, short_answer
+from s1.data.judge import by_symbols, judge_all, short_answer
 from s1.data.pool import Pool, conform, rejects_frame
 from s1.data.stages import difficulty, diversity
 from s1.engines import load_engine
 from s1.errors import BadConfig, BadInput
+from s1.grading.judge import Attempt, read_verdict
 
 
 @pytest.mark.parametrize(
