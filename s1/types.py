@@ -74,6 +74,8 @@ class Spent:
     """Tokens that a reward model read."""
     rollouts: int = 1
     """How many rollouts were begun."""
+    failed: int = 0
+    """How many of them broke off; the others went on without them."""
 
 
 @dataclass(frozen=True, slots=True)

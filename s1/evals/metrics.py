@@ -171,10 +171,16 @@ def _controls(
     points: Sequence[Mapping[str, Any]],
     cells: Mapping[str, list[Row]],
 ) -> dict[str, float | None]:
-    """Control per run (on its mean, as in the paper) and per sample, over the policies that have a bound."""
+    """Control per run (on its mean, as in the paper) and per sample, over the policies that have a bound.
+
+    Asked for a "short" or "long" `amount`, a run must come out below or above the natural end (SEMANTICS 1).
+    """
     runs, per_sample = [], []
+    natural = next((p["thinking_tokens"] for p in points if p["kind"] == "natural"), None)
     for policy, point in zip(policies, points, strict=True):
         low, high = policy.get("min_thinking") or None, policy.get("max_thinking")
+        if amount := policy.get("amount"):
+            low, high = (natural, None) if amount == "long" else (None, natural)
         if point["thinking_tokens"] is None or (low is None and high is None):
             continue
         runs.append((point["thinking_tokens"], low, high))

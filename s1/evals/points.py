@@ -103,7 +103,7 @@ def point_of(
         "thinking_tokens_max": max((r.thinking_tokens for r in whole), default=None),
         "spent": {
             name: _mean([getattr(r.spent, name) for r in whole])
-            for name in ("thinking", "answer", "reward", "rollouts")
+            for name in ("thinking", "answer", "reward", "rollouts", "failed")
         },
         "answer_tokens": _mean([r.answer_tokens for r in whole]),
         "waits_appended": _mean([r.waits for r in whole]),

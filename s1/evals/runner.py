@@ -21,7 +21,7 @@ from s1.evals.benchmarks import Benchmark
 from s1.evals.metrics import metrics_of
 from s1.formats import ThinkingFormat
 from s1.grading import grade
-from s1.methods import Method, Reward, Task, described
+from s1.methods import Checked, Method, Reward, Task, described
 from s1.methods.forcing import Forced
 from s1.trunk import Remembering, longest_first
 from s1.types import Engine, Grade, Question, Sampling, to_json
@@ -106,6 +106,9 @@ def evaluate(
         "sampling": to_json(plan.sampling),
         "grading": plan.grading,
     }
+    for method in plan.methods:
+        if isinstance(method, Checked):
+            method.check(plan.sampling, reward)
     if plan.methods:
         config["policies"] += [described(m) for m in plan.methods]
         config["reward"] = reward.name if reward else None

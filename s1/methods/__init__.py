@@ -12,7 +12,7 @@ import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from s1.errors import BadConfig, BadInput, nearest
 from s1.formats import ThinkingFormat
@@ -71,8 +71,26 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Checked(Protocol):
+    """A method that cannot run under every sampling, or not without a reward model."""
+
+    def check(self, sampling: Sampling, reward: Reward | None) -> None:
+        """Raises BadConfig before anything is decoded."""
+        ...
+
+
 METHODS = {
     "forcing": "s1.methods.forcing:Forced",
+    "majority": "s1.methods.voting:Majority",
+    "weighted": "s1.methods.voting:Weighted",
+    "shortest-majority": "s1.methods.voting:ShortestMajority",
+    "best-of-n": "s1.methods.best_of_n:BestOfN",
+    "short-m": "s1.methods.short_m:ShortM",
+    "rejection": "s1.methods.rejection:Rejection",
+    "token-conditional": "s1.methods.conditional:TokenConditional",
+    "step-conditional": "s1.methods.conditional:StepConditional",
+    "class-conditional": "s1.methods.conditional:ClassConditional",
 }
 """Name -> "module:Class", for commands and recipes."""
 
@@ -116,16 +134,25 @@ def load_reward(spec: str) -> Reward:
 
 
 def described(method: Method) -> dict[str, Any]:
-    """Label, kind and every setting, as plain JSON for the config of a run."""
-    return {"label": method.label, "kind": method.kind, "method": type(method).__name__, **to_json(method)}
+    """Label, kind, every setting, and the bounds that Control measures, as plain JSON for the config of a run.
+
+    A method that is asked for an amount of thinking has `bounds`: `max_thinking`, `min_thinking` or both.
+    """
+    bounds = getattr(method, "bounds", {})
+    settings = {"method": type(method).__name__, **to_json(method), **bounds}
+    return {"label": method.label, "kind": method.kind, **settings}
 
 
 def spent_on(generations: Sequence[Generation], reward: int = 0) -> Spent:
     """What these rollouts cost together."""
-    each = [g.spent or Spent(g.thinking_tokens, g.answer_tokens) for g in generations]
+    each = [
+        g.spent or Spent(g.thinking_tokens, g.answer_tokens, failed=int(g.error is not None))
+        for g in generations
+    ]
     return Spent(
         sum(s.thinking for s in each),
         sum(s.answer for s in each),
         reward + sum(s.reward for s in each),
         sum(s.rollouts for s in each),
+        sum(s.failed for s in each),
     )

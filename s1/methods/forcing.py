@@ -40,15 +40,25 @@ async def forced(task: Task, policy: BudgetPolicy, label: str | None = None, **c
     """
     task = replace(task, **changes) if changes else task
     label = label or policy.label
+    forcing = begin(task, policy, label)
+    if isinstance(forcing, Generation):
+        return forcing
+    generation = await drive(forcing, task.engine, task.question.id, task.sample)
+    return generation if label == policy.label else replace(generation, policy=label)
+
+
+def begin(task: Task, policy: BudgetPolicy, label: str) -> Forcing | Generation:
+    """The request before its first token, or the receipt of a question that does not fit the context.
+
+    Raises BadConfig for a policy that fits no question.
+    """
     try:
         prompt = task.engine.render([{"role": "user", "content": question_text(task.question)}])
-        forcing = Forcing(make_script(task.engine, task.fmt, policy, prompt), task.sampling)
+        return Forcing(make_script(task.engine, task.fmt, policy, prompt), task.sampling)
     except (BadInput, BadConfig) as error:
         if isinstance(error, BadConfig) and _fits_nothing(policy, task.engine):
             raise
         return Generation(task.question.id, task.sample, label, (), 0, 0, 0, 0, False, None, error=str(error))
-    generation = await drive(forcing, task.engine, task.question.id, task.sample)
-    return generation if label == policy.label else replace(generation, policy=label)
 
 
 def _fits_nothing(policy: BudgetPolicy, engine: Engine) -> bool:
