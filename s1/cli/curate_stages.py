@@ -87,7 +87,10 @@ def teach(arguments: argparse.Namespace) -> int:
     silent = taught.pool.rows.filter(pl.col("thinking") == "").height
     notes = [f"{taught.tokens_in:,} tokens in, {taught.tokens_out:,} out, {taught.usd:.2f} dollars."]
     if silent:
-        notes.append(f"{silent} replies show no thinking; the clean stage drops them.")
+        notes.append(
+            f"{silent} replies show no thinking; the clean stage drops them. A vLLM server shows it with "
+            "--reasoning-parser, or where the tags are special tokens with --set body='{skip_special_tokens: false}'."
+        )
     result = finish_stage("teach", taught.pool, taught.pool.rows, nothing, notes=notes)
     return _done(result, arguments, settings)
 

@@ -1,0 +1,176 @@
+"""`s1 curate teach` against a real vLLM server. Run by `make test-vllm`.
+
+The teacher is a fine-tuned petri model: the folder named by S1_TEACHER, or what `make demo` left, under a chat
+template that opens the thinking block itself, as those of DeepSeek-R1 and Qwen3 do. Without one it is the
+base, which hardly ever closes its thinking; then only the equality with the hf engine is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
+
+from s1.cli.common import DEMO  # noqa: E402
+from s1.data.api import ApiSettings  # noqa: E402
+from s1.data.journal import Journal  # noqa: E402
+from s1.data.pool import Pool, pool_of_rows  # noqa: E402
+from s1.data.replies import split_thinking  # noqa: E402
+from s1.data.teach import teach  # noqa: E402
+from s1.engines import load_engine  # noqa: E402
+from s1.errors import BadInput  # noqa: E402
+from s1.petri.world import base_model, exam  # noqa: E402
+from s1.types import Ask, Stop  # noqa: E402
+
+START_SECONDS = 600
+pytestmark = pytest.mark.timeout(900)
+TEMPLATE = (
+    "{% for m in messages %}<|user|>{{ ' ' + m['content'].strip() }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
+)
+TAGS_SHOWN = {
+    "skip_special_tokens": False
+}  # the tags of petri are special tokens, which vLLM leaves out otherwise
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    for tuned in (os.environ.get("S1_TEACHER", ""), DEMO / "model"):
+        if tuned and (Path(tuned) / "config.json").is_file():
+            return Path(tuned).resolve()
+    try:
+        return base_model()
+    except BadInput as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def thinks(folder: Path) -> bool:
+    return (folder / "train.json").is_file()
+
+
+@pytest.fixture(scope="module", params=["tags", "reasoning field"])
+def url(
+    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A vLLM server that leaves the thinking in the text, and one that has it parsed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    work = tmp_path_factory.mktemp("vllm")
+    (work / "template.jinja").write_text(TEMPLATE)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    command += ["--served-model-name", "petri", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "16"]
+    command += ["--chat-template", str(work / "template.jinja")]
+    if request.param == "reasoning field":
+        command += ["--reasoning-parser", "deepseek_r1"]
+    log = work / "log.txt"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        limit = time.monotonic() + START_SECONDS
+        while True:
+            assert process.poll() is None, f"the server ended:\n{log.read_text()[-3000:]}"
+            assert time.monotonic() < limit, f"the server is not up:\n{log.read_text()[-3000:]}"
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with contextlib.suppress(ProcessLookupError):  # its workers too, however it ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> list[tuple[str, str, int]]:
+    """Thinking, answer and prompt tokens of each reply, as the hf engine decodes them greedily."""
+    engine = load_engine(str(folder))
+    stops = tuple(Stop(end, engine.encode(end)) for end in engine.ends)
+
+    async def run() -> list[tuple[str, str, int]]:
+        found = []
+        for question in exam(12):
+            prompt = engine.encode(engine.render([{"role": "user", "content": question.text}]) + "<think>")
+            chunks = engine.stream(Ask(prompt, 200, stops))
+            ids = [i async for chunk in chunks for i in chunk.ids]
+            found.append((*split_thinking(engine.decode(ids)), len(prompt)))
+        await engine.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def pool(count: int) -> Pool:
+    rows = ({"id": f"q{i:02d}", "question": q.text, "source": "petri"} for i, q in enumerate(exam(count)))
+    return pool_of_rows(enumerate(rows, 1), "petri")
+
+
+def test_traces_are_those_of_the_model(
+    url: str, thinks: bool, expected: list[tuple[str, str, int]], tmp_path: Path
+) -> None:
+    settings = ApiSettings(url=url, model="petri", max_tokens=200, temperature=0.0, body=TAGS_SHOWN)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        taught = teach(pool(12), settings, journal)
+    rows = taught.pool.rows.sort("id")
+    assert list(zip(rows["thinking"], rows["attempt"], strict=True)) == [e[:2] for e in expected]
+    assert all(rows["thinking"].str.len_chars() > 0) or not thinks
+    assert taught.tokens_in == sum(e[2] for e in expected)
+
+
+def served(url: str) -> int:
+    """Requests that the server has finished, by its own count."""
+    text = urllib.request.urlopen(url.removesuffix("/v1") + "/metrics", timeout=10).read().decode()
+    counts = re.findall(r"^vllm:request_success_total\{.*\} (\S+)$", text, re.M)
+    return int(sum(map(float, counts)))
+
+
+def test_after_kill_9_the_command_goes_on_and_asks_nothing_twice(
+    url: str, thinks: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "pool.jsonl").write_text(
+        "".join(json.dumps({"id": f"q{i:02d}", "question": q.text}) + "\n" for i, q in enumerate(exam(30)))
+    )
+    out, before = tmp_path / "out", served(url)
+    command = [sys.executable, "-m", "s1", "curate", "teach", str(tmp_path / "pool.jsonl"), "--out", str(out)]
+    command += ["--model", "petri", "--url", url, "--samples", "2", "--set", "concurrency=8"]
+    command += ["--set", "max_tokens=200", "--set", f"body={json.dumps(TAGS_SHOWN)}"]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    journal = out / "journal.jsonl"
+    limit = time.monotonic() + 120
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 20:
+        assert child.poll() is None and time.monotonic() < limit, "the command ended or stands still"
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL and not (out / "stage.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    assert len(lines) == len({line["key"] for line in lines}) == 60
+    assert 60 <= served(url) - before <= 60 + 8
+    stage = json.loads((out / "stage.json").read_text())
+    assert stage["stages"][-1]["out"] == 60
+    assert sum(bool(line["thinking"] and line["answer"]) for line in lines) >= 50 or not thinks
+    assert {line["exact"] for line in lines} == {True}
