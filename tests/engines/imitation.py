@@ -18,6 +18,7 @@ from typing import Any
 
 Logits = Callable[[Sequence[int]], Sequence[float]]
 Fault = Callable[["Handler"], None]
+UNSERVED = object()
 
 
 class Imitation(ThreadingHTTPServer):
@@ -47,7 +48,7 @@ class Imitation(ThreadingHTTPServer):
         self.shows_special, self.completions, self.tokenizes = shows_special, completions, tokenizes
         self.context, self.root, self.models = context, root, models
         self.piece, self.pace_seconds = piece, pace_seconds
-        self.chat: dict[str, Any] | None = None
+        self.chat: Any = UNSERVED
         """What the chat endpoint answers, where there is one."""
         self.faults: deque[Fault] = deque()
         self.garbage: dict[str, Any] = {}
@@ -110,8 +111,9 @@ class Handler(BaseHTTPRequestHandler):
             finally:
                 with server.lock:
                     server.running -= 1
-        elif self.path == "/v1/chat/completions" and server.chat is not None:
+        elif self.path == "/v1/chat/completions" and server.chat is not UNSERVED:
             server.bodies.append(body)
+            server.keys.append(self.headers["Authorization"])
             self.answer(200, server.chat)
         elif self.path == "/tokenize" and server.vllm and server.tokenizes:
             self.answer(200, {"tokens": self.tokens_of(body)})
