@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from s1.report.layout import STYLES, label_of, series_of, spots_of, ticks_of, x_of
+from s1.report.layout import (
+    STYLES,
+    axis_of,
+    is_other,
+    label_of,
+    others_of,
+    series_of,
+    spots_of,
+    thinking_of,
+    ticks_of,
+    x_of,
+)
 
 WIDTH, HEIGHT = 680, 370
 LEFT, RIGHT, TOP, BOTTOM = 52, 22, 18, 48
+
+
+def _polygon(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
+    """A regular polygon around 0 with its tip up; with `inner` below 1, a star."""
+    points = 2 * corners if inner < 1 else corners
+    radii = [6.5 * (inner if inner < 1 and i % 2 else 1) for i in range(points)]
+    turns = [2 * math.pi * i / points - math.pi / 2 for i in range(points)]
+    return [(r * math.cos(t), r * math.sin(t)) for r, t in zip(radii, turns, strict=True)]
+
+
+_OTHER_SHAPES = (
+    [(-5.0, -5.0), (5.0, -5.0), (5.0, 5.0), (-5.0, 5.0)],
+    _polygon(5),
+    _polygon(4, 0.45),
+    _polygon(6),
+    _polygon(3, 0.5),
+    _polygon(5, 0.45),
+    [(-7.0, 0.0), (5.0, -6.0), (5.0, 6.0)],
+    [(7.0, 0.0), (-5.0, -6.0), (-5.0, 6.0)],
+    [(0.0, 7.0), (-6.0, -5.0), (6.0, -5.0)],
+)
+"""As many as `layout.OTHERS`."""
 
 
 def curve(metrics: Mapping[str, Any]) -> str:
@@ -43,19 +77,19 @@ def curve(metrics: Mapping[str, Any]) -> str:
         if bottom <= level <= top:
             parts.append(f'<path class="grid" d="M{LEFT} {at_y(level)}H{WIDTH - RIGHT}"/>')
             parts.append(f'<text class="tick side" x="{LEFT - 8}" y="{at_y(level) + 4}">{level}</text>')
-    parts.append(f'<text class="axis" x="{(LEFT + WIDTH) / 2}" y="{base + 36}">mean thinking tokens</text>')
+    parts.append(f'<text class="axis" x="{(LEFT + WIDTH) / 2}" y="{base + 36}">{axis_of(points)}</text>')
     parts.append(
         f'<text class="axis" transform="translate(13 {base / 2 + 8}) rotate(-90)">accuracy (%)</text>'
     )
     keys = []
-    strings = 0
+    strings, others = 0, others_of(points)
     for (kind, name), group in series_of(points).items():
-        style = kind if kind in STYLES else "other"
+        style = kind if kind in STYLES else f"other other-{others[kind] + 1}"
         if kind == "wait":
             strings += 1
             style = "wait" if strings == 1 else f"wait wait-{min(strings, 4)}"
         spots = [(at_x(xs[p["policy"]]), at_y(p["accuracy"])) for p in group]
-        if kind in ("budget", "wait"):
+        if kind != "natural":
             parts.append(f'<path class="line {style}" d="M{"L".join(f"{x} {y}" for x, y in spots)}"/>')
         for (x, y), p in zip(spots, group, strict=True):
             parts.append(_dot(x, y, at_y(p["low"]), at_y(p["high"]), p, style))
@@ -65,10 +99,15 @@ def curve(metrics: Mapping[str, Any]) -> str:
     for spot in spots_of(points, xs):
         first, names = spot[0], escape(", ".join(dict.fromkeys(map(label_of, spot))))
         x, y = at_x(xs[first["policy"]]), at_y(first["accuracy"])
-        style = str(first["kind"]) if first["kind"] in STYLES and len(spot) == 1 else "mixed"
+        style = "mixed"
+        if len(spot) == 1:
+            kind = str(first["kind"])
+            style = kind if kind in STYLES else f"other other-{others[kind] + 1}"
         if first["kind"] == "wait":
             y = at_y(max(p["high"] for p in spot)) - 6
             parts.append(f'<text class="name {style} above" x="{x}" y="{y}">{names}</text>')
+        elif is_other(first) and x > (LEFT + WIDTH) / 2:  # long labels stay inside
+            parts.append(f'<text class="name {style} side" x="{x - 9}" y="{y + 16}">{names}</text>')
         else:
             parts.append(f'<text class="name {style}" x="{x + 9}" y="{y + 16}">{names}</text>')
     return "".join([*parts, "</svg><figcaption>", *keys, "</figcaption>"])
@@ -82,7 +121,7 @@ def link(policy: str) -> str:
 def _dot(x: float, y: float, low: float, high: float, point: Mapping[str, Any], style: str) -> str:
     told = (
         f"{point['policy']}: {point['accuracy']:.1f} % [{point['low']:.1f}, {point['high']:.1f}], "
-        f"{point['thinking_tokens']:,.0f} thinking tokens"
+        f"{thinking_of(point) or 0:,.0f} thinking tokens"
     )
     bar = f'<path class="bar" d="M{x} {low}V{high}M{x - 4} {low}h8M{x - 4} {high}h8"/>'
     return (
@@ -92,12 +131,13 @@ def _dot(x: float, y: float, low: float, high: float, point: Mapping[str, Any], 
 
 
 def _marker(x: float, y: float, style: str) -> str:
-    """A circle, diamond, triangle or square, so that colour is not needed to tell them apart."""
+    """A circle, diamond, triangle, square and so on, so that colour is not needed to tell them apart."""
     if style == "budget":
         return f'<circle cx="{x}" cy="{y}" r="5.5"/>'
     shapes: dict[str, list[tuple[float, float]]] = {
         "natural": [(0, -7), (7, 0), (0, 7), (-7, 0)],
         "wait": [(0, -7), (6.5, 5), (-6.5, 5)] if style == "wait" else [(0, 7), (6.5, -5), (-6.5, -5)],
     }
-    corners = shapes.get(style.split()[0], [(-5, -5), (5, -5), (5, 5), (-5, 5)])
+    names = style.split()
+    corners = shapes.get(names[0]) or _OTHER_SHAPES[int(names[-1].removeprefix("other-")) - 1]
     return f'<path d="M{"L".join(f"{round(x + a, 1)} {round(y + b, 1)}" for a, b in corners)}Z"/>'

@@ -11,12 +11,16 @@ from typing import Any
 
 from s1.errors import BadInput, MissingExtra
 from s1.report.layout import (
-    OTHER,
+    OTHERS,
     STYLES,
     WAIT_COLOURS,
+    Style,
+    axis_of,
     caption,
     default_title,
+    is_other,
     label_of,
+    others_of,
     series_of,
     spots_of,
     ticks_of,
@@ -60,9 +64,9 @@ def _draw(
     axes: Any, points: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], title: str | None
 ) -> None:
     xs = dict(zip((p["policy"] for p in points), x_of(points), strict=True))
-    strings = 0
+    strings, others = 0, others_of(points)
     for (kind, name), group in series_of(points).items():
-        style = STYLES.get(kind, OTHER)
+        style = _style(kind, others)
         if kind == "wait":
             style = style._replace(colour=WAIT_COLOURS[strings % 4], marker="^v<>"[strings % 4])
             strings += 1
@@ -72,15 +76,20 @@ def _draw(
             x, y, yerr=bars, fmt="none", ecolor=style.colour, elinewidth=1.3, capsize=3, alpha=0.5, zorder=2
         )
         axes.plot(
-            x, y, linestyle={"budget": "-", "wait": ":"}.get(kind, "none"), linewidth=1.8, color=style.colour,
-            marker=style.marker, markersize=8,
+            x, y, linestyle={"budget": "-", "wait": ":", "natural": "none"}.get(kind, "--"),
+            linewidth=1.8, color=style.colour, marker=style.marker, markersize=8,
             markeredgecolor="white", label=name, zorder=4 if kind == "natural" else 3,
         )  # fmt: skip
     _label(axes, points, xs)
     _frame(axes, points, xs)
     axes.set_title(title or default_title(metrics), loc="left", fontsize=13, fontweight="bold", pad=24)
     axes.text(0, 1.03, caption(metrics), transform=axes.transAxes, fontsize=9.5, color="#555555")
-    axes.legend(loc="best", frameon=True, framealpha=0.92, edgecolor="none", fontsize=10)
+    size = 10 if len(others) < 3 else 8
+    axes.legend(loc="best", frameon=True, framealpha=0.92, edgecolor="none", fontsize=size)
+
+
+def _style(kind: str, others: Mapping[str, int]) -> Style:
+    return STYLES[kind] if kind in STYLES else OTHERS[others[kind]]
 
 
 def _label(axes: Any, points: Sequence[Mapping[str, Any]], xs: Mapping[str, float]) -> None:
@@ -88,15 +97,18 @@ def _label(axes: Any, points: Sequence[Mapping[str, Any]], xs: Mapping[str, floa
 
     Budgets that nothing reaches lie on one spot; they share one label.
     """
+    others, middle = others_of(points), (min(xs.values()) + max(xs.values())) / 2
     for spot in spots_of(points, xs):
         first = spot[0]
-        style = STYLES.get(first["kind"], OTHER)
+        style = _style(first["kind"], others)
         above = first["kind"] == "wait"
+        before = is_other(first) and xs[first["policy"]] > middle  # long labels stay inside
         axes.annotate(
             ", ".join(dict.fromkeys(map(label_of, spot))),
             (xs[first["policy"]], max(p["high"] for p in spot) if above else first["accuracy"]),
-            textcoords="offset points", xytext=(0, 3) if above else (8, -5), fontsize=9, zorder=5,
-            ha="center" if above else "left", va="bottom" if above else "top",
+            textcoords="offset points", xytext=(0, 3) if above else (-8 if before else 8, -5),
+            fontsize=9, zorder=5,
+            ha="center" if above else "right" if before else "left", va="bottom" if above else "top",
             color=style.colour if len(spot) == 1 else INK,
         )  # fmt: skip
 
@@ -109,7 +121,7 @@ def _frame(axes: Any, points: Sequence[Mapping[str, Any]], xs: Mapping[str, floa
     bottom, top = min(p["low"] for p in points), max(p["high"] for p in points)
     pad = max(4.0, 0.08 * (top - bottom))
     axes.set_ylim(max(-1.5, bottom - pad), min(101.5, top + pad))
-    axes.set_xlabel("mean thinking tokens (log scale)")
+    axes.set_xlabel(f"{axis_of(points)} (log scale)")
     axes.set_ylabel("accuracy (%)")
     axes.grid(color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -22,14 +22,49 @@ STYLES = {
 }
 WAIT_COLOURS = ("#D55E00", "#CC79A7", "#8A6D00", "#56B4E9")
 """One for each wait string, where a run has several."""
-OTHER = Style("other methods", "#7A4E9F", "s")
+OTHERS = (
+    Style("", "#7A4E9F", "s"),
+    Style("", "#3A7D8C", "p"),
+    Style("", "#B0413E", "X"),
+    Style("", "#7F8C3A", "h"),
+    Style("", "#8C5A3C", "P"),
+    Style("", "#5B6C9E", "*"),
+    Style("", "#A06A00", "<"),
+    Style("", "#2E8B57", ">"),
+    Style("", "#666666", "v"),
+)
+"""One for each other kind (s1.methods), in the order of the legend, over again where there are more."""
+
+
+def thinking_of(point: Mapping[str, Any]) -> float | None:
+    """Mean thinking tokens a question: of all rollouts where a method makes several."""
+    spent: float | None = (point.get("spent") or {}).get("thinking")
+    own: float | None = point["thinking_tokens"]
+    return own if spent is None else spent
+
+
+def is_other(point: Mapping[str, Any]) -> bool:
+    return point["kind"] not in STYLES
+
+
+def others_of(points: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The number of each other kind, in the order of the legend."""
+    kinds = [kind for kind, _ in series_of(points) if kind not in STYLES]
+    return {kind: i % len(OTHERS) for i, kind in enumerate(dict.fromkeys(kinds))}
+
+
+def axis_of(points: Sequence[Mapping[str, Any]]) -> str:
+    """What the horizontal axis counts."""
+    several = any((p.get("spent") or {}).get("rollouts", 1) > 1 for p in points)
+    return "mean thinking tokens of all rollouts" if several else "mean thinking tokens"
 
 
 def x_of(points: Sequence[Mapping[str, Any]]) -> list[float]:
     """log2 of the thinking tokens; a point with none stands two doublings below the smallest other."""
-    some = [p["thinking_tokens"] for p in points if p["thinking_tokens"] > 0]
+    tokens = [thinking_of(p) or 0 for p in points]
+    some = [t for t in tokens if t > 0]
     floor = math.log2(min(some)) - 2 if some else 0.0
-    return [math.log2(p["thinking_tokens"]) if p["thinking_tokens"] > 0 else floor for p in points]
+    return [math.log2(t) if t > 0 else floor for t in tokens]
 
 
 def label_of(point: Mapping[str, Any]) -> str:
@@ -45,7 +80,7 @@ def series_of(points: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list
     """The points that belong on one line, by (kind, what the legend says), left to right."""
     waits = {repr(p.get("wait")) for p in points if p["kind"] == "wait"}
     series: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for p in sorted(points, key=lambda p: p["thinking_tokens"]):
+    for p in sorted(points, key=lambda p: thinking_of(p) or 0):
         name = STYLES[p["kind"]].name if p["kind"] in STYLES else str(p["kind"])
         if p["kind"] == "wait" and len(waits) > 1:
             name = f"{name} {_said(p.get('wait'))}"
@@ -93,7 +128,7 @@ def ticks_of(points: Sequence[Mapping[str, Any]]) -> list[tuple[float, str]]:
     first, last = max(0, math.floor(low)), math.ceil(high)
     step = max(1, round((last - first + 1) / 9))
     ticks = [(float(t), f"{2**t:,}") for t in range(first, last + 1, step)]
-    if any(p["thinking_tokens"] <= 0 for p in points):
+    if any(not thinking_of(p) for p in points):
         ticks = [(low, "0"), *(t for t in ticks if t[0] > low + 1)]
     return ticks
 

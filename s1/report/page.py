@@ -18,7 +18,7 @@ from typing import Any
 
 from s1.jsonl import write_bytes
 from s1.report.curve import curve, link
-from s1.report.layout import caption, default_title
+from s1.report.layout import caption, default_title, thinking_of
 from s1.report.traces import LIMIT, pack
 from s1.runs import (
     GRADES,
@@ -98,11 +98,13 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 def _table(points: Sequence[Mapping[str, Any]], samples: int) -> str:
     """One row a policy; the last columns need several samples."""
+    several = any((p.get("spent") or {}).get("rollouts", 1) > 1 for p in points)
     head = [
         "policy",
         "accuracy %",
         "95 % interval",
         "thinking tokens",
+        *(["of all rollouts"] if several else []),
         "answer tokens",
         "cut %",
         "unanswered",
@@ -117,7 +119,7 @@ def _table(points: Sequence[Mapping[str, Any]], samples: int) -> str:
             f'<a href="{escape(link(p["policy"]))}">{escape(p["policy"])}</a>',
             _number(p["accuracy"], "", 1),
             span,
-            _number(p["thinking_tokens"], "", 0 if (p["thinking_tokens"] or 0) >= 1000 else 1),
+            *(_tokens(value) for value in (p["thinking_tokens"], *([thinking_of(p)] if several else []))),
             _number(p["answer_tokens"], "", 1),
             _number(p["cut_share"], "", 0),
             f"{outcomes['cut'] + outcomes['no answer'] + outcomes['error']}",
@@ -186,6 +188,10 @@ def _about(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, unit: str, digits: int) -> str:
     return "none" if value is None else f"{value:,.{digits}f}{' ' if unit else ''}{unit}"
+
+
+def _tokens(value: float | None) -> str:
+    return _number(value, "", 0 if (value or 0) >= 1000 else 1)
 
 
 def _json(value: Any) -> str:

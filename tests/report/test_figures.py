@@ -6,7 +6,18 @@ import pytest
 
 from s1.errors import BadInput
 from s1.report.figures import scaling_figure
-from s1.report.layout import caption, label_of, series_of, spots_of, ticks_of, x_of
+from s1.report.curve import _OTHER_SHAPES, curve
+from s1.report.layout import (
+    OTHERS,
+    axis_of,
+    caption,
+    label_of,
+    others_of,
+    series_of,
+    spots_of,
+    ticks_of,
+    x_of,
+)
 
 pytest.importorskip("matplotlib", reason="matplotlib draws the figure; install s1[report]")
 
@@ -92,3 +103,24 @@ def test_the_caption_says_how_many_and_when_counts_are_estimates():
         caption(metrics)
         == "n = 10 questions, 4 samples each · bars: 95 % intervals · token counts are estimates"
     )
+
+
+def test_a_method_of_several_rollouts_stands_where_all_of_them_cost():
+    vote = point("majority of 4", 50, 60, "majority", spent={"thinking": 256.0, "rollouts": 4.0})
+    alone = point("natural", 64, 60, "natural", spent={"thinking": 64.0, "rollouts": 1.0})
+    assert x_of([alone, vote]) == [6.0, 8.0]
+    assert (axis_of([alone]), axis_of([alone, vote])) == (
+        "mean thinking tokens",
+        "mean thinking tokens of all rollouts",
+    )
+    assert "256 thinking tokens" in curve({"points": [alone, vote]})
+
+
+def test_other_kinds_have_markers_of_their_own(tmp_path):
+    kinds = [f"kind {i}" for i in range(len(OTHERS))]
+    points = [point(k, 10 + i, 50, k) for i, k in enumerate(kinds)]
+    assert others_of(points) == {k: i for i, k in enumerate(kinds)}
+    assert len(_OTHER_SHAPES) == len(OTHERS)
+    drawn = curve({"points": points})
+    assert all(f"other-{i + 1}" in drawn for i in range(len(OTHERS)))
+    scaling_figure({"points": [*points, point("one more", 99, 50, "kind 9")]}, tmp_path)
