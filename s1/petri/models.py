@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from s1.data.pool import read_pool
 from s1.petri import world
 from s1.petri.demo import attempted
 from s1.petri.teacher import JOIN
-from s1.petri.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
     from s1.data.pool import Pool
@@ -42,31 +42,26 @@ def make_models(
     from s1.train.sft import train
 
     rows = _pool(out / "pool", pool, seed, count)
-    settings = world.train_settings(seed)
+    settings = world.train_settings(seed, between_steps=re.escape(JOIN))
     most = max_steps if max_steps > 0 else settings.epochs * -(-n // settings.batch)
     made = {}
     for name, plan in wanted.items():
         folder = train(
-            str(world.base_model()), training_set(rows, plan, n, seed), out / name, FORMATS["petri"],
-            replace(settings, max_steps=most), progress=steps(name),
+            str(world.base_model()), training_set(rows, plan.strategy, n, seed), out / name, FORMATS["petri"],
+            replace(settings, max_steps=most, conditional=plan.conditional), progress=steps(name),
         )  # fmt: skip
         made[name] = str(folder)
     return made
 
 
-def training_set(pool: Pool, plan: ModelPlan, n: int, seed: int) -> list[Trace]:
-    """The traces that a model is trained on: a set of the pool, rendered for its kind of conditioning."""
+def training_set(pool: Pool, strategy: str, n: int, seed: int) -> list[Trace]:
+    """The traces of one set of the pool."""
     from s1.data.funnel import CurateSettings, curate
     from s1.data.quality import PETRI
     from s1.data.traces import as_traces
-    from s1.train.conditional import conditioned
 
-    settings = CurateSettings(n=n, seed=seed, strategy=plan.strategy, quality=PETRI, ngram=0)  # type: ignore[arg-type]
-    traces = as_traces(curate(pool, settings).selected)
-    if not plan.conditional:
-        return traces
-    tokenizer = build_tokenizer()
-    return conditioned(traces, plan.conditional, lambda text: len(tokenizer.encode(text)), JOIN)
+    settings = CurateSettings(n=n, seed=seed, strategy=strategy, quality=PETRI, ngram=0)  # type: ignore[arg-type]
+    return as_traces(curate(pool, settings).selected)
 
 
 def _pool(folder: Path, n: int, seed: int, count: Count) -> Pool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.formats import ThinkingFormat, write_format
+from s1.train.conditional import BLANK_LINES, KINDS, conditioned
 from s1.train.render import Rendered, render_trace
 from s1.types import Trace, to_json
 
@@ -44,11 +45,17 @@ class TrainSettings:
     """Stop after this many optimiser steps; -1 runs all epochs."""
     seed: int = 0
     answer_prefix: str = "Answer: "
+    conditional: str = ""
+    """"token" or "step": prompts that say how long the trace is, for conditional control (section 4.1)."""
+    between_steps: str = BLANK_LINES
+    """Regular expression of what separates the steps of a trace; for conditional "step"."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "device_batch", "max_length"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"{name} is {getattr(self, name)}.", "Use 1 or more.")
+        if self.conditional and self.conditional not in KINDS:
+            raise BadConfig(f"conditional is {self.conditional!r}.", f"Use one of: {', '.join(KINDS)}.")
         if self.max_steps == 0 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise BadConfig(
                 f"max_steps {self.max_steps}, learning_rate {self.learning_rate}, warmup {self.warmup}.",
@@ -201,6 +208,14 @@ def render_all(
     def render(messages: Any) -> str:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
+    if settings.conditional:
+        traces, fmt = conditioned(
+            traces,
+            settings.conditional,
+            fmt,
+            count=lambda text: len(encode(text)),
+            between_steps=settings.between_steps,
+        )
     rows = []
     for trace in traces:
         row = render_trace(trace, fmt, encode=encode, render=render, end=tokenizer.eos_token,

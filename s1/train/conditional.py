@@ -1,0 +1,67 @@
+"""Training sets for conditional control (section 4.1): the same traces, with prompts that say how long they are.
+
+token   the trace's length is rounded up to a power of two and asked for.
+step    the trace is split into steps, each opened by a line that counts down; 0 closes the thinking. Differs:
+        the number asked for is rounded up to a power of two as well, so that "up to" is true of it.
+
+The texts are those of `s1.methods.conditional`, which asks for them again when it decodes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from s1.errors import BadConfig
+from s1.formats import ThinkingFormat
+from s1.methods.conditional import asked_steps, asked_tokens, step_format, step_line, step_mark
+from s1.types import Trace
+
+KINDS = ("token", "step")
+BLANK_LINES = r"\n\s*\n"
+"""Where the paper splits a trace into steps."""
+
+
+def conditioned(
+    traces: Sequence[Trace],
+    kind: str,
+    fmt: ThinkingFormat,
+    *,
+    count: Callable[[str], int],
+    between_steps: str = BLANK_LINES,
+) -> tuple[list[Trace], ThinkingFormat]:
+    """The traces with their lengths in the prompts, and the format to render them with.
+
+    `count` gives the tokens of a text; `between_steps` is the regular expression of what separates steps.
+    Raises BadConfig for another kind than "token" or "step".
+    """
+    if kind == "token":
+        return [_with_tokens(trace, count(trace.thinking)) for trace in traces], fmt
+    if kind == "step":
+        return [_with_steps(trace, fmt, between_steps) for trace in traces], step_format(fmt)
+    raise BadConfig(f"conditional is {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least `n`.
+
+    >>> power_of_two(5), power_of_two(8)
+    (8, 8)
+    """
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _with_tokens(trace: Trace, tokens: int) -> Trace:
+    question = replace(trace.question, text=asked_tokens(trace.question.text, power_of_two(tokens)))
+    return replace(trace, question=question)
+
+
+def _with_steps(trace: Trace, fmt: ThinkingFormat, between: str) -> Trace:
+    steps = [part.strip() for part in re.split(between, trace.thinking.strip()) if part.strip()]
+    lines = [f"{step_line(fmt, len(steps) - i)}{step}\n" for i, step in enumerate(steps)]
+    thinking = "".join([*lines, step_line(fmt, 0)]).removeprefix(
+        step_mark(fmt)
+    )  # the prompt ends in the mark
+    question = replace(trace.question, text=asked_steps(trace.question.text, power_of_two(len(steps))))
+    return replace(trace, question=question, thinking=thinking)
