@@ -5,8 +5,8 @@ import re
 import pytest
 
 from s1.errors import BadInput
-from s1.report.figures import scaling_figure
 from s1.report.curve import _OTHER_SHAPES, curve
+from s1.report.figures import scaling_figure
 from s1.report.layout import (
     OTHERS,
     axis_of,
