@@ -86,12 +86,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model = _model(args)
-    choose = random.Random(args.seed)
-    prompts = [
-        tuple(choose.randrange(3, model.config.vocab_size) for _ in range(choose.randint(20, 60)))
-        for _ in range(args.prompts)
-    ]
-    work = Work(prompts, [choose.choice([n for n in LENGTHS if n <= args.longest]) for _ in prompts])
+    work = drawn_work(args.prompts, args.longest, model.config.vocab_size, args.seed)
     useful, longest = sum(work.limits), max(work.limits)
     padded = args.prompts * longest / useful
     bandwidth = _bandwidth(args.device)
@@ -155,6 +150,15 @@ def main() -> None:
     result |= {"load_average": os.getloadavg()[0]}
     result["device"] = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
     print(json.dumps(result))
+
+
+def drawn_work(count: int, longest: int, vocabulary: int, seed: int) -> Work:
+    """Prompts of 20 to 60 random tokens, and how many tokens each wants."""
+    choose = random.Random(seed)
+    prompts = [
+        tuple(choose.randrange(3, vocabulary) for _ in range(choose.randint(20, 60))) for _ in range(count)
+    ]
+    return Work(prompts, [choose.choice([n for n in LENGTHS if n <= longest]) for _ in prompts])
 
 
 def _model(args: argparse.Namespace) -> Any:
