@@ -1,23 +1,32 @@
-"""What budget forcing costs on the hf engine, and what it saves: overhead, rounds, trunk.
+"""What budget forcing costs on the hf engine, and what it saves: overhead, walks, trunk.
 
-    python benchmarks/forcing.py [--model runs/demo/model] [--requests 32] [--repeats 3] [--threads 1]
+    python benchmarks/forcing.py [--only overhead|walks|trunk] [--wide] [--model FOLDER] [--threads 1]
 
-Each measurement stands beside its theory. A batched decoder pays for every step (one token in all running
-rows) and for every row in it, so the ratios of steps and of decoded tokens say what can be gained.
-1. Overhead: `drive()` against plain asks for as many tokens after the same prompts. Theory: 1; issue: 1.01.
-2. Waits: each request on its own against lock-step rounds, as in the authors' code: nobody goes on before all
-   have ended the round. Theory: (sum of each round's longest) / (longest sum), the ratio of steps. Lengths are
-   the model's own, or drawn: every token ends its round with chance 1/48, the 161st surely. Issue: 1.5.
+Each measurement stands beside its theory. A batched decoder pays a fixed part for every step (one token in all
+running rows) and a part for every row in it; both are fitted first, on steps of 1 to 32 rows, and say which ratio of
+seconds to expect ("model"). Where the fixed part is all, as where reading the weights takes longest, the
+ratio of steps is reached.
+1. Overhead: `drive()` against plain asks of as many tokens after the same prompts: as many as the receipt has,
+   forced ones included ("same"), or only those that the model drew ("drawn"). Theory: 1 for "same"; for "drawn" the
+   forced tokens come on top. Issue: 1.01. As wall time spreads more than that here, the seconds outside the model's
+   forward calls are compared as well: both sides compute the same rows in them.
+2. Walks: each request on its own against lock-step rounds, as in the authors' code: nobody goes on before all
+   have ended the round. All requests at once; or fewer slots than requests, with rounds of the whole list or
+   batches that end before the next begins. Theory: ratio of steps, simulated. Lengths: see `_lengths`; every round
+   of a request is drawn alike. Or the model's own. Issue: 1.5.
 3. Trunk: all policies of a question on one memory against separate runs. Theory: decoded tokens / distinct
    prefixes that end in a decoded token. Issue: several times.
-Both sides of a ratio run in turn, in changing order, on a new engine over the same weights, greedy; encoding
-the prompts is not timed. The demo (`s1 demo`) makes the default model. The last line is one JSON document.
+The sides run in turn, in changing order, on a new engine over the same weights, greedy; encoding the prompts
+is not timed. Default model: runs/demo/model of `s1 demo` where it is, else the petri base that ships. --wide measures
+the walks on a random model of 68 M parameters in bfloat16, which no cache of this machine's size holds.
+The last line is one JSON document.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import heapq
 import json
 import os
 import random
@@ -26,6 +35,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from s1.budget import BudgetPolicy, Forcing, drive, make_script
@@ -38,6 +48,13 @@ from s1.types import Ask, Chunk, Engine, Generation
 BUDGETS = (8, 16, 24, 32, 48, 64, 96, 128)
 WAITS = (1, 2, 4)
 BASE = BudgetPolicy(max_answer=12)
+SLOTS = 8
+CONTEXT = 900
+"""Tokens that all rounds of a request may take together in part 2."""
+TRACES = Path(__file__).resolve().parents[2] / "shared/data/traces/misguided_attention.parquet"
+OPEN_MODELS = ("deepseek-r1-0528", "QwQ-32b", "qwen3-235b-a22b-think", "phi-4-reasoning-plus")
+MEDIAN, SIGMA = 3420, 1.05
+"""A log-normal fitted to the 624 traces of these models there, in tokens; used where the file is not."""
 
 
 @dataclass
@@ -67,20 +84,45 @@ class Side:
     rows: int
 
 
+class Timed:
+    """A model whose forward calls are timed."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.seconds = model, 0.0
+
+    def __call__(self, **given: Any) -> Any:
+        return self._timed(self.model, given)
+
+    def base_model(self, **given: Any) -> Any:
+        return self._timed(self.model.base_model, given)
+
+    def _timed(self, call: Callable[..., Any], given: dict[str, Any]) -> Any:
+        began = time.perf_counter()
+        out = call(**given)
+        self.seconds += time.perf_counter() - began
+        return out
+
+
 @dataclass(frozen=True)
 class Bench:
     loaded: Any
     fmt: ThinkingFormat
     prompts: list[str]
     repeats: int
+    cost: tuple[float, float] = (0.0, 0.0)
+    """Seconds of a step, and of a row in it."""
 
     def forcings(self, policy: BudgetPolicy) -> list[Forcing]:
         return [Forcing(make_script(self.loaded, self.fmt, policy, p)) for p in self.prompts]
 
-    def measure(self, side: Side) -> dict[str, Any]:
+    def engine(self, rows: int) -> Any:
         from s1.engines.hf import HFEngine
 
-        engine = HFEngine(self.loaded.model, self.loaded.tokenizer, max_batch=side.rows)
+        return HFEngine(self.loaded.model, self.loaded.tokenizer, max_batch=rows)
+
+    def measure(self, side: Side) -> dict[str, Any]:
+        engine = self.engine(side.rows)
+        model = engine.batch.model = Timed(engine.model)
         given = side.make()
 
         async def run() -> Any:
@@ -92,35 +134,47 @@ class Bench:
         result = asyncio.run(run())
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         counts = engine.batch.counts
-        return {"wall": wall, "cpu": cpu, "steps": counts.steps, "tokens": counts.decoded, "result": result}
+        found = {"wall": wall, "cpu": cpu, "outside": wall - model.seconds, "result": result}
+        return found | {"steps": counts.steps, "tokens": counts.decoded, "fed": counts.prefilled}
 
-    def compare(self, case: str, slow: Side, fast: Side, goal: str, theory: Any) -> dict[str, Any]:
+    def turns(self, sides: dict[str, Side], repeats: int) -> dict[str, list[dict[str, Any]]]:
+        """Every side `repeats` times, the one that begins changing."""
+        names = list(sides)
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for repeat in range(repeats):
+            first = repeat % len(names)
+            for name in names[first:] + names[:first]:
+                found[name].append(self.measure(sides[name]))
+        return found
+
+    def compare(self, case: str, slow: Side, fast: Side, goal: str, theory: Any = None) -> dict[str, Any]:
         """Ratios slow / fast in pairs: median, least, most. theory: None means the ratio of steps."""
-        pairs = []
-        for repeat in range(self.repeats):
-            order = (slow, fast) if repeat % 2 == 0 else (fast, slow)
-            found = {id(side): self.measure(side) for side in order}
-            pairs.append((found[id(slow)], found[id(fast)]))
-        a, b = pairs[-1]
+        found = self.turns({"slow": slow, "fast": fast}, self.repeats)
+        a, b = found["slow"][-1], found["fast"][-1]
         row: dict[str, Any] = {"case": case, "goal": goal}
-        for name in ("wall", "cpu"):
-            ratios = [x[name] / y[name] for x, y in pairs]
-            row[name] = [round(v, 3) for v in (statistics.median(ratios), min(ratios), max(ratios))]
+        for kind in ("wall", "cpu"):
+            row[kind] = _spread(x[kind] / y[kind] for x, y in zip(found["slow"], found["fast"], strict=True))
         row |= {name: a[name] / b[name] for name in ("steps", "tokens")}
         row["theory"] = theory(a["result"]) if callable(theory) else theory or row["steps"]
-        row["seconds"] = [[round(x["wall"], 3), round(y["wall"], 3)] for x, y in pairs]
-        row["counts"] = [[x["steps"], x["tokens"]] for x in (a, b)]
+        step, per_row = self.cost
+        seconds = [step * x["steps"] + per_row * (x["tokens"] + x["fed"]) for x in (a, b)]
+        row["model"] = seconds[0] / seconds[1] if step else None
+        row["seconds"] = [[round(x["wall"], 3) for x in found[name]] for name in ("slow", "fast")]
+        row["counts"] = [[x["steps"], x["tokens"], x["fed"]] for x in (a, b)]
         both = zip(a["result"] or (), b["result"] or (), strict=False)
         row["differing"] = sum(x.segments != y.segments for x, y in both)
         shown = "  ".join("{} {:.3f} ({:.3f}-{:.3f})".format(name, *row[name]) for name in ("wall", "cpu"))
-        numbers = "  ".join(f"{name} {row[name]:.2f}" for name in ("theory", "steps", "tokens"))
-        print(f"{case:<38} {shown}  {numbers}  goal {goal}  differing {row['differing']}", flush=True)
+        numbers = "  ".join(f"{n} {row[n]:.2f}" for n in ("theory", "steps", "tokens", "model") if row[n])
+        print(f"{case:<48} {shown}  {numbers}  goal {goal}  differing {row['differing']}", flush=True)
         return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="runs/demo/model", help="a model folder with its thinking format")
+    parser.add_argument("--model", help="a model folder with its thinking format")
+    parser.add_argument("--only", choices=("overhead", "walks", "trunk"))
+    parser.add_argument("--wide", action="store_true", help="the walks on a model that no cache holds")
+    parser.add_argument("--waits", type=int, nargs="+", default=list(WAITS))
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -131,15 +185,29 @@ def main() -> None:
 
     from s1.engines.hf import load
 
-    loaded = load(args.model, device="cpu", threads=args.threads)
+    demo = Path("runs/demo/model")
+    folder = args.model or str(demo if demo.is_dir() else world.base_model())
+    loaded = load(folder, device="cpu", threads=args.threads)
+    fmt = choose_format(loaded, "petri" if folder == str(world.base_model()) else None)
+    if args.wide:
+        _widen(loaded)
     prompts = [loaded.render([{"role": "user", "content": q.text}]) for q in world.exam(args.requests)]
-    bench = Bench(loaded, choose_format(loaded), prompts, args.repeats)
-    bench.measure(Side(lambda: bench.forcings(replace(BASE, max_thinking=32)), _driven, args.requests))
+    bench = Bench(loaded, fmt, prompts, args.repeats)
+    warm = bench.forcings(replace(BASE, max_thinking=32))
+    bench.measure(Side(lambda: warm, _driven, args.requests))
     began = time.perf_counter()
-    oftener = replace(bench, repeats=args.repeats + 2)  # the smallest of the differences
-    rows = [*overhead(oftener), *rounds(bench, random.Random(0)), *trunk(bench)]
-    result = {"benchmark": "forcing", "arguments": vars(args), "rows": rows}
-    result |= {"torch": torch.__version__, "transformers": transformers.__version__}
+    parts = {"walks"} if args.wide else {args.only or part for part in ("overhead", "walks", "trunk")}
+    rows: list[dict[str, Any]] = []
+    if "overhead" in parts:
+        rows += overhead(bench)
+    if "walks" in parts:
+        bench = replace(bench, cost=_cost(bench))
+        print("a step takes {:.2f} ms, a row in it {:.3f} ms".format(*(1000 * x for x in bench.cost)))
+        rows += walks(bench, args.waits, own=not args.wide)
+    if "trunk" in parts:
+        rows += trunk(replace(bench, cost=(0.0, 0.0)))
+    result = {"benchmark": "forcing", "arguments": vars(args), "model": Path(folder).name, "rows": rows}
+    result |= {"torch": torch.__version__, "transformers": transformers.__version__, "cost": bench.cost}
     result |= {"load_average": os.getloadavg()[0], "seconds": round(time.perf_counter() - began, 1)}
     print(json.dumps(result))
 
@@ -152,31 +220,148 @@ def overhead(bench: Bench) -> Iterable[dict[str, Any]]:
         await _each(engine, [Drawn(ask.prefix, [ask.max_tokens], ()) for ask in asks])
 
     long = replace(BASE, max_thinking=512, min_thinking=512, wait=("",))
-    for policy in (replace(BASE, max_thinking=64), long):
-        slow = Side(lambda policy=policy: bench.forcings(policy), _driven, count)
-        receipts = bench.measure(slow)["result"]
-        asks = [Ask(g.segments[0].token_ids, _draws(g)) for g in receipts]
-        fast = Side(lambda asks=asks: asks, plain, count)
-        yield bench.compare(f"1 overhead: {policy.label}", slow, fast, "<= 1.01", 1.0)
+    policies = ((replace(BASE, max_thinking=64), 7), (replace(BASE, waits=2), 3), (long, 1))
+    for policy, times in policies:
+        forced = Side(lambda policy=policy: bench.forcings(policy), _driven, count)
+        receipts = bench.measure(forced)["result"]
+        sides = {"forced": forced}
+        for name, count_of in (("same", _tokens), ("drawn", _draws)):
+            asks = [Ask(g.segments[0].token_ids, count_of(g)) for g in receipts]
+            sides[name] = Side(lambda asks=asks: asks, plain, count)
+        found = bench.turns(sides, bench.repeats * times)
+        for name in ("same", "drawn"):
+            pairs = list(zip(found["forced"], found[name], strict=True))
+            row: dict[str, Any] = {
+                "case": f"1 overhead: {policy.label} / {name}",
+                "goal": "<= 1.01",
+                "n": len(pairs),
+            }
+            for kind in ("wall", "cpu"):
+                row[kind] = _spread(x[kind] / y[kind] for x, y in pairs)
+            whole = statistics.median(y["wall"] for _, y in pairs)
+            row["outside"] = _spread(1 + (x["outside"] - y["outside"]) / whole for x, y in pairs)
+            a, b = pairs[-1]
+            row["theory"] = (a["tokens"] + a["fed"]) / (b["tokens"] + b["fed"])
+            row["counts"] = [[x["steps"], x["tokens"], x["fed"]] for x in (a, b)]
+            row["seconds"] = [round(whole, 3), round(statistics.median(y["outside"] for _, y in pairs), 4)]
+            shown = "  ".join(
+                "{} {:.3f} ({:.3f}-{:.3f})".format(k, *row[k]) for k in ("wall", "cpu", "outside")
+            )
+            print(f"{row['case']:<48} {shown}  rows computed {row['theory']:.3f}  n {len(pairs)}", flush=True)
+            yield row
 
 
-def rounds(bench: Bench, choose: random.Random) -> Iterable[dict[str, Any]]:
+def walks(bench: Bench, all_waits: Sequence[int], own: bool) -> Iterable[dict[str, Any]]:
     """Part 2."""
     wait = bench.loaded.encode("Wait")
     starts = [m.script.prompt for m in bench.forcings(BASE)]
-    for waits in WAITS:
-        lengths = [[1 + min(160, int(choose.expovariate(1 / 48))) for _ in range(waits + 1)] for _ in starts]
+    rows = len(starts)
+    source, draw = _lengths()
+    print(f"lengths: {source}")
+    for waits in all_waits:
+        choose = random.Random(waits)
+        lengths = [[draw(choose, CONTEXT // (waits + 1)) for _ in range(waits + 1)] for _ in starts]
 
         def drawn(lengths: list[list[int]] = lengths) -> list[Drawn]:
-            return [Drawn(ids, n, wait) for ids, n in zip(starts, lengths, strict=True)]
+            return [Drawn(ids, list(n), wait) for ids, n in zip(starts, lengths, strict=True)]
 
-        def own(policy: BudgetPolicy = replace(BASE, waits=waits)) -> list[Forcing]:
+        for name, work, slots, batch in (
+            ("at once", _in_rounds, rows, rows),
+            (f"{SLOTS} slots, whole list", _in_rounds, SLOTS, rows),
+            (f"{SLOTS} slots, batches", _in_batches, SLOTS, SLOTS),
+        ):
+            theory = _rounds_steps(lengths, slots, batch) / _walks_steps(lengths, slots)
+            slow, fast = Side(drawn, work, slots), Side(drawn, _each, slots)
+            yield bench.compare(f"2 rounds / walks: waits {waits}, {name}", slow, fast, ">= 1.5", theory)
+        if not own:
+            continue
+
+        def walked(policy: BudgetPolicy = replace(BASE, waits=waits)) -> list[Forcing]:
             return bench.forcings(policy)
 
-        ideal = sum(map(max, zip(*lengths, strict=True))) / max(map(sum, lengths))
-        for name, make, theory in (("own", own, None), ("drawn", drawn, ideal)):
-            slow, fast = Side(make, _in_rounds, len(starts)), Side(make, _each, len(starts))
-            yield bench.compare(f"2 rounds / walks: waits {waits}, {name}", slow, fast, ">= 1.5", theory)
+        slow, fast = Side(walked, _in_rounds, rows), Side(walked, _each, rows)
+        yield bench.compare(f"2 rounds / walks: waits {waits}, own lengths", slow, fast, ">= 1.5")
+
+
+def _lengths() -> tuple[str, Callable[[random.Random, int], int]]:
+    """Lengths of reasoning traces, 1 token here for 128 there, and what they are."""
+    if not TRACES.is_file():
+        law = f"log-normal, median {MEDIAN}, sigma {SIGMA}, / 128"
+        return law, lambda choose, most: _clip(choose.lognormvariate(0, SIGMA) * MEDIAN / 128, most)
+    import polars
+
+    table = polars.read_parquet(TRACES, columns=["model", "trace_tokens_qwen2.5"])
+    found = table.filter(polars.col("model").is_in(OPEN_MODELS))["trace_tokens_qwen2.5"].drop_nulls()
+    tokens = [n for n in found.to_list() if n > 0]
+    what = f"{len(tokens)} traces of {', '.join(OPEN_MODELS)}, / 128"
+    return what, lambda choose, most: _clip(choose.choice(tokens) / 128, most)
+
+
+def _clip(length: float, most: int) -> int:
+    return min(most, max(1, round(length)))
+
+
+def _walks_steps(lengths: Sequence[Sequence[int]], slots: int) -> int:
+    """Steps when a free slot takes the next request; each continuation feeds one token more."""
+    return _last_end([sum(rounds) + len(rounds) - 1 for rounds in lengths], slots)
+
+
+def _rounds_steps(lengths: Sequence[Sequence[int]], slots: int, batch: int) -> int:
+    """Steps when each batch waits for its slowest request in every round."""
+    steps = 0
+    for first in range(0, len(lengths), batch):
+        for n, column in enumerate(zip(*lengths[first : first + batch], strict=True)):
+            steps += _last_end([length + (n > 0) for length in column], slots)
+    return steps
+
+
+def _last_end(durations: Sequence[int], slots: int) -> int:
+    ends = [0] * slots
+    for duration in durations:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)
+
+
+def _cost(bench: Bench) -> tuple[float, float]:
+    """Seconds of a step and of a row in it: least squares over steps of 1 to 32 rows, about 100 tokens long."""
+    points = []
+    for rows in (1, 2, 4, 8, 16, 32):
+        best = float("inf")
+        for _ in range(3):
+            engine = bench.engine(rows)
+            for n in range(rows):
+                engine.batch.add(engine._row(Ask(tuple(range(10 + n, 80 + n)), 60), None))
+            for _ in range(4):
+                engine.batch.step()
+            began = time.perf_counter()
+            for _ in range(12):
+                engine.batch.step()
+            best = min(best, (time.perf_counter() - began) / 12)
+        points.append((rows, best))
+    print("steps: " + ", ".join(f"{rows} rows {1000 * seconds:.2f} ms" for rows, seconds in points))
+    x, y = (statistics.fmean(column) for column in zip(*points, strict=True))
+    slope = sum((rows - x) * (seconds - y) for rows, seconds in points) / sum((r - x) ** 2 for r, _ in points)
+    return y - slope * x, slope
+
+
+def _widen(loaded: Any) -> None:
+    """Put a random model of 68 M parameters in the place of the loaded one; the tokenizer stays."""
+    import torch
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=loaded.model.config.vocab_size,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=6,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        max_position_embeddings=loaded.context,
+        eos_token_id=None,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    loaded.model = transformers.LlamaForCausalLM(config).eval().to(torch.bfloat16)
 
 
 def trunk(bench: Bench) -> Iterable[dict[str, Any]]:
@@ -223,6 +408,21 @@ async def _in_rounds(engine: Engine, machines: Sequence[Any]) -> None:
 
     while asks := [(m, ask) for m in machines if (ask := m.ask()) is not None]:
         await asyncio.gather(*(one(m, ask) for m, ask in asks))
+
+
+async def _in_batches(engine: Engine, machines: Sequence[Any]) -> None:
+    for first in range(0, len(machines), SLOTS):
+        await _in_rounds(engine, machines[first : first + SLOTS])
+
+
+def _spread(ratios: Iterable[float]) -> list[float]:
+    found = sorted(ratios)
+    return [round(x, 4) for x in (statistics.median(found), found[0], found[-1])]
+
+
+def _tokens(receipt: Generation) -> int:
+    """Tokens after the prompt, forced ones included, and the stop at the end."""
+    return sum(len(s.token_ids) for s in receipt.segments[1:]) + (receipt.finish == "stop")
 
 
 def _draws(receipt: Generation) -> int:

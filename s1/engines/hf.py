@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,8 +35,6 @@ DELIVERY_SECONDS = 0.05
 """Ids of running requests are handed over at most this often: waking a coroutine per token is dear."""
 PATIENCE_SECONDS = 0.002
 """Longest wait for what callers ask next, after a step in which requests ended and before the first step."""
-TURNS = 1
-"""Turns of an event loop from the end of a request to the next ask of a caller that does as `drive`."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -264,8 +261,8 @@ class HFEngine:
         """Step the batch until nothing is left: the background thread, which alone touches the batch."""
         delivered = time.monotonic()
         with self._lock:
-            loops = list(dict.fromkeys(row.handle[0] for row in self._incoming))
-        _let_callers_go_on(loops)  # more than one request may be on its way
+            loops = [row.handle[0] for row in self._incoming]
+        _reach({loop: [] for loop in loops}, PATIENCE_SECONDS)  # more requests may be on their way
         while True:
             with self._lock:
                 arrived, self._incoming = self._incoming, []
@@ -289,7 +286,7 @@ class HFEngine:
                 delivered = now
                 _send([(row, _take(row)) for row in self.batch.rows if row.out and not row.finish])
             if ended:
-                _let_callers_go_on(_send([(row, _take(row)) for row in ended if row.finish]))
+                _send([(row, _take(row)) for row in ended if row.finish], PATIENCE_SECONDS)
 
 
 def _take(row: Row) -> Chunk:
@@ -298,43 +295,49 @@ def _take(row: Row) -> Chunk:
     return chunk
 
 
-def _send(items: list[tuple[Row, Chunk | EngineFailure]]) -> list[asyncio.AbstractEventLoop]:
-    """Hand items to their event loops, one call for each loop; returns the loops."""
+def _send(items: list[tuple[Row, Chunk | EngineFailure]], patience: float = 0.0) -> None:
+    """Hand items to their event loops, one call for each loop.
+
+    With `patience` (seconds), callers have that long to ask for what they want next: a request that goes on
+    from one that has just ended can then take its place. A loop that is busy otherwise is not waited for.
+    """
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Chunk | EngineFailure]]] = {}
     for row, item in items:
         loop, queue = row.handle
         by_loop.setdefault(loop, []).append((queue, item))
+    gone = _reach(by_loop, patience)
+    for row, _ in items:
+        if row.handle[0] in gone:
+            row.cancelled = True
+
+
+def _reach(
+    by_loop: Mapping[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Any]]], patience: float
+) -> set[asyncio.AbstractEventLoop]:
+    """The work of `_send`. Returns the loops that were closed without leaving their streams."""
+    gone, turns = set(), []
+    deadline = time.monotonic() + patience
     for loop, pairs in by_loop.items():
+        turn = threading.Lock()
+        turn.acquire()
         try:
-            loop.call_soon_threadsafe(_put, pairs)
-        except RuntimeError:  # the loop was closed without leaving the streams: nobody waits any more
-            for row, _ in items:
-                if row.handle[0] is loop:
-                    row.cancelled = True
-    return list(by_loop)
+            loop.call_soon_threadsafe(_put, pairs, loop, turn)
+        except RuntimeError:
+            gone.add(loop)
+        else:
+            turns.append(turn)
+    if patience:
+        for turn in turns:
+            turn.acquire(timeout=max(0.0, deadline - time.monotonic()))
+    return gone
 
 
-def _let_callers_go_on(loops: list[asyncio.AbstractEventLoop]) -> None:
-    """Let the callers of these loops ask for what they want next before the next step: a request that goes on
-    from one that has ended can then take its place. A loop that is busy otherwise is not waited for."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    for loop in loops:
-        answered = threading.Event()
-        with suppress(RuntimeError):  # closed meanwhile
-            loop.call_soon_threadsafe(_after_turns, loop, TURNS, answered)
-            answered.wait(max(0.0, deadline - time.monotonic()))
-
-
-def _after_turns(loop: asyncio.AbstractEventLoop, turns: int, answered: threading.Event) -> None:
-    if turns:
-        loop.call_soon(_after_turns, loop, turns - 1, answered)
-    else:
-        answered.set()
-
-
-def _put(pairs: list[tuple[asyncio.Queue[Any], Any]]) -> None:
+def _put(
+    pairs: list[tuple[asyncio.Queue[Any], Any]], loop: asyncio.AbstractEventLoop, turn: threading.Lock
+) -> None:
     for queue, item in pairs:
         queue.put_nowait(item)
+    loop.call_soon(turn.release)  # after the callers that this woke, who ask on at once if they do as `drive`
 
 
 def _failure(name: str, error: Exception) -> EngineFailure:
