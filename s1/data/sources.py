@@ -12,6 +12,9 @@
       before, after, replace, unlist      small repairs of a column's text before it is used, see `Source`
       choices: {right: column, wrong: [columns]}    appended as (A) to (D) in an order that the seed decides
       sample: 250               so many rows, by the seed; stratify: [columns] spreads them evenly over groups
+      keep: {file: ids.txt}     rows to have besides, whatever `where` and `sample` say (sample: 0, no others): the
+                                file lists them, one a line or in a column of a data file, by question hash
+                                (first 16 hex digits of its SHA-256, as in s1K) or by: COLUMN of the source
       licence: MIT
       access: how to get it, where it is gated
 
@@ -26,13 +29,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from s1.data.files import BadRow, data_files, raw_rows
+from s1.data.files import KINDS, BadRow, data_files, raw_rows
 from s1.data.pool import Pool, pool_of_rows, rejects_frame
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.types import from_json
 
+PARQUET_COPY = "refs/convert/parquet"
+"""Revision with the Hub's own Parquet copy of a set: CONFIG/SPLIT/0000.parquet."""
 BUILT_IN = Path(__file__).with_name("sources.yaml")
 BRACES = re.compile(r"\{([^{}]+)\}")
 POOL_FIELDS = ("id", "question", "answer", "domain", "thinking", "attempt", "trace_by", "correct")
@@ -65,6 +70,7 @@ class Source:
     unlist: tuple[str, ...] = ()
     """Columns with a list, or the text of one ("['C']"), of which the first entry is meant."""
     choices: Mapping[str, Any] = field(default_factory=dict)
+    keep: Mapping[str, str] = field(default_factory=dict)
     sample: int | None = None
     stratify: tuple[str, ...] = ()
     licence: str = "not stated"
@@ -84,9 +90,14 @@ class Source:
                     f"Source {self.name}: the condition on {column} is unknown.",
                     f"Use a value, a list, or one of: {', '.join(CONDITIONS)}.",
                 )
-        if self.sample is not None and self.sample < 1:
+        if self.sample is not None and self.sample < (0 if self.keep else 1):
             raise BadConfig(
                 f"Source {self.name}: sample is {self.sample}.", "Use at least 1, or leave it out."
+            )
+        is_text = all(isinstance(v, str) for v in self.keep.values())
+        if self.keep and not ({"file"} <= set(self.keep) <= {"file", "by"} and is_text):
+            raise BadConfig(
+                f"Source {self.name}: keep is {dict(self.keep)}.", "Write {file: PATH, by: COLUMN}."
             )
 
 
@@ -104,10 +115,22 @@ def read_sources(path: str | Path = BUILT_IN) -> dict[str, Source]:
     sources = {}
     for name, fields in data.items():
         try:
-            sources[str(name)] = from_json(Source, {"name": str(name), **fields})
+            found = from_json(Source, {"name": str(name), **fields})
+            if found.keep:  # beside this file
+                found = replace(found, keep={**found.keep, "file": str(path.parent / found.keep["file"])})
+            sources[str(name)] = found
         except (BadInput, BadConfig) as error:
             raise BadConfig(f"{path}, {name}: {error.message}", error.hint) from None
     return sources
+
+
+class _Kept(NamedTuple):
+    """A row that passed, its group for the sample, and whether the sample leaves it in whatever happens."""
+
+    number: int
+    row: dict[str, Any] | BadRow
+    group: str
+    is_fixed: bool
 
 
 def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0) -> Pool:
@@ -119,25 +142,34 @@ def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0
     label = str(path) if path is not None else source.hub
     rows = _local_rows(Path(path)) if path is not None else _hub_rows(source)
     unwanted = _questions_of(source) if source.without and path is None else frozenset[str]()
-    kept: list[tuple[int, dict[str, Any] | BadRow, str]] = []
+    listed = _listed(source)
+    kept: list[_Kept] = []
     columns: set[str] = set()
     for number, part, raw in rows:
         if isinstance(raw, BadRow):
-            kept.append((number, raw, ""))
+            kept.append(_Kept(number, raw, "", True))
             continue
         columns.update(raw)
         row = _repaired({**raw, "_part": part}, source)
-        if not all(_holds(_get(row, c), wanted) for c, wanted in source.where.items()):
+        passes = all(_holds(_get(row, c), wanted) for c, wanted in source.where.items())
+        if not passes and not listed:
             continue
         if unwanted and str(_get(row, source.without["column"])).strip() in unwanted:
             continue
         made = _pool_row(row, source, seed)
-        group = "\n".join(str(_get(row, c)) for c in source.stratify)
-        kept.append((number, made, group))
+        is_listed = bool(listed) and _name_in_list(row, made, source) in listed
+        if passes or is_listed:
+            group = "\n".join(str(_get(row, c)) for c in source.stratify)
+            kept.append(_Kept(number, made, group, is_listed))
     _refuse_other_columns(source, columns, label)
     if not kept:
         raise BadInput(f"{label}: no row passes the filter of source {source.name}.", "Check `where`.")
-    pool = pool_of_rows(((n, r) for n, r, _ in _sampled(kept, source, seed)), label)
+    if listed and not any(k.is_fixed and not isinstance(k.row, BadRow) for k in kept):
+        raise BadInput(
+            f"{label} has none of the {len(listed)} rows that {source.keep['file']} lists.",
+            f"It lists {source.keep.get('by', 'question hashes')}; is it for source {source.name}?",
+        )
+    pool = pool_of_rows(((k.number, k.row) for k in _sampled(kept, source, seed)), label)
     # Rejected rows carry the name of the source rather than that of a file.
     named = pool.rejects.to_dicts()
     return replace(pool, rejects=rejects_frame([{**r, "source": source.name} for r in named]))
@@ -166,21 +198,29 @@ def _hub_split(source: Source, config: str | None, split: str) -> Iterable[Mappi
         from datasets.exceptions import DatasetNotFoundError
     except ImportError as error:
         raise MissingExtra("datasets", "data") from error
+    access = source.access or (
+        f"Check the name and the connection. Where it is gated, accept its terms at "
+        f"https://huggingface.co/datasets/{source.hub} and run: hf auth login. Or give local files: {source.name}=PATH."
+    )
     try:
         if source.files:
             files = [f"hf://datasets/{source.hub}/{name}" for name in source.files]
-            rows: Iterable[Mapping[str, Any]] = load_dataset("json", data_files=files, split=split)
+            rows: Any = load_dataset("json", data_files=files, split=split)
+        elif source.revision == PARQUET_COPY:
+            # The copy has folders instead of configs, so it is read by path.
+            folder = f"hf://datasets/{source.hub}@{PARQUET_COPY}/{config or 'default'}/{split}"
+            rows = load_dataset("parquet", data_files=f"{folder}/*.parquet", split="train")
         else:
             rows = load_dataset(source.hub, config, split=split, revision=source.revision)
+        for name, feature in rows.features.items():
+            if getattr(feature, "decode", False):  # pictures are not looked at
+                rows = rows.cast_column(name, type(feature)(decode=False))
     except DatasetNotFoundError as error:
-        hint = source.access or "Check the name, or give local files: NAME=PATH."
-        raise BadInput(f"{source.hub} cannot be had ({_first_line(error)}).", hint) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(
-            f"{source.hub} cannot be read from the Hub ({_first_line(error)}).",
-            source.access or "Check the connection, or give local files: NAME=PATH.",
-        ) from None
-    return rows
+        raise BadInput(f"{source.hub} cannot be had ({_first_line(error)}).", access) from None
+    except Exception as error:  # of four libraries: datasets, huggingface_hub, the HTTP client, Arrow
+        raise BadInput(f"{source.hub} cannot be read from the Hub ({_first_line(error)}).", access) from error
+    found: Iterable[Mapping[str, Any]] = rows
+    return found
 
 
 def _first_line(error: Exception) -> str:
@@ -293,26 +333,56 @@ def _draw(seed: int, text: str) -> bytes:
     return hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).digest()
 
 
-def _sampled(kept: list[tuple[int, Any, str]], source: Source, seed: int) -> list[tuple[int, Any, str]]:
-    """`source.sample` rows by the seed, the groups taking turns; all of them when there are no more."""
-    rows = [k for k in kept if isinstance(k[1], dict)]
-    bad = [k for k in kept if not isinstance(k[1], dict)]
+def _sampled(kept: list[_Kept], source: Source, seed: int) -> list[_Kept]:
+    """`source.sample` rows by the seed besides the fixed ones, the groups taking turns; all where there are no more."""
+    rows = [k for k in kept if not k.is_fixed]
     if source.sample is None or len(rows) <= source.sample:
         return kept
-    groups: dict[str, list[tuple[bytes, tuple[int, Any, str]]]] = {}
+    groups: dict[str, list[tuple[bytes, _Kept]]] = {}
     for entry in rows:
-        groups.setdefault(entry[2], []).append((_draw(seed, str(entry[1].get("question"))), entry))
+        assert not isinstance(entry.row, BadRow)  # those are fixed
+        groups.setdefault(entry.group, []).append((_draw(seed, str(entry.row.get("question"))), entry))
     for members in groups.values():
         members.sort(key=lambda m: m[0], reverse=True)
-    chosen: list[tuple[int, Any, str]] = []
+    chosen = [k for k in kept if k.is_fixed]
+    wanted = len(chosen) + source.sample
     names = sorted(groups)
-    while len(chosen) < source.sample:
+    while len(chosen) < wanted:
         for name in list(names):
-            if len(chosen) < source.sample:
+            if len(chosen) < wanted:
                 chosen.append(groups[name].pop()[1])
                 if not groups[name]:
                     names.remove(name)
-    return bad + chosen
+    return chosen
+
+
+def _listed(source: Source) -> frozenset[str]:
+    """What the keep file of the source lists. Raises BadConfig."""
+    if not source.keep:
+        return frozenset()
+    path = Path(source.keep["file"])
+    if not path.is_file():
+        raise BadConfig(
+            f"Source {source.name}: the keep file {path} is not there.", "Paths start at the YAML file."
+        )
+    if not path.name.endswith(KINDS):
+        found = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
+    else:
+        column = source.keep.get("by", "question_hash")
+        rows = [raw for _, raw in raw_rows(path) if not isinstance(raw, BadRow)]
+        if not any(column in raw for raw in rows):
+            raise BadConfig(f"Source {source.name}: {path} has no column {column!r}.", "Name it with `by`.")
+        found = {str(raw[column]).strip() for raw in rows if raw.get(column) is not None}
+    if not found - {""}:
+        raise BadConfig(f"Source {source.name}: {path} lists nothing.", "Write one id a line.")
+    return frozenset(found - {""})
+
+
+def _name_in_list(row: Mapping[str, Any], made: Mapping[str, Any], source: Source) -> str:
+    if "by" in source.keep:
+        return str(_get(row, source.keep["by"])).strip()
+    text = str(made.get("question"))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def licences(names: Iterable[str], sources: Mapping[str, Source] | None = None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterable
@@ -176,6 +177,62 @@ def test_a_source_of_ones_own_takes_a_few_lines(tmp_path: Path) -> None:
     assert found.rows() == [("Hm xx", "3", "riddles/a"), ("x", None, "riddles/")]
     assert licences(["riddles/a", "AI-MO/NuminaMath-CoT/olympiads", "?"], {**SOURCES, "riddles": source}) == {
         "riddles/a": "CC0-1.0", "AI-MO/NuminaMath-CoT/olympiads": "Apache-2.0", "?": "not stated"}  # fmt: skip
+
+
+def hashed(question: str) -> str:
+    return hashlib.sha256(question.encode()).hexdigest()[:16]
+
+
+def test_a_keep_file_adds_rows_to_what_filter_and_sample_choose(tmp_path: Path) -> None:
+    rows = [{"q": f"question {i}", "kind": "a" if i < 40 else "b", "number": i} for i in range(50)]
+    path = file_of(tmp_path, rows)
+    (tmp_path / "keep.txt").write_text(
+        f"{hashed('question 45')}\n\n{hashed('question 3')}\n{hashed('gone')}\n"
+    )
+    (tmp_path / "by_no.jsonl").write_text('{"number": 41}\n{"number": 49}\n')
+    (tmp_path / "s.yaml").write_text(
+        "base: &base\n  columns: {question: q}\n  where: {kind: a}\n  sample: 5\n"
+        "listed: {<<: *base, keep: {file: keep.txt}}\n"
+        "alone: {<<: *base, sample: 0, keep: {file: by_no.jsonl, by: number}}\n"
+    )
+    known = read_sources(tmp_path / "s.yaml")
+    base = set(load_source(known["base"], path).rows["question"])
+    listed = set(load_source(known["listed"], path).rows["question"])
+    assert len(base) == 5 and {"question 45", "question 3"} <= listed and len(listed) == 5 + 2
+    assert len(base & listed) >= 4  # only question 3 can have been in the sample too
+    assert set(load_source(known["alone"], path).rows["question"]) == {"question 41", "question 49"}
+
+
+def test_the_questions_of_s1k_are_found_by_their_hashes(shared_data: Path) -> None:
+    mine = replace(
+        SOURCES["theoremqa"],
+        sample=0,
+        keep={"file": str(shared_data / "s1k/s1k_questions.jsonl")},
+    )
+    found = load_source(mine, shared_data / "sources/theoremqa_test.json").rows
+    lines = (shared_data / "s1k/s1k_questions.jsonl").read_text().splitlines()
+    chosen = {r["question"] for r in map(json.loads, lines) if r["source_type"].startswith("TIGER-Lab")}
+    assert set(found["question"]) == chosen and found.height >= 20
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [
+        ("{file: none.txt}", "keep file .*none.txt is not there"),
+        ("{file: empty.txt}", "lists nothing"),
+        ("{file: other.jsonl}", "has no column 'question_hash'"),
+        ("{file: wrong.txt}", "has none of the 1 rows"),
+        ("{path: wrong.txt}", "keep is"),
+        ("{file: wrong.txt, by: no}", "keep is"),
+    ],
+)
+def test_a_keep_file_that_cannot_be_used_is_named(tmp_path: Path, keep: str, said: str) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "wrong.txt").write_text("0123456789abcdef\n")
+    (tmp_path / "other.jsonl").write_text('{"no": 41}\n')
+    (tmp_path / "s.yaml").write_text(f"mine:\n  columns: {{question: q}}\n  keep: {keep}\n")
+    with pytest.raises((BadConfig, BadInput), match=said):
+        load_source(read_sources(tmp_path / "s.yaml")["mine"], file_of(tmp_path, [{"q": "x"}]))
 
 
 @pytest.mark.parametrize(
