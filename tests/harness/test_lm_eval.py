@@ -1,6 +1,9 @@
 """The model of lm-evaluation-harness, called as the harness calls it; the real command is in test_real.py."""
 
+import _thread
+import asyncio
 import json
+import threading
 
 import pytest
 
@@ -14,7 +17,7 @@ from lm_eval.utils import hash_string  # noqa: E402
 from s1.budget import BudgetPolicy  # noqa: E402
 from s1.errors import BadConfig, EngineFailure, S1Error, Unsupported  # noqa: E402
 from s1.harness.lm_eval import S1LM, read_request  # noqa: E402
-from s1.types import Generation, Sampling, from_json  # noqa: E402
+from s1.types import Chunk, Generation, Sampling, from_json  # noqa: E402
 
 ASKED = "<|user|>q{}<|assistant|>"
 
@@ -222,3 +225,28 @@ def test_nothing_is_decoded_when_a_later_request_is_refused(engines):
     with pytest.raises(Unsupported):
         lm().generate_until(requests(2) + requests(1, num_beams=2))
     assert engines[-1].asked == []
+
+
+def test_it_answers_inside_a_notebook_where_a_loop_runs_already(engines):
+    async def cell():
+        return lm().generate_until(requests(2))
+
+    assert asyncio.run(cell()) == ["Answer: 4"] * 2
+
+
+def test_an_interrupt_stops_the_decoding(engines):
+    model, left = lm(), threading.Event()
+
+    async def forever(ask):
+        try:
+            while True:
+                await asyncio.sleep(0.01)
+                yield Chunk((46,))
+        finally:
+            left.set()
+
+    engines[-1].stream = forever
+    threading.Timer(0.5, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        model.generate_until(requests(1))
+    assert left.wait(10)
