@@ -87,6 +87,7 @@ METHODS = {
     "shortest-majority": "s1.methods.voting:ShortestMajority",
     "best-of-n": "s1.methods.best_of_n:BestOfN",
     "short-m": "s1.methods.short_m:ShortM",
+    "rebase": "s1.methods.rebase:Rebase",
     "rejection": "s1.methods.rejection:Rejection",
     "token-conditional": "s1.methods.conditional:TokenConditional",
     "step-conditional": "s1.methods.conditional:StepConditional",
