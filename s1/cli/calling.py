@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,9 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
 
     Replies are greedy and short: the judge explains and says Yes or No.
     """
+    import asyncio
+    from dataclasses import replace
+
     from s1.data.api import ApiSettings
     from s1.data.attempt import EngineCaller
     from s1.data.journal import Journal
@@ -42,7 +44,8 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
             raise BadConfig("--url is the server of a judge, and none was named.", "Add --judge NAME.")
         yield None
         return
-    caller = open_caller(spec, url, ApiSettings(temperature=0.0, max_tokens=JUDGE_TOKENS))
+    settings = ApiSettings(temperature=0.0, max_tokens=JUDGE_TOKENS)
+    caller = open_caller(spec, url, replace(settings, url=url) if url else settings)
     try:
         with Journal(folder / "journal.jsonl") as journal:
 

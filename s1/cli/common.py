@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,11 @@ def limit(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor auto") from None
+
+
+def wait_string(text: str) -> tuple[str, ...]:
+    """A wait string, or several in turn: "Wait,Hmm" is two, "Wait, let me see" one, "" adds no text."""
+    return tuple(re.split(r",(?=\S)", text))
 
 
 def default_model(named: str | None) -> str:
@@ -138,24 +144,74 @@ def table(metrics: Mapping[str, Any]) -> str:
                 _number(p["thinking_tokens"]),
             )
         )
-    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    lines.append(
-        f"Control {_number(metrics['control'], ' %')}   "
-        f"Scaling {_number(metrics['scaling_per_doubling'])} points per doubling   "
-        f"Performance {_number(metrics['performance'], ' %')}"
-    )
+    lines = columns(rows)
+    lines += summary_lines(metrics)
     failed = sum(p.get("outcomes", {}).get("error", 0) for p in metrics["points"])
     if failed:
         lines.append(f"{failed} requests failed; the reasons stand in generations.jsonl, field error.")
     if not metrics.get("exact", True):
         lines.append("Token counts are estimates: the engine reported no token ids.")
     return "\n".join(lines)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def summary_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Control, Scaling and Performance with their units and intervals, and the advice, as sentences."""
+    lines = [
+        f"Control {_number(metrics['control'], ' %')} of runs, "
+        f"{_number(metrics['control_per_sample'], ' %')} of samples   "
+        f"Performance {_number(metrics['performance'], ' %')}"
+    ]
+    for per, unit in (("doubling", "per doubling"), ("1k", "per 1,000 tokens")):
+        mean, robust = f"scaling_per_{per}", f"robust_scaling_per_{per}"
+        if metrics.get(mean) is not None:
+            lines.append(
+                f"Scaling {_ranged(metrics, mean)} points {unit}, robust (Theil-Sen) {_ranged(metrics, robust)}"
+            )
+    return lines + advice_lines(metrics)
+
+
+def advice_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What to use: the cheapest policy that is not worse than the best, or how many questions would tell."""
+    advice, shown = metrics.get("advice"), metrics.get("smallest_difference")
+    lines = []
+    if advice and len(metrics["points"]) > 1:
+        margin = f"{advice['margin']:g} points"
+        if advice["policy"] == advice["best"]:
+            lines.append(
+                f"Advice: {advice['best']!r} is the best; none cheaper is shown to be within {margin} of it."
+            )
+        else:
+            lines.append(
+                f"Advice: {advice['policy']!r} is the cheapest that is not worse than the best, "
+                f"{advice['best']!r}, by more than {margin} (95 % confidence)."
+            )
+        if advice["candidate"]:
+            lines.append(
+                f"{advice['candidate']!r} may do as well for less; about {advice['questions_needed']:,} questions "
+                "would tell."
+            )
+    if shown is not None:
+        lines.append(
+            f"{metrics['complete']:,} questions show a difference of {shown:.1f} points or more between two policies."
+        )
+    return lines
+
+
+def _ranged(metrics: Mapping[str, Any], name: str) -> str:
+    return (
+        f"{_number(metrics[name])} ({_number(metrics[f'{name}_low'])} to {_number(metrics[f'{name}_high'])})"
+    )
 
 
 def _number(value: Any, unit: str = "") -> str:

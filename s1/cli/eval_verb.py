@@ -1,4 +1,7 @@
-"""One policy on a benchmark: accuracy with its interval, and a run folder."""
+"""One policy on a benchmark: accuracy with its interval, and a run folder.
+
+With --compare-graders it runs nothing and lists where the graders disagree on a run that is there.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s1.cli.calling import add_judge, open_judge
 from s1.cli.common import (
     Line,
     add_model,
@@ -17,6 +21,7 @@ from s1.cli.common import (
     open_engine,
     run_progress,
     table,
+    wait_string,
 )
 
 if TYPE_CHECKING:
@@ -35,12 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--waits", type=int, default=0, metavar="N", help="suppress the end of thinking N times"
     )
+    parser.add_argument(
+        "--wait", type=wait_string, default=("Wait",), metavar="TEXT",
+        help='what is appended then; "Wait,Hmm" takes turns, "" adds no text (default: Wait)',
+    )  # fmt: skip
+    parser.add_argument(
+        "--compare-graders", type=Path, metavar="RUN",
+        help="list the answers of this run on which the graders disagree, and run nothing",
+    )  # fmt: skip
+    add_judge(parser)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What eval and sweep have in common."""
     parser.add_argument(
-        "--benchmark", required=True, help="petri, a known name, or a JSONL/JSON/Parquet/CSV file"
+        "--benchmark", help="petri, a known name, a YAML description, or a JSONL/JSON/Parquet/CSV file"
     )
     add_model(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
@@ -61,11 +75,19 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from s1.budget import BudgetPolicy
+    from s1.errors import BadConfig
 
+    if arguments.compare_graders is not None:
+        return _compare_graders(arguments)
+    if arguments.judge or arguments.url:
+        raise BadConfig(
+            "A judge reads a run that is there.", "Evaluate first, then: s1 report RUN --judge NAME."
+        )
     policy = BudgetPolicy(
         max_thinking=arguments.max_thinking,
         min_thinking=arguments.min_thinking,
         waits=arguments.waits,
+        wait=arguments.wait,
         max_answer=arguments.max_answer,
     )
     run_policies(arguments, "eval", () if arguments.method else (policy,), policy)
@@ -87,6 +109,10 @@ def run_policies(
     from s1.methods import load_method, load_reward
     from s1.types import Sampling
 
+    if arguments.benchmark is None:
+        raise BadConfig(
+            f"s1 {verb} needs questions.", "Name them: --benchmark petri, aime24, math500, or a file."
+        )
     model = default_model(arguments.model)
     benchmark = open_benchmark(arguments.benchmark, arguments.limit)
     if arguments.seed is not None and not arguments.temperature:
@@ -109,6 +135,37 @@ def run_policies(
         asyncio.run(engine.close())
     print(json.dumps(metrics) if arguments.json else f"{table(metrics)}\nWritten to {out}")
     return out
+
+
+def _compare_graders(arguments: argparse.Namespace) -> int:
+    """The disagreements of the graders on one run, and how often each says right."""
+    from s1.evals.graders import agreement, as_row, compare_graders
+
+    folder: Path = arguments.compare_graders
+    with open_judge(arguments.judge, arguments.url, folder) as judge:
+        compared = compare_graders(folder, judge)
+    differ = [c for c in compared if c.disagree]
+    told = agreement(compared)
+    if arguments.json:
+        print(json.dumps({**told, "disagreements": [as_row(c) for c in differ]}))
+        return 0
+    for c in differ:
+        verdict = "-" if c.judge is None else "right" if c.judge else "wrong"
+        print(f"{c.key.question_id}  sample {c.key.sample}  {c.key.policy}   gold: {_short(c.gold)}")
+        for name, grade in (("strict", c.strict), ("official", c.official)):
+            print(f"    {name:9} {grade.outcome:10} {_short(grade.extracted)}  ({grade.how})")
+        print(f"    {'judge':9} {verdict}")
+    judged = f", judge {told['judge']} of the {told['judged']} it was asked" if told["judged"] else ""
+    print(
+        f"{told['receipts']} answers: strict calls {told['strict']} right, official {told['official']}{judged}; "
+        f"they disagree on {told['disagree']}."
+    )
+    return 0
+
+
+def _short(text: str | None, most: int = 60) -> str:
+    flat = " ".join((text or "-").split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
 def _folder_name(benchmark: str, model: str, verb: str, plan: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from s1.cli.common import wait_string
 from s1.cli.eval_verb import add_run_arguments, run_policies
 
 
@@ -14,6 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     parser.add_argument("--budgets", type=numbers, default=(), metavar="N,N", help="thinking limits, tokens")
     parser.add_argument("--waits", type=numbers, default=(1, 2, 4), metavar="N,N", help="numbers of waits")
+    parser.add_argument(
+        "--wait", type=wait_string, action="append", default=[], metavar="TEXT",
+        help='wait string; may be given several times. "Wait,Hmm" takes turns, "" adds no text (default: Wait)',
+    )  # fmt: skip
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -30,7 +35,6 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.evals.runner import policies_of
 
     base = BudgetPolicy(max_answer=arguments.max_answer)
-    write_report(
-        run_policies(arguments, "sweep", policies_of(arguments.budgets, arguments.waits, base=base), base)
-    )
+    grid = policies_of(arguments.budgets, arguments.waits, base=base, strings=arguments.wait)
+    write_report(run_policies(arguments, "sweep", grid, base))
     return 0

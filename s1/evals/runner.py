@@ -18,9 +18,11 @@ from s1 import runs
 from s1.budget import BudgetPolicy
 from s1.errors import BadConfig, S1Error, first_error
 from s1.evals.benchmarks import Benchmark
+from s1.evals.graders import verdicts_of, with_judge
 from s1.evals.metrics import metrics_of
 from s1.formats import ThinkingFormat
 from s1.grading import grade
+from s1.grading.judge import Judge
 from s1.methods import Checked, Method, Reward, Task, described
 from s1.methods.forcing import Forced
 from s1.trunk import Remembering, longest_first
@@ -178,8 +180,13 @@ def _seed(plan: Plan, question: Question, sample: int) -> int | None:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
-def grade_run(path: str | Path, profile: str | None = None) -> dict[str, Any]:
-    """Grade every receipt of a run folder and write grades.jsonl and metrics.json; needs no model."""
+def grade_run(
+    path: str | Path, profile: str | None = None, *, judge: Judge | None = None, judged_by: str = ""
+) -> dict[str, Any]:
+    """Grade every receipt of a run folder and write grades.jsonl and metrics.json; needs no model.
+
+    A judge, where one is given, may call right what the grader did not find equal; `judged_by` names it.
+    """
     path = Path(path)
     stored = runs.read_config(path)
     config: Mapping[str, Any] = stored["config"]
@@ -192,6 +199,9 @@ def grade_run(path: str | Path, profile: str | None = None) -> dict[str, Any]:
         grades[runs.key_of(generation)] = grade(
             generation, by_id[generation.question_id], str(config["kind"]), profile=profile
         )
+    if judge is not None:
+        grades = with_judge(grades, verdicts_of(generations, by_id, grades, judge))
+        profile = f"{profile}, judged by {judged_by or 'a model'}"
     runs.write_grades(path, grades)
     metrics = metrics_of(
         generations,
@@ -199,17 +209,31 @@ def grade_run(path: str | Path, profile: str | None = None) -> dict[str, Any]:
         questions,
         config["policies"],
         grading=profile,
-        about={"model": config.get("model"), "benchmark": config.get("benchmark")},
+        about={
+            "model": config.get("model"),
+            "benchmark": config.get("benchmark"),
+            "benchmark_version": config.get("benchmark_version"),
+            "questions_sha256": stored["questions"].get("sha256"),
+        },
     )
     runs.write_metrics(path, metrics)
     return metrics
 
 
 def policies_of(
-    budgets: Sequence[int], waits: Sequence[int], *, base: BudgetPolicy = BudgetPolicy()
+    budgets: Sequence[int],
+    waits: Sequence[int],
+    *,
+    base: BudgetPolicy = BudgetPolicy(),
+    strings: Sequence[tuple[str, ...]] = (),
 ) -> tuple[BudgetPolicy, ...]:
-    """The usual grid: each budget, the natural end, and each number of waits, on top of `base`."""
+    """The usual grid on top of `base`: each budget, the natural end, and each number of waits.
+
+    `strings` are the wait strings to try, each a cycle; without any, those of `base`.
+    """
     grid = [replace(base, max_thinking=b) for b in sorted(set(budgets))]
     grid.append(base)
-    grid += [replace(base, waits=w) for w in sorted(set(waits)) if w]
+    numbers = [w for w in sorted(set(waits)) if w]
+    for wait in dict.fromkeys(strings or (base.wait,)):
+        grid += [replace(base, waits=w, wait=wait) for w in numbers]
     return tuple(grid)
