@@ -1,0 +1,61 @@
+"""The methods on the model that ships, through the Hugging Face engine and the runner."""
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("torch", reason="the engine runs the model with torch; install s1[hf]")
+
+from s1 import runs
+from s1.budget import BudgetPolicy
+from s1.engines import load_engine
+from s1.evals.benchmarks import load_benchmark
+from s1.evals.runner import Plan, evaluate
+from s1.formats import FORMATS
+from s1.methods import load_method
+from s1.petri.world import base_model
+from s1.types import Sampling
+
+SPECS = (
+    "majority:n=2",
+    "majority:n=4",
+    "shortest-majority:n=4",
+    "short-m:m=2,k=4",
+    "rejection:limit=12,tries=3",
+    "token-conditional:tokens=8,forced=true",
+    "class-conditional:amount=short",
+)
+
+
+@pytest.mark.slow
+def test_every_method_runs_in_one_folder_repeats_itself_and_counts_what_it_spends(tmp_path):
+    base = BudgetPolicy(max_answer=12)
+    limited = BudgetPolicy(max_thinking=40, max_answer=12)  # the base model does not always end
+    methods = tuple(
+        load_method(spec, policy=base if spec.startswith("rejection") else limited) for spec in SPECS
+    )
+    plan = Plan((limited,), sampling=Sampling(1.0, seed=5), methods=methods)
+    benchmark = load_benchmark("petri", 6)
+    engine = load_engine(f"hf:{base_model()}", max_batch=32)
+    try:
+        metrics = evaluate(benchmark, engine, FORMATS["petri"], plan, tmp_path / "one")
+        evaluate(benchmark, engine, FORMATS["petri"], plan, tmp_path / "two")
+    finally:
+        asyncio.run(engine.close())
+    assert runs.digest(tmp_path / "one") == runs.digest(tmp_path / "two")
+    points = {p["policy"]: p for p in metrics["points"]}
+    assert all(p["n"] == 6 and not p["outcomes"]["error"] for p in points.values())
+
+    found = {runs.key_of(g): g for g in runs.read_generations(tmp_path / "one")}
+    spent = {label: points[f"{label}, max 40"]["spent"] for label in ("majority of 4", "short-2@4")}
+    assert spent["short-2@4"]["thinking"] <= spent["majority of 4"]["thinking"]
+    for question in benchmark.questions:
+
+        def of(label, question=question):
+            return found[question.id, 0, label]
+
+        plain, two, four = of("max 40"), of("majority of 2, max 40"), of("majority of 4, max 40")
+        assert plain.thinking_tokens < two.spent.thinking < four.spent.thinking
+        assert of("asked 8 tokens, forced, max 40").thinking_tokens <= 8
+        kept = of("rejection at 12, 3 tries")
+        assert kept.thinking_tokens <= 12 or (kept.spent.thinking == 39 and not kept.text_of("answer"))
