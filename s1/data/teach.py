@@ -10,6 +10,9 @@ from s1.data.asking import Caller, Watch, ask_all, check_samples
 from s1.data.journal import Journal
 from s1.data.pool import Pool, conform, rejects_frame
 
+BATCH = 2_000
+"""Rows held as Python objects, traces and all, while the table is made."""
+
 
 class Taught(NamedTuple):
     """A pool with a row for each trace, and what it cost."""
@@ -49,7 +52,7 @@ def teach(
 def _taught(pool: Pool, teacher: Caller, journal: Journal, samples: int, refused: dict[str, str]) -> Taught:
     import polars as pl
 
-    rows, rejects = list[dict[str, object]](), list[dict[str, object]]()
+    rows, frames, rejects = list[dict[str, object]](), list[pl.DataFrame](), list[dict[str, object]]()
     costs: dict[str, tuple[int, int, float]] = {}
     for row in pool.rows.iter_rows(named=True):
         for k in range(samples):
@@ -65,7 +68,12 @@ def _taught(pool: Pool, teacher: Caller, journal: Journal, samples: int, refused
             costs[key] = reply.prompt_tokens, reply.completion_tokens, reply.usd
             new = {"id": number, "thinking": reply.thinking, "attempt": reply.answer}
             rows.append({**row, **new, "trace_by": teacher.name, "correct": None, "trace_tokens": None})
-    frame = pl.DataFrame(rows, schema=pool.rows.schema) if rows else pool.rows.clear()
-    taught = replace(pool, rows=conform(frame), rejects=pl.concat([pool.rejects, rejects_frame(rejects)]))
+        if len(rows) >= BATCH:
+            frames.append(pl.DataFrame(rows, schema=pool.rows.schema))
+            rows = []
+    frames.append(pl.DataFrame(rows, schema=pool.rows.schema))
+    taught = replace(
+        pool, rows=conform(pl.concat(frames)), rejects=pl.concat([pool.rejects, rejects_frame(rejects)])
+    )
     totals = [sum(c[i] for c in costs.values()) for i in range(3)]
     return Taught(taught, int(totals[0]), int(totals[1]), float(totals[2]))

@@ -35,7 +35,10 @@ def api(chat: Any, **changes: Any) -> ApiSettings:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_every_row_arrives_though_three_in_ten_calls_fail(chat: Any, tmp_path: Path, stream: bool) -> None:
+def test_every_row_arrives_though_three_in_ten_calls_fail(
+    chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr("s1.data.teach.BATCH", 7)
     chat.share = 0.3
     with Journal(tmp_path / "journal.jsonl") as journal:
         taught = teach(questions(80), api(chat, stream=stream), journal)
