@@ -5,9 +5,7 @@
     load_benchmark("my.parquet")                  any JSONL, JSON, CSV or Parquet file (.gz as well)
     load_benchmark("my.yaml")                     the same, described in a few lines:
 
-        name: my-set
-        path: my.parquet        # or hub: owner/name, with config, split and revision
-        kind: math              # how answers are graded; guessed where left out
+        path: my.parquet        # or hub: owner/name; `described` lists all keys
         columns: {question: Prompt, answer: Gold}
 
 Columns are found by name where none are given. Choices are put in an order that depends on the
@@ -23,13 +21,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from s1.errors import BadConfig, BadInput, MissingExtra
+from s1.evals.described import KNOWN, Columns, Source, checked_kind, columns_of, described, selected
 from s1.evals.rows import Row, rows_of_file
-from s1.grading import KINDS
 from s1.types import Question, question_id, to_json
 
 
@@ -46,73 +44,6 @@ class Benchmark:
     hash: str
     """First 16 hex digits of SHA-256 over ids, texts, answers and choices, in order."""
 
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Which column holds what. Empty: found by its usual names."""
-
-    question: str = ""
-    answer: str = ""
-    context: str = ""
-    """Text that goes before the question."""
-    choices: str = ""
-    """A column with a list of choices; `answer` is then a letter or an index."""
-    correct: str = ""
-    """The column of the right choice, for sets with one column per choice (GPQA)."""
-    incorrect: tuple[str, ...] = ()
-    tolerance: str = ""
-    """A column with the absolute error that is allowed in a number."""
-    id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A benchmark as it is described: by the table below or by a YAML file."""
-
-    name: str
-    kind: str = ""
-    columns: Columns = field(default_factory=Columns)
-    path: str = ""
-    hub: str = ""
-    config: str = ""
-    split: str = "test"
-    revision: str = ""
-    last: int = 0
-    """Only the last so many rows count; 0 for all."""
-    access: str = ""
-    """How to get a gated set."""
-
-
-KNOWN: dict[str, Source] = {
-    s.name: s
-    for s in (
-        Source("aime24", "integer", hub="simplescaling/aime24_nofigures", split="train"),
-        # The set with figures holds 90 problems, of which AIME 2024 is the last 30 (section 3.7).
-        Source("aime24_figures", "integer", hub="simplescaling/aime24_figures", split="train", last=30),
-        Source("aime25", "integer", hub="simplescaling/aime25_nofigures", split="train"),
-        Source("math500", "math", hub="simplescaling/openaimath"),
-        Source(
-            "gpqa_diamond",
-            "choice",
-            Columns(
-                question="Question",
-                correct="Correct Answer",
-                incorrect=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
-                id="Record ID",
-            ),
-            hub="Idavidrein/gpqa",
-            config="gpqa_diamond",
-            split="train",
-            access="GPQA is gated. Accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa, "
-            "then run: hf auth login",
-        ),
-        Source("gsm8k", "integer", hub="openai/gsm8k", config="main"),
-        Source(
-            "olympiadbench", "math", hub="Hothan/OlympiadBench", config="OE_TO_maths_en_COMP", split="train"
-        ),
-        Source("amc23", "math", hub="math-ai/amc23"),
-    )
-}
 
 LOADERS: dict[str, str] = {"petri": "s1.petri.world:benchmark"}
 """Benchmarks that are made rather than read: name to the `module:function` that returns a Benchmark."""
@@ -144,13 +75,21 @@ def load_benchmark(
         return _first(_call(LOADERS[name]), limit)
     source = _source(name, path)
     if columns is not None:
-        source = replace(source, columns=columns if isinstance(columns, Columns) else _columns(columns, name))
+        source = replace(
+            source, columns=columns if isinstance(columns, Columns) else columns_of(columns, name)
+        )
     if kind or source.kind:
-        source = replace(source, kind=_checked_kind(kind or source.kind, name))
+        source = replace(source, kind=checked_kind(kind or source.kind, name))
     rows, version = rows_of_file(Path(source.path)) if source.path else _rows_of_hub(source)
     where = source.path or source.hub
+    if source.version:
+        version = f"{source.version}, {version}"
+    if source.filter:
+        rows = selected(rows, source, source.path or source.hub)
     numbered = list(rows)[-source.last :] if source.last and not source.path else rows
     questions = tuple(_unique(_question(row, number, where, source) for number, row in numbered))
+    if not questions and source.filter:
+        raise BadInput(f"{where}: no row passes the filter {dict(source.filter)}.", "Look at its values.")
     if not questions:
         raise BadInput(f"{where} holds no questions.", "Give a file with one question per row.")
     guessed = source.kind or _guess_kind(questions)
@@ -198,58 +137,11 @@ def _source(name: str, path: str | Path | None) -> Source:
         return KNOWN[name]
     file = Path(name)
     if file.suffix in (".yaml", ".yml"):
-        return _described(file)
+        return described(file)
     if file.exists() or file.suffix or "/" in name:
         return Source(re.sub(r"\.(jsonl?|csv|parquet)$", "", re.sub(r"\.gz$", "", file.name)), path=name)
     names = ", ".join(sorted({*KNOWN, *LOADERS}))
     raise BadConfig(f"Unknown benchmark {name!r}.", f"Give a file, or one of: {names}.")
-
-
-def _described(file: Path) -> Source:
-    import yaml
-
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}.", "Give a file that exists.") from error
-    except yaml.YAMLError as error:
-        raise BadInput(
-            f"{file} is not valid YAML: {error}.", "Mend it, or give the data file itself."
-        ) from error
-    if not isinstance(data, Mapping):
-        raise BadInput(f"{file} does not hold a description.", "Give at least path or hub.")
-    known = {f.name for f in fields(Source)}
-    if unknown := sorted(set(data) - known):
-        raise BadConfig(f"{file}: unknown key {unknown[0]!r}.", f"Use: {', '.join(sorted(known))}.")
-    values = {key: value for key, value in data.items() if value is not None}
-    values["columns"] = _columns(values.get("columns", {}), str(file))
-    for key, value in values.items():
-        wanted = Columns if key == "columns" else int if key == "last" else str
-        if not isinstance(value, wanted):
-            raise BadConfig(f"{file}: {key} is {value!r}.", f"Give a {wanted.__name__}.")
-    if bool(values.get("path")) == bool(values.get("hub")):
-        raise BadConfig(f"{file} needs a path or a hub, and not both.", "Add one line: path: FILE.")
-    if "path" in values:
-        values["path"] = str(file.parent / values["path"])
-    return Source(**{"name": file.stem, **values})
-
-
-def _columns(given: Any, where: str) -> Columns:
-    names = {f.name for f in fields(Columns)}
-    if not isinstance(given, Mapping) or set(given) - names:
-        raise BadConfig(
-            f"{where}: columns {given!r} are not understood.", f"Map some of: {', '.join(sorted(names))}."
-        )
-    values = dict(given)
-    if "incorrect" in values:
-        values["incorrect"] = tuple(values["incorrect"])
-    return Columns(**values)
-
-
-def _checked_kind(kind: str, where: str) -> str:
-    if kind not in KINDS:
-        raise BadConfig(f"{where}: unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
-    return kind
 
 
 def _rows_of_hub(source: Source) -> tuple[Iterator[tuple[int, Row]], str]:

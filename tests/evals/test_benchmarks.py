@@ -14,7 +14,8 @@ import pytest
 
 from s1.errors import BadConfig, BadInput, MissingExtra, S1Error
 from s1.evals import benchmarks
-from s1.evals.benchmarks import Benchmark, Columns, load_benchmark, render_choices, shuffled
+from s1.evals.benchmarks import Benchmark, load_benchmark, render_choices, shuffled
+from s1.evals.described import Columns
 from s1.grading import equivalent
 from s1.types import Question
 
@@ -85,9 +86,52 @@ def test_a_few_lines_of_yaml_describe_a_set(tmp_path: Path) -> None:
     assert (found.name, found.kind, found.questions[0].text) == ("mine", "text", "Who?")
 
 
+def test_a_description_can_filter_and_name_a_version(tmp_path: Path) -> None:
+    rows = [{"problem": f"{i}?", "answer": str(i), "level": i % 3, "topic": "ab"[i % 2]} for i in range(12)]
+    write(tmp_path / "a.jsonl", rows)
+    file = tmp_path / "m.yaml"
+    file.write_text("path: a.jsonl\nversion: 2026\nfilter: {level: [1, 2], topic: a}\n")
+    found = load_benchmark(file)
+    assert [q.answer for q in found.questions] == ["2", "4", "8", "10"]
+    assert (
+        found.version.startswith("2026, a.jsonl@") and found.hash != load_benchmark(tmp_path / "a.jsonl").hash
+    )
+    file.write_text("path: a.jsonl\nfilter: {level: 7}\n")
+    with pytest.raises(BadInput, match="no row passes the filter"):
+        load_benchmark(file)
+    file.write_text("path: a.jsonl\nfilter: {Level: 1}\n")
+    with pytest.raises(BadInput, match="row 1: the column 'Level' of the filter is missing"):
+        load_benchmark(file)
+
+
+def test_choices_of_a_description_come_from_a_column_or_from_one_column_each(tmp_path: Path) -> None:
+    rows = [
+        {
+            "Q": "Metal?",
+            "Opts": ["Neon", "Iron"],
+            "Right": "B",
+            "good": "Iron",
+            "bad1": "Neon",
+            "bad2": "Argon",
+        }
+    ]
+    write(tmp_path / "a.jsonl", rows)
+    file = tmp_path / "m.yaml"
+    file.write_text("path: a.jsonl\ncolumns: {question: Q, choices: Opts, answer: Right}\n")
+    listed = load_benchmark(file).questions[0]
+    assert (listed.choices, listed.answer) == (("Neon", "Iron"), "B")
+    file.write_text("path: a.jsonl\ncolumns: {question: Q, correct: good, incorrect: [bad1, bad2]}\n")
+    single = load_benchmark(file)
+    question = single.questions[0]
+    assert single.kind == "choice" and sorted(question.choices) == ["Argon", "Iron", "Neon"]
+    assert question.choices["ABC".index(str(question.answer))] == "Iron"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("path: a.jsonl\nfilter: 3\n", "filter is 3"),
+        ("path: a.jsonl\nlast: many\n", "last is 'many'"),
         ("path: a.jsonl\nkinds: text\n", "unknown key 'kinds'"),
         ("path: a.jsonl\nkind: words\n", "unknown kind of answer 'words'"),
         ("path: a.jsonl\ncolumns: {quest: P}\n", "are not understood"),
