@@ -54,8 +54,12 @@ def asked_class(text: str, amount: str) -> str:
 
 
 def step_mark(fmt: ThinkingFormat) -> str:
-    """What stands before "k steps left": the delimiter that opens every block, or "" where there is none."""
-    return next((s for s in fmt.stops if fmt.open.startswith(s) and fmt.close.startswith(s)), "")
+    """What stands before "k steps left": the delimiter that opens every block, or "" where there is none.
+
+    `fmt` may be the format of steps itself, as a model trained on steps carries it.
+    """
+    opening = (s for s in (*fmt.stops, fmt.open) if s and fmt.open.startswith(s) and fmt.close.startswith(s))
+    return next(opening, "")
 
 
 def step_line(fmt: ThinkingFormat, left: int) -> str:
@@ -69,12 +73,12 @@ def step_format(fmt: ThinkingFormat, forced: bool = False) -> ThinkingFormat:
     Differs for s1: thinking ends at the whole of `<|im_start|>answer` and not at its first token, which
     opens the steps too.
     """
-    mark = step_mark(fmt)
+    mark, name = step_mark(fmt), f"{fmt.name.removesuffix(' steps')} steps"
     if mark:
         zero = (step_line(fmt, 0).removesuffix(" steps left\n"),) if forced else ()
-        return replace(fmt, name=f"{fmt.name} steps", open=mark, stops=(*zero, fmt.close.strip()))
+        return replace(fmt, name=name, open=mark, stops=(*zero, fmt.close.strip()))
     zero = (f"\n{step_line(fmt, 0).strip()}",) if forced else ()
-    return replace(fmt, name=f"{fmt.name} steps", stops=(*zero, *fmt.stops))
+    return replace(fmt, name=name, stops=(*zero, *fmt.stops))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Votes over rollouts: majority, weighted by a reward model, and weighted toward short chains.
 
 Answers that say the same are one candidate; a rollout without an answer does not vote. The candidate with the
-most weight wins; a tie goes to the one whose shortest rollout thought least, then to the one whose answer
-comes first in the alphabet, so the order of the rollouts never matters. The receipt is the shortest
+most weight wins; a tie goes to the one whose shortest rollout thought least, then to the more frequent
+spelling, then to the alphabet, so the order of the rollouts never matters. The receipt is the shortest
 rollout of the winner; where nobody has an answer, the shortest of all.
 Differs: the paper's code (maj@k, section 4) gives ties to the answer seen first.
 """
@@ -73,9 +73,8 @@ def shortest_majority(votes: Sequence[Vote]) -> float:
 def winners(votes: Sequence[Vote], kind: str = "math", rule: Rule = majority) -> list[int]:
     """The positions of the votes for the winning candidate, shortest first; none where nobody has an answer."""
 
-    def order(group: list[int]) -> tuple[float, int, str]:
-        spelled = min(canonical(votes[i].answer or "", kind) for i in group)
-        return -rule([votes[i] for i in group]), min(votes[i].length for i in group), spelled
+    def order(group: list[int]) -> tuple[float, int]:
+        return -rule([votes[i] for i in group]), min(votes[i].length for i in group)
 
     groups = candidates([v.answer for v in votes], kind)
     if not groups:
@@ -87,8 +86,9 @@ def winners(votes: Sequence[Vote], kind: str = "math", rule: Rule = majority) ->
 def candidates(answers: Sequence[str | None], kind: str = "math") -> list[list[int]]:
     """The positions of answers that say the same under `kind` (`s1.grading.KINDS`); None is nobody's.
 
-    Equal spellings first. Each further spelling, the most frequent first, joins the first candidate that it
-    is equivalent to in either direction; so the order of `answers` decides nothing.
+    Equal spellings first. Then each spelling, the most frequent first and else in order of the alphabet, joins
+    the first candidate that it is equivalent to in either direction, or becomes one; the candidates stand in
+    that order. So the order of `answers` decides nothing.
     """
     spellings: dict[str, list[int]] = defaultdict(list)
     for i, answer in enumerate(answers):

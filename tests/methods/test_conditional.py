@@ -93,6 +93,14 @@ def test_step_10_is_not_step_0():
     assert "9 steps left\nb" in found.text_of("thinking")
 
 
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_model_that_carries_the_format_of_steps_is_asked_in_the_same(name, forced):
+    carried = step_format(FORMATS[name])
+    assert step_format(carried, forced) == step_format(FORMATS[name], forced)
+    assert step_line(carried, 3) == step_line(FORMATS[name], 3)
+
+
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "s1"])
 def test_elsewhere_steps_are_plain_lines(name):
     fmt = FORMATS[name]
