@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train-rows", type=int, default=1000, metavar="N", help="petri: rows of each training set"
     )
     parser.add_argument("--train-pool", type=int, default=10_000, metavar="N", help="petri: rows of the pool")
+    parser.add_argument("--reward-questions", type=int, default=800, metavar="N",
+                        help="petri: questions that the reward model learns from")  # fmt: skip
     parser.add_argument("--train-steps", type=int, default=-1, metavar="N", help="petri: stop training there")
 
 
@@ -126,9 +128,15 @@ def _reward(recipes: list[Recipe], arguments: argparse.Namespace, models: dict[s
         return load_reward(arguments.reward)
     if arguments.model or not any(r.reward for recipe in recipes for r in recipe.runs.values()):
         return None
-    from s1.petri.reward import train_reward
+    from s1.petri.reward import RECORD, RewardSettings, train_reward
 
-    return load_reward(f"petri:{train_reward(models['main'], arguments.out / 'models' / 'reward')}")
+    folder = arguments.out / "models" / "reward"
+    if not (folder / RECORD).is_file():  # written last
+        settings = RewardSettings(questions=arguments.reward_questions, seed=arguments.seed)
+        train_reward(
+            models["main"], folder, settings, progress=run_progress(Line(), "rollouts for the reward")
+        )
+    return load_reward(f"petri:{folder}")
 
 
 def _write(report: Path, sections: list[str], benchmark: Benchmark, arguments: argparse.Namespace) -> None:
