@@ -369,9 +369,15 @@ def _examine(model: Any, context: int | None) -> _Facts:
     if config._attn_implementation not in ("sdpa", "eager"):
         model.set_attn_implementation("sdpa")
     cache = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-        out = model(input_ids=ids, past_key_values=cache, use_cache=True)
+    ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    try:
+        with torch.inference_mode():
+            out = model(input_ids=ids, past_key_values=cache, use_cache=True)
+    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        raise Unsupported(
+            f"{kind} does not decode one token with an ordinary cache ({_first_line(error)}).",
+            "Use the vllm or openai engine for recurrent and hybrid models.",
+        ) from error
     for layer in cache.layers:
         if type(layer) is DynamicSlidingWindowLayer:
             if limit > layer.sliding_window:

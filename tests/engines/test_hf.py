@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tiny_models import tiny  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 from s1.engines import load_engine  # noqa: E402
@@ -45,31 +46,6 @@ def tokenizer():
     made.add_tokens([f"<|more_{n}|>" for n in range(300 - len(made))])
     assert len(made) == 300
     return made
-
-
-def tiny(kind: str, *, vocab: int, seed: int = 0, **extra):
-    config_class, model_class = {
-        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-        "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
-        "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
-    }[kind]
-    config = config_class(
-        vocab_size=vocab,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=512,
-        initializer_range=0.3,  # far apart logits: rounding cannot change which is largest
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=2,
-        **extra,
-    )
-    torch.manual_seed(seed)
-    return model_class(config).eval()
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3"])
@@ -170,6 +146,36 @@ def test_a_continuation_after_forced_tokens_equals_a_fresh_request_and_computes_
         engine.batch.counts.prefilled - before == 3
     )  # the last sampled token and all but the last forced one
     assert engine.batch.counts.reused == 149
+
+
+def test_a_continuation_takes_the_place_of_what_it_goes_on_from(make, model, monkeypatch):
+    engine = make()
+    moved = []
+    for name in ("save", "load", "copy"):
+        real = getattr(engine.batch.board, name)
+        monkeypatch.setattr(
+            engine.batch.board, name, lambda *given, real=real, name=name: moved.append(name) or real(*given)
+        )
+    prefix = prompts(1, low=30, high=30)[0]
+
+    async def walk():
+        ids = prefix
+        for forced in ((7,), (), (7, 8, 9), (11,) * 8):  # from none to as many as steps may feed
+            ids += forced
+            ids += (await collect(engine, Ask(ids, 12)))[0]
+        return ids
+
+    ids = asyncio.run(walk())
+    known = prefix
+    for forced in ((7,), (), (7, 8, 9), (11,) * 8):
+        known += forced
+        known += reference(model, known, 12)
+    assert ids == known
+    assert not moved
+    assert engine.batch.counts.prefills == 1
+    assert engine.batch.counts.prefilled + engine.batch.counts.decoded == len(ids) - 1
+    assert run(engine, [Ask(prefix, 3)])[0][0] == reference(model, prefix, 3)  # the last one gives way
+    assert "save" in moved
 
 
 def test_forks_of_one_trunk_equal_separate_runs_and_share_its_prefill(make, model):
@@ -278,6 +284,60 @@ def test_memory_stays_within_the_bound_and_every_request_ends_right(make, model)
         assert ids == reference(model, ask.prefix, 200)
     assert 0 < worst <= bound
     assert engine.batch.counts.preempted > 0
+
+
+def stepped(engine, asks):
+    """The ids of each ask, with the batch stepped by hand; and how many rows each step ran."""
+    rows, running = [engine._row(ask, None) for ask in asks], []
+    for row in rows:
+        engine.batch.add(row)
+    while engine.batch.busy:
+        engine.batch.step()
+        running.append(len(engine.batch.rows))
+    return [tuple(row.out) for row in rows], running
+
+
+def test_finished_rows_take_no_part_and_their_places_are_filled_at_once(make, model):
+    engine = make(max_batch=3)
+    asks = [Ask(p, m) for p, m in zip(prompts(6, low=40), [4, 30, 2, 9, 1, 12], strict=True)]
+    found, running = stepped(engine, asks)
+    assert found == [reference(model, ask.prefix, ask.max_tokens) for ask in asks]
+    assert engine.batch.counts.decoded == sum(running) == 58
+    # 9 follows 2 at step 3, 1 follows 4 at step 5, 12 follows 1 at step 6
+    assert running == [3] * 11 + [2] * 6 + [1] * 13
+    assert engine.batch.board.rows == 3
+    assert not engine.batch.waiting and len(engine.batch._all) == 0
+
+
+def test_waiting_requests_are_prefilled_by_length_but_the_oldest_is_never_passed_over(make, monkeypatch):
+    engine = make(prefill_tokens=128)
+    groups = []
+    prefill = engine.batch._prefill
+    monkeypatch.setattr(
+        engine.batch, "_prefill", lambda rows: groups.append([len(r.ids) for r in rows]) or prefill(rows)
+    )
+    lengths = (50, 100, 12, 90, 10, 11, 95)
+    asks = [Ask(prompts(1, low=n, high=n, seed=n)[0], 20) for n in lengths]
+    stepped(engine, asks)
+    assert groups[0] == [50, 10]  # 2 x 50 positions; a third row would exceed 128
+    assert groups[1] == [100]  # now the oldest
+    assert groups[2:] == [[12, 11], [90], [95]]
+
+
+@pytest.mark.parametrize(
+    "kind", ["qwen2", "phi3", "olmo2", "gemma2", "gpt_neox", "opt", "qwen3_moe", "deepseek_v3"]
+)
+def test_other_architectures_with_an_ordinary_cache_are_served_alike(kind, tokenizer):
+    model = tiny(kind, vocab=305)
+    engine = HFEngine(model, tokenizer, cache_bytes=1 << 24, max_batch=3, prefill_tokens=80)
+    prefixes = prompts(5, low=20)
+    first = run(engine, [Ask(p, 12) for p in prefixes])
+    assert [ids for ids, _, _ in first] == [reference(model, p, 12) for p in prefixes]
+    longer = [(*p, *ids[:7], 7, 8) for p, (ids, _, _) in zip(prefixes, first, strict=True)]
+    assert [ids for ids, _, _ in run(engine, [Ask(p, 6) for p in longer])] == [
+        reference(model, p, 6) for p in longer
+    ]
+    asyncio.run(engine.close())
 
 
 def test_one_engine_serves_several_event_loops_one_after_the_other(make):

@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tiny_models import tiny  # noqa: E402
+
 import s1  # noqa: E402
 from s1.budget import BudgetPolicy, Forcing, drive, make_script  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
@@ -26,22 +28,7 @@ QUESTIONS = ("solve 5 x + 14 = 7 mod 23", "poly 3 x ^ 2 + 1 at 4 mod 11", "sum 3
 @pytest.fixture(scope="module")
 def model():
     """A model that was not trained: it says the same on every machine and seldom ends by itself."""
-    config = transformers.LlamaConfig(
-        vocab_size=576,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=512,
-        initializer_range=0.3,  # far apart logits: rounding cannot change which is largest
-        bos_token_id=None,
-        eos_token_id=3,
-        pad_token_id=0,
-    )
-    torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(config).eval()
+    return tiny("llama", vocab=576, eos=3, pad=0)
 
 
 @pytest.fixture(scope="module")

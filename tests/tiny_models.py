@@ -1,0 +1,64 @@
+"""Untrained models for tests: the same on every machine, of any architecture, in milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KINDS = {
+    # name in transformers, and what it needs beside or instead of the common settings
+    "llama": ("Llama", {}),
+    "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {}),
+    "mistral": ("Mistral", {}),
+    "phi3": ("Phi3", {}),
+    "olmo2": ("Olmo2", {}),
+    "gemma2": ("Gemma2", {}),
+    "gpt_neox": ("GPTNeoX", {}),
+    "opt": ("OPT", {"ffn_dim": 64, "init_std": 0.3, "word_embed_proj_dim": 32}),
+    "qwen3_moe": ("Qwen3Moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
+    "deepseek_v3": (
+        "DeepseekV3",
+        {
+            "num_key_value_heads": 4,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 2,
+            "topk_group": 1,
+            "moe_intermediate_size": 32,
+            "first_k_dense_replace": 1,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 8,
+        },
+    ),
+}
+
+
+def tiny(kind: str, *, vocab: int, eos: int = 1, pad: int = 2, seed: int = 0, **extra: Any) -> Any:
+    """A causal language model of 2 layers, width 32 and context 512 in evaluation mode.
+
+    Its weights are spread so far that logits lie far apart: rounding cannot change which is largest.
+    """
+    import torch
+    import transformers
+
+    name, needs = KINDS[kind]
+    common = {
+        "vocab_size": vocab,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": eos,
+        "pad_token_id": pad,
+    }
+    config = getattr(transformers, f"{name}Config")(**{**common, **needs, **extra})
+    torch.manual_seed(seed)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
