@@ -133,16 +133,19 @@ def train_progress(line: Line, name: str) -> Callable[[int, int, float | None], 
 
 def table(metrics: Mapping[str, Any]) -> str:
     """The points of a run as text, and the three metrics of the paper (section 3.2) in one line."""
-    rows = [("policy", "accuracy", "95 % interval", "n", "thinking tokens")]
-    for p in metrics["points"]:
+    spent = [p.get("spent") or {} for p in metrics["points"]]
+    several = any((s.get("rollouts") or 1) > 1 for s in spent)
+    rows = [["policy", "accuracy", "95 % interval", "n", "thinking tokens"] + ["of all rollouts"] * several]
+    for p, s in zip(metrics["points"], spent, strict=True):
         rows.append(
-            (
+            [
                 str(p["policy"]),
                 _number(p["accuracy"], " %"),
                 f"{_number(p['low'])} to {_number(p['high'])}",
                 str(p["n"]),
                 _number(p["thinking_tokens"]),
-            )
+                *([_number(s.get("thinking"))] if several else []),
+            ]
         )
     lines = columns(rows)
     lines += summary_lines(metrics)

@@ -62,6 +62,7 @@ Unit = Literal["doubling", "1k"]
 Bound = float | Sequence[float | None] | None
 
 SCHEMA = 1
+FORCED_KINDS = ("budget", "natural", "wait")
 MARGIN = 2.0
 """Percentage points below the best that the advice still calls not worse."""
 _TIE = 1e-9
@@ -194,7 +195,7 @@ def _controls(
 def _resample(
     cells: Mapping[str, list[Row]], samples: int, n: int, *, seed: int, draws: int
 ) -> tuple[Floats, Floats]:
-    """Mean tokens and accuracies (percent) of every policy in every draw, shape (draws, policies).
+    """Mean thinking tokens spent and accuracies (percent) of every policy in every draw, shape (draws, policies).
 
     One draw of questions serves all policies, so differences and slopes are paired.
     """
@@ -206,7 +207,7 @@ def _resample(
     right = np.array([by_question([r.right for r in rows], samples) for rows in columns]).T
     whole = np.array([by_question([not r.failed for r in rows], samples) for rows in columns]).T
     spent = np.array(
-        [by_question([0 if r.failed else r.thinking_tokens for r in rows], samples) for rows in columns]
+        [by_question([0 if r.failed else r.spent.thinking for r in rows], samples) for rows in columns]
     ).T
     tokens, accuracies = [], []
     for block in weights(n, draws=draws, seed=seed):
@@ -219,15 +220,20 @@ def _resample(
 def _scalings(
     points: Sequence[Mapping[str, Any]], tokens: Floats, accuracies: Floats, per: Unit
 ) -> dict[str, Any]:
-    """Scaling and its robust twin in one unit with intervals. Points without tokens have no log2."""
+    """Scaling and its robust twin in one unit with intervals. Points without tokens have no log2.
+
+    The set of runs is that of one method: budget forcing where two points or more are its own, else all.
+    """
     import numpy as np
 
+    forced = [p for p in points if p["kind"] in FORCED_KINDS]
     used = [
         i
         for i, p in enumerate(points)
-        if p["thinking_tokens"] is not None and (p["thinking_tokens"] > 0 or per == "1k")
+        if p["spent"]["thinking"] is not None and (p["spent"]["thinking"] > 0 or per == "1k")
+        if len(forced) < 2 or p in forced
     ]
-    x = [points[i]["thinking_tokens"] for i in used]
+    x = [points[i]["spent"]["thinking"] for i in used]
     y = [points[i]["accuracy"] for i in used]
     found: dict[str, Any] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -298,7 +304,7 @@ def _advice(
     """
     import numpy as np
 
-    order = sorted(range(len(points)), key=lambda i: (points[i]["thinking_tokens"] or 0, i))
+    order = sorted(range(len(points)), key=lambda i: (points[i]["spent"]["thinking"] or 0, i))
     best = min(order, key=lambda i: (-points[i]["accuracy"], order.index(i)))
     untold: dict[str, Any] = {"candidate": None, "questions_needed": None}
     chosen, worst = best, 0.0

@@ -55,7 +55,7 @@ def others_of(points: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def axis_of(points: Sequence[Mapping[str, Any]]) -> str:
     """What the horizontal axis counts."""
-    several = any((p.get("spent") or {}).get("rollouts", 1) > 1 for p in points)
+    several = any(((p.get("spent") or {}).get("rollouts") or 1) > 1 for p in points)
     return "mean thinking tokens of all rollouts" if several else "mean thinking tokens"
 
 

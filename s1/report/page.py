@@ -98,7 +98,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 def _table(points: Sequence[Mapping[str, Any]], samples: int) -> str:
     """One row a policy; the last columns need several samples."""
-    several = any((p.get("spent") or {}).get("rollouts", 1) > 1 for p in points)
+    several = any(((p.get("spent") or {}).get("rollouts") or 1) > 1 for p in points)
     head = [
         "policy",
         "accuracy %",

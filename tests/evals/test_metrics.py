@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from s1.evals.metrics import (
     smallest_difference,
     wilson,
 )
-from s1.types import Generation, Grade, Question, Segment
+from s1.types import Generation, Grade, Question, Segment, Spent
 
 # Thinking tokens, right answers of 30 on AIME24, bounds of each run, then the published Control, Scaling per
 # doubling as recomputed and as printed, and points per 1,000 tokens.
@@ -362,6 +363,42 @@ def test_zero_thinking_tokens_take_no_part_in_the_log_slope():
     x, y = ([p[name] for p in m["points"][1:]] for name in ("thinking_tokens", "accuracy"))
     assert m["scaling_per_doubling"] == pytest.approx(scaling(x, y), abs=1e-6)
     assert math.isfinite(m["scaling_per_1k"]) and m["scaling_per_doubling_low"] is not None
+
+
+def with_a_vote(thinking, spent):
+    """The run above and a vote of 4 that is right 28 times: its receipts thought so much, all rollouts `spent`."""
+    generations, grades = run()
+    for g in [g for g in generations if g.policy == "1 wait"]:
+        vote = replace(g, policy="vote", thinking_tokens=thinking, spent=Spent(spent, 12, 0, 4))
+        generations.append(vote)
+        grades[vote.question_id, vote.sample, vote.policy] = grades[g.question_id, g.sample, g.policy]
+    policies = [*POLICIES, {"label": "vote", "kind": "majority"}]
+    return metrics_of(generations, grades, QUESTIONS, policies, draws=2000)
+
+
+def test_a_vote_is_as_dear_as_all_its_rollouts():
+    assert with_a_vote(10, 300)["advice"]["best"] == "1 wait"
+    assert with_a_vote(300, 10)["advice"]["best"] == "vote"
+
+
+def test_scaling_is_that_of_budget_forcing_where_other_methods_stand_beside_it():
+    assert with_a_vote(10, 300)["scaling_per_doubling"] == metrics()["scaling_per_doubling"]
+    labels = ["vote", "natural"]
+    generations, grades = run()
+    spent = {"vote": 400, "natural": 100}
+    found = [
+        replace(g, policy=label, spent=Spent(spent[label], 3))
+        for label, source in zip(labels, ["1 wait", "natural"], strict=True)
+        for g in generations
+        if g.policy == source
+    ]
+    graded = {
+        (g.question_id, 0, g.policy): grades[g.question_id, 0, "1 wait" if g.policy == "vote" else "natural"]
+        for g in found
+    }
+    policies = [{"label": "vote", "kind": "majority"}, {"label": "natural", "kind": "natural"}]
+    m = metrics_of(found, graded, QUESTIONS, policies, draws=200)
+    assert m["scaling_per_doubling"] == 5, "from 60 to 70 percent over two doublings of what was spent"
 
 
 def test_advice_names_the_cheapest_policy_that_is_not_worse():
