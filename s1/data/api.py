@@ -6,7 +6,7 @@ and that client repeats requests on its own and reads no reasoning fields.
 | what comes                                       | what is done                                            |
 |--------------------------------------------------|---------------------------------------------------------|
 | 429, 503 with Retry-After                         | every request waits so long; no try is used up           |
-| 408, 409, 425, 429, 5xx, broken connection, silence | again, after a wait that doubles up to a minute         |
+| what `s1.retry` repeats, broken connection, silence | again, after a wait that doubles up to a minute         |
 | half a stream, no JSON, no choices, an empty reply | again; what had come is booked as lost                   |
 | 401, 402, 403, 404, quota used up                 | the run ends with the server's words; the journal stays  |
 | any other 4xx                                     | this row is refused with the server's words              |
@@ -15,7 +15,6 @@ and that client repeats requests on its own and reads no reasoning fields.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import os
 import random
@@ -29,13 +28,13 @@ from s1.data.journal import Journal, Reply, Request
 from s1.data.rate import Rate, Try
 from s1.data.replies import Broken, read_json, read_stream
 from s1.errors import BadConfig, MissingExtra, S1Error
+from s1.retry import may_be_repeated, pause_seconds, wanted_seconds
 
 if TYPE_CHECKING:
     import httpx2
 
-RETRIED = frozenset({408, 409, 425, 429})  # and every 5xx
 FATAL = frozenset({401, 402, 403, 404})
-FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 60.0
+FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """A server that asks for a longer pause ends the run; the same command goes on later."""
 BYTES_A_TOKEN = 3
@@ -177,7 +176,9 @@ class Api:
                 return await self._try(request, body)
             except Broken as broken:
                 why = self._masked(str(broken))
-                wait = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(tries - 1, 10))
+                wait = pause_seconds(
+                    tries - 1, None, first=FIRST_BACKOFF_SECONDS, chance=self._random.random()
+                )
                 if broken.retry_after and pauses < MOST_PAUSES:
                     self._postpone(broken.retry_after, why)
                     tries, pauses, wait = tries - 1, pauses + 1, 0.0
@@ -188,7 +189,7 @@ class Api:
                         "Check the address and the server; the same command goes on from here.",
                     )
                 raise Refused(f"no reply in {tries} tries: {why}")
-            await asyncio.sleep(wait * self._random.uniform(0.5, 1.0))
+            await asyncio.sleep(wait)
 
     def _body(self, request: Request) -> bytes:
         messages = [{"role": role, "content": text} for role, text in request.messages]
@@ -259,8 +260,8 @@ class Api:
             raise S1Error(
                 f"{self.settings.url} refuses: {said}.", "Ask without streaming: --set stream=false."
             )
-        if status in RETRIED or status >= 500:
-            raise Broken(f"HTTP {status}", retry_after=retry_after(response.headers))
+        if may_be_repeated(status):
+            raise Broken(f"HTTP {status}", retry_after=wanted_seconds(response.headers, time.time()))
         raise Refused(said)
 
     def _postpone(self, seconds: float, why: str) -> None:
@@ -288,21 +289,3 @@ class Api:
 
     def _masked(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by Retry-After (a number or a date) or retry-after-ms; None where neither is there."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / unit
-        except ValueError:
-            try:
-                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-            except (TypeError, ValueError):
-                continue
-        if seconds == seconds:
-            return max(0.0, seconds)
-    return None

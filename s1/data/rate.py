@@ -42,7 +42,7 @@ class Rate:
             while (wait := self._wait(clock(), tokens)) > 0:
                 self._settled.clear()
                 try:
-                    async with asyncio.timeout(wait):
+                    async with asyncio.timeout(max(wait, 0.001)):  # less may round to no time at all
                         await self._settled.wait()
                 except TimeoutError:
                     pass  # time alone has made room

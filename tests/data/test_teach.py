@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1.cli import main
-from s1.data.api import ApiSettings, Purse, retry_after
+from s1.data.api import ApiSettings, Purse
 from s1.data.asking import Refused
 from s1.data.journal import Journal, Reply, Request
 from s1.data.pool import Pool, pool_of_rows
@@ -146,25 +146,6 @@ def test_a_server_that_only_ever_says_later_is_given_up(
     with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(S1Error, match="No reply.*HTTP 429"):
         teach(questions(1), api(chat, tries=2), journal)
     assert len(chat.times) == (2 if seconds == "0" else 5)
-
-
-@pytest.mark.parametrize(
-    ("headers", "low", "high"),
-    [
-        ({"retry-after": "3"}, 3, 3),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5, 1.5),
-        (
-            {"retry-after": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3600))},
-            3000,
-            3601,
-        ),
-        ({"retry-after": "-4"}, 0, 0),
-    ],
-)
-def test_retry_after_is_read_in_every_form(headers: dict[str, str], low: float, high: float) -> None:
-    seconds = retry_after(headers)
-    assert seconds is not None and low <= seconds <= high
-    assert retry_after({}) is None and retry_after({"retry-after": "soon"}) is None
 
 
 def test_what_cannot_be_mended_by_asking_again_ends_the_run(
