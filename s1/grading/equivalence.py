@@ -36,6 +36,7 @@ from s1.grading.structure import (
     joined_sets,
     lettered,
     matrix_rows,
+    nesting,
     only_item,
     same_name,
     set_of_membership,
@@ -55,6 +56,8 @@ KINDS: tuple[Kind, ...] = ("math", "integer", "choice", "text", "exact")
 LONGEST = 2000
 """Characters beyond which answers are compared by spelling only."""
 DEEPEST = 12
+NESTED = 40
+"""Brackets within brackets, or powers in all, beyond which no answer is given to the algebra."""
 
 
 class Verdict(NamedTuple):
@@ -304,6 +307,9 @@ class _Comparison:
         seconds = self.deadline - time.thread_time()
         if seconds <= 0:
             self.timed_out = True
+            return False
+        if max(nesting(gold), nesting(answer)) > NESTED:
+            self.how = "too deep"
             return False
         self.how = "symbolic"
         reply = WORKER.equal(to_latex(gold), to_latex(answer), seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from s1.errors import BadInput
+from s1.errors import BadInput, S1Error
 from s1.grading.equivalence import compare
 from s1.grading.extract import extract_answer
 from s1.grading.normal import clean, number
@@ -25,7 +25,8 @@ def grade(
 
     "cut": the answer ended by length before it committed to anything (a box, or an answer after a
     cue); "no answer": it ended by itself without anything that can be read as one; "error": the
-    engine recorded one. `question.meta["tolerance"]`, where present, is an absolute one for numbers.
+    engine recorded one, or the grader itself failed on this answer. `question.meta["tolerance"]`, where
+    present, is an absolute one for numbers.
     Raises BadInput where the question has no reference answer, or belongs to another generation.
     """
     if generation.question_id != question.id:
@@ -40,11 +41,20 @@ def grade(
         )
     if generation.error is not None:
         return Grade("error", None, generation.error)
+    try:
+        return _graded(generation, question, kind, profile, timeout)
+    except S1Error:
+        raise
+    except Exception as error:  # a mistake of the grader costs one answer, not the run
+        return Grade("error", None, f"grader: {type(error).__name__}: {error}")
+
+
+def _graded(generation: Generation, question: Question, kind: str, profile: str, timeout: float) -> Grade:
     extracted = committed(generation, question, kind, profile=profile)
     if extracted is None:
         ended = generation.finish != "length"
         return Grade("no answer", None, "nothing to extract") if ended else Grade("cut", None, "answer limit")
-    verdict = compare(question.answer, extracted, kind, timeout)
+    verdict = compare(question.answer or "", extracted, kind, timeout)
     if not verdict.equal and _within(question, extracted):
         return Grade("right", extracted, "tolerance")
     return Grade("right" if verdict.equal else "wrong", extracted, verdict.how)

@@ -67,7 +67,9 @@ class Sequence(NamedTuple):
 
 def items_of(text: str, words: bool) -> list[str]:
     if words and not RELATION.search(text):
-        text = re.sub(r"\x02\s*(?:and|or)\s*\x03|(?<=[\d)}\s])(?:and|or)(?=[\s\d(\\-]|[A-Za-z]\s*[(=])", ",", text)
+        text = re.sub(
+            r"\x02\s*(?:and|or)\s*\x03|(?<=[\d)}\s])(?:and|or)(?=[\s\d(\\-]|[A-Za-z]\s*[(=])", ",", text
+        )
         text = re.sub(r",\s*,", ",", text)
     return [item.strip() for item in split_top(text, (",", ";")) if item.strip()]
 
@@ -193,6 +195,15 @@ def is_words(text: str) -> bool:
         return False
     marked = "\x02" in text and bool(re.search(r"[^\W\d_]{2,}", bare))
     return marked or bool(re.search(r"[^\W\d_]{4,}", bare))
+
+
+def nesting(text: str) -> int:
+    """The depth of brackets of any kind, or the number of powers where that is more."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return max(deepest, text.count("^"))
 
 
 def to_latex(text: str) -> str:

@@ -1,0 +1,95 @@
+"""A sweep over several wait strings, from one trunk, and what the command prints in the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s1 import runs
+from s1.budget import BudgetPolicy
+from s1.cli import main
+from s1.cli.common import wait_string
+from s1.engines.scripted import ScriptedEngine
+from s1.evals.runner import policies_of
+from s1.formats import FORMATS
+
+FMT = FORMATS["petri"]
+
+
+def model(prefix: str) -> str:
+    """Right once it was made to wait with "Hmm"."""
+    if "</think>" in prefix:
+        return (" Answer: 5" if "Hmm" in prefix else " Answer: 4") + "<|end|>"
+    return " try more</think>"
+
+
+@pytest.mark.parametrize(
+    ("text", "strings"),
+    [
+        ("Wait", ("Wait",)),
+        ("Wait,Hmm", ("Wait", "Hmm")),
+        ("Wait, let me see", ("Wait, let me see",)),
+        ("", ("",)),
+    ],
+)
+def test_a_comma_without_a_space_makes_a_cycle(text: str, strings: tuple[str, ...]) -> None:
+    assert wait_string(text) == strings
+
+
+def test_the_grid_has_each_number_of_waits_with_each_string() -> None:
+    grid = policies_of((8,), (0, 2, 1), strings=(("Wait",), ("Wait", "Hmm"), ("",), ("Wait",)))
+    assert [p.label for p in grid] == [
+        "max 8", "natural", "wait 1", "wait 2", "wait 1, with 'Wait'/'Hmm'", "wait 2, with 'Wait'/'Hmm'",
+        "wait 1, with ''", "wait 2, with ''",
+    ]  # fmt: skip
+    assert policies_of((), (1,), base=BudgetPolicy(wait=("Hmm",)))[1].wait == ("Hmm",)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
+    made = ScriptedEngine(model)
+    monkeypatch.setattr("s1.cli.eval_verb.open_engine", lambda spec: made)
+    return made
+
+
+def sweep(tmp_path: Path, *more: str) -> list[str]:
+    file = tmp_path / "set.jsonl"
+    file.write_text("".join(f'{{"problem": "{i} plus 0?", "answer": "5"}}\n' for i in range(6)))
+    return ["sweep", "--benchmark", str(file), "--model", "toy", "--format", "petri", "--max-answer", "40",
+            "--out", str(tmp_path / "run"), *more]  # fmt: skip
+
+
+def test_a_sweep_of_wait_strings_is_one_trunk_and_says_what_to_use(
+    tmp_path: Path, engine: ScriptedEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
+    command = sweep(
+        tmp_path, "--budgets", "4", "--waits", "1,2", "--wait", "Wait", "--wait", "Hmm", "--wait", "Wait,Hmm"
+    )
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    points = {p["policy"]: p["accuracy"] for p in runs.read_metrics(tmp_path / "run")["points"]}
+    assert points == {
+        "max 4": 0, "natural": 0, "wait 1": 0, "wait 2": 0, "wait 1, with 'Hmm'": 100, "wait 2, with 'Hmm'": 100,
+        "wait 1, with 'Wait'/'Hmm'": 0, "wait 2, with 'Wait'/'Hmm'": 100,
+    }  # fmt: skip
+    for expected in (
+        "Control 100.0 % of runs, 100.0 % of samples",
+        "points per doubling, robust (Theil-Sen)",
+        "points per 1,000 tokens",
+        "Advice: \"wait 1, with 'Hmm'\" is the best",
+        "6 questions show a difference of",
+    ):
+        assert expected in told, told
+    thinking = [a for a in engine.asked if FMT.close not in engine.decode(a.prefix)]
+    # a question: the natural end, then Wait, Wait Wait, Hmm, Hmm Hmm and Wait Hmm
+    assert len(thinking) == 6 * 6
+
+
+def test_samples_of_a_sweep_have_seeds_and_share_their_trunk(tmp_path: Path, engine: ScriptedEngine) -> None:
+    pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
+    assert main(sweep(tmp_path, "--waits", "1", "--samples", "3", "--temperature", "1", "--seed", "4")) == 0
+    receipts = runs.read_generations(tmp_path / "run")
+    assert len(receipts) == 6 * 3 * 2 and len({g.seed for g in receipts}) == 18
+    assert runs.read_metrics(tmp_path / "run")["samples"] == 3
