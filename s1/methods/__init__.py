@@ -95,7 +95,7 @@ METHODS = {
 }
 """Name -> "module:Class", for commands and recipes."""
 
-REWARDS: dict[str, str] = {}
+REWARDS: dict[str, str] = {"petri": "s1.petri.reward:load"}
 """Name -> "module:function" that takes what follows the colon of a spec."""
 
 
