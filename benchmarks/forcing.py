@@ -17,8 +17,8 @@ ratio of steps is reached.
 3. Trunk: all policies of a question on one memory against separate runs. Theory: decoded tokens / distinct
    prefixes that end in a decoded token. Issue: several times.
 The sides run in turn, in changing order, on a new engine over the same weights, greedy; encoding the prompts
-is not timed. Default model: runs/demo/model of `s1 demo` where it is, else the petri base that ships. --wide measures
-the walks on a random model of 68 M parameters in bfloat16, which no cache of this machine's size holds.
+is not timed. Default model: runs/demo/model of `s1 demo` where it is, else the petri base that ships. --wide takes
+a random model of 68 M parameters in bfloat16, which the caches of most processors do not hold, for parts 1 and 2.
 The last line is one JSON document.
 """
 
@@ -173,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="a model folder with its thinking format")
     parser.add_argument("--only", choices=("overhead", "walks", "trunk"))
-    parser.add_argument("--wide", action="store_true", help="the walks on a model that no cache holds")
+    parser.add_argument("--wide", action="store_true", help="a model that no cache holds")
     parser.add_argument("--waits", type=int, nargs="+", default=list(WAITS))
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
@@ -196,10 +196,11 @@ def main() -> None:
     warm = bench.forcings(replace(BASE, max_thinking=32))
     bench.measure(Side(lambda: warm, _driven, args.requests))
     began = time.perf_counter()
-    parts = {"walks"} if args.wide else {args.only or part for part in ("overhead", "walks", "trunk")}
+    everything = ("overhead", "walks") if args.wide else ("overhead", "walks", "trunk")
+    parts = {args.only or part for part in everything}
     rows: list[dict[str, Any]] = []
     if "overhead" in parts:
-        rows += overhead(bench)
+        rows += overhead(bench, own=not args.wide)
     if "walks" in parts:
         bench = replace(bench, cost=_cost(bench))
         print("a step takes {:.2f} ms, a row in it {:.3f} ms".format(*(1000 * x for x in bench.cost)))
@@ -212,8 +213,8 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def overhead(bench: Bench) -> Iterable[dict[str, Any]]:
-    """Part 1. The second policy masks the end, so that every request thinks for the whole budget."""
+def overhead(bench: Bench, own: bool) -> Iterable[dict[str, Any]]:
+    """Part 1. The last policy masks the end, so that every request thinks for the whole budget."""
     count = len(bench.prompts)
 
     async def plain(engine: Engine, asks: Sequence[Ask]) -> None:
@@ -221,7 +222,7 @@ def overhead(bench: Bench) -> Iterable[dict[str, Any]]:
 
     long = replace(BASE, max_thinking=512, min_thinking=512, wait=("",))
     policies = ((replace(BASE, max_thinking=64), 7), (replace(BASE, waits=2), 3), (long, 1))
-    for policy, times in policies:
+    for policy, times in policies if own else policies[:1]:
         forced = Side(lambda policy=policy: bench.forcings(policy), _driven, count)
         receipts = bench.measure(forced)["result"]
         sides = {"forced": forced}
