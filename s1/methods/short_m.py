@@ -1,9 +1,9 @@
 """short-m@k (Hassid et al. 2025, arXiv 2505.17813): the first m of k rollouts to finish their thinking.
 
 All k think side by side. "First" is by tokens, not by the clock: a rollout is out as soon as it has thought
-longer than the m-th shortest of those that have finished (at equal length, the later number is out), and
-its stream is closed there. So the result is the one of k rollouts decoded in step, whatever the engine's load.
-The m then answer, and the majority among them wins, ties to the shortest.
+longer than the m-th shortest of those that have finished, and its stream is closed there; of two that
+thought as long the lower number is first. So the result is the one of k rollouts decoded in step, whatever
+the engine's load. The m then answer, and the majority among them wins, ties to the shortest.
 
 Each stopped rollout is counted as it stood when the m-th finished: as many thinking tokens as that one, or its own
 where it was shorter. An engine that hands its tokens over in pieces decodes up to one piece more before it hears of it.
@@ -47,9 +47,9 @@ class _Race:
     def finish(self, tokens: int, number: int) -> None:
         self.finished = sorted([*self.finished, (tokens, number)])
 
-    def is_out(self, tokens: int, number: int) -> bool:
+    def is_out(self, tokens: int) -> bool:
         """Whether a rollout that has thought `tokens` so far cannot be among the first m any more."""
-        return len(self.finished) >= self.m and (tokens, number) > self.finished[self.m - 1]
+        return self.end is not None and tokens > self.end
 
     @property
     def first(self) -> list[int]:
@@ -112,7 +112,7 @@ async def _think(race: _Race, number: int, forcing: Forcing, task: Task) -> Gene
     """Thinks until its end or until it is out; the receipt of a rollout that the engine broke off."""
 
     def watch(forcing: Forcing) -> None:
-        if forcing.phase != "thinking" or race.is_out(len(forcing.thinking), number):
+        if forcing.phase != "thinking" or race.is_out(len(forcing.thinking)):
             raise _Halt
 
     try:
