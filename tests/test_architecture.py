@@ -40,7 +40,7 @@ HEAVY = {
     "accelerate", "datasets", "fastapi", "inspect_ai", "lm_eval", "math_verify", "matplotlib", "numpy", "openai", "pandas", "polars",
     "pyarrow", "ray", "sympy", "tokenizers", "torch", "transformers", "trl", "uvicorn", "vllm",
 }  # fmt: skip
-HF_ENGINE = {"engines/hf.py", "engines/batch.py", "engines/kv.py", "engines/sampling.py"}
+HF_ENGINE = {f"engines/{name}.py" for name in ("hf", "batch", "rows", "kv", "sampling", "checkpoint")}
 """The engine that runs torch in process, and its private helpers; imported when a model is loaded."""
 HARNESSES = {"lm_eval": "harness/lm_eval.py", "inspect_ai": "harness/inspect.py"}
 """The model of a harness subclasses it, so that file imports it at its top; nothing imports that file."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,60 +32,15 @@ from s1.engines.kv import (
     extend_blocks,
     round_up,
 )
+from s1.engines.rows import Counts, Row, goes_on_from, to_prefill
 from s1.engines.sampling import DrawPlan
-from s1.engines.stops import StopMatcher, StopPlan
-from s1.types import Ask, Finish, Stop
 
 WORTH = 2 * BLOCK
 """Shared tokens below this are computed again rather than copied or waited for."""
 HEADROOM = 64
 """Positions that must be free beside a row when it is let in."""
-FED = 8
-"""At most this many missing tokens are fed by decoding steps where the rest of the prefix is known."""
 MASK_ELEMENTS = 1 << 23
 """Bound on the elements of one prefill mask."""
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One request, waiting or running."""
-
-    ask: Ask
-    plan: StopPlan
-    matcher: StopMatcher | None
-    """None when every stop is a single added token."""
-    seed: int
-    handle: Any = None
-    """Whatever the caller wants to find again; never touched here."""
-    ids: list[int] = field(default_factory=list)
-    blocks: list[int] = field(default_factory=list)
-    index: int = -1
-    cached: int = 0
-    """Positions whose keys and values are on the board."""
-    sampled: int = 0
-    """Tokens drawn. While `cached` is below the last position of `ids`, the prefix is still being fed."""
-    cancelled: bool = False
-    out: list[int] = field(default_factory=list)
-    """Ids not yet taken by the caller, who clears them."""
-    finish: Finish | None = None
-    stop: Stop | None = None
-
-    def __post_init__(self) -> None:
-        if not self.ids:
-            self.ids = list(self.ask.prefix)
-        self.blocks = extend_blocks([], self.ids)
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the batch has done so far, in tokens and forward calls."""
-
-    prefilled: int = 0
-    reused: int = 0
-    decoded: int = 0
-    steps: int = 0
-    prefills: int = 0
-    preempted: int = 0
 
 
 class Batch:
@@ -174,7 +128,7 @@ class Batch:
         ended, self._ended = self._ended, []
         for row in ended:
             for heir in arrived:
-                shared = _continues(heir, row)
+                shared = goes_on_from(heir, row)
                 if shared:
                     arrived.remove(heir)
                     self.waiting.remove(heir)
@@ -204,7 +158,7 @@ class Batch:
                 self.board.copy(row.index, source.index, shared)
             row.cached = shared
             self.counts.reused += shared
-        known = [row for row in group if _missing(row, row.cached) == 0]
+        known = [row for row in group if to_prefill(row, row.cached) == 0]
         for row in known:  # `_choose` puts them first, so that running rows stay together
             self._join(row)
         if len(known) < len(group):
@@ -230,7 +184,7 @@ class Batch:
             shared = min(shared, len(row.ids) - 1)
             if shared < WORTH and shared < len(row.ids) - 1:
                 source, shared = None, 0
-            missing = _missing(row, shared)
+            missing = to_prefill(row, shared)
             ahead = row.blocks[shared // BLOCK :]
             if missing >= WORTH and any(b in claimed for b in ahead[WORTH // BLOCK - 1 :][:1]):
                 continue
@@ -243,7 +197,7 @@ class Batch:
             return [], sources
 
         def missing_of(row: Row) -> int:
-            return _missing(row, sources[row][1])
+            return to_prefill(row, sources[row][1])
 
         same_way = sorted(extended if not fresh or oldest in extended else fresh, key=missing_of)
         if oldest in same_way:
@@ -484,23 +438,3 @@ class Batch:
             self.partial.index = len(self.rows)
         if gone:
             self._plan = None
-
-
-def _missing(row: Row, shared: int) -> int:
-    """Tokens to prefill when the first `shared` are known: none where decoding steps can feed them."""
-    missing = len(row.ids) - 1 - shared
-    return 0 if shared and missing <= FED else missing
-
-
-def _continues(heir: Row, row: Row) -> int:
-    """How many positions of `row`, which ended, serve `heir`; 0 where it does not go on from its end.
-
-    The last few may differ: the beginning of a stop of several tokens is not part of what follows.
-    """
-    least, most = max(0, row.cached - FED), min(row.cached, len(heir.ids) - 1)
-    if heir.cancelled or most < least or heir.ids[:least] != row.ids[:least]:
-        return 0
-    shared = least
-    while shared < most and heir.ids[shared] == row.ids[shared]:
-        shared += 1
-    return shared if _missing(heir, shared) == 0 else 0

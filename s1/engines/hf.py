@@ -10,23 +10,28 @@ the batch size.
 from __future__ import annotations
 
 import asyncio
-import inspect
-import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from s1.engines.batch import Batch, Row
-from s1.engines.kv import WIDTH, LayerShape
+from s1.engines.batch import Batch
+from s1.engines.checkpoint import (
+    check_folder,
+    decoder_of,
+    default_cache_bytes,
+    eos_of,
+    examine,
+    first_line,
+)
+from s1.engines.kv import WIDTH
+from s1.engines.rows import Row
 from s1.engines.stops import StopMatcher, StopPlan, plan_stops, vocabulary_of
 from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported
 from s1.types import Ask, Chunk, Stop
@@ -61,7 +66,7 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype != "auto" and dtype not in DTYPES:
         raise BadConfig(f"Unknown dtype {dtype!r}.", f"Choose auto, {', '.join(DTYPES)}.")
-    _check_folder(path)
+    check_folder(path)
     chosen: Any = DTYPES.get(dtype, torch.float32 if device == "cpu" else "auto")
     if threads is not None:
         torch.set_num_threads(threads)
@@ -69,7 +74,7 @@ def load(
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: no model configuration that transformers can read ({_first_line(error)}).",
+            f"{path}: no model configuration that transformers can read ({first_line(error)}).",
             "Give a folder with config.json, tokenizer and safetensors weights, or a Hub id (org/name).",
         ) from error
     if getattr(config, "is_encoder_decoder", False):
@@ -78,7 +83,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
-            f"{path}: the tokenizer cannot be loaded ({_first_line(error)}).",
+            f"{path}: the tokenizer cannot be loaded ({first_line(error)}).",
             "Save it beside the weights: tokenizer.save_pretrained(folder).",
         ) from error
     try:
@@ -87,7 +92,7 @@ def load(
         )
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: the weights cannot be loaded ({_first_line(error)}).",
+            f"{path}: the weights cannot be loaded ({first_line(error)}).",
             "They must be safetensors of a causal language model: model.save_pretrained(folder).",
         ) from error
     return HFEngine(
@@ -129,9 +134,9 @@ class HFEngine:
                 "Use max_batch >= 1, prefill_tokens >= 1 and context >= 2.",
             )
         self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
-        facts = _examine(model, context)
+        facts = examine(model, context)
         if cache_bytes is None:
-            cache_bytes = _default_cache_bytes(model.device)
+            cache_bytes = default_cache_bytes(model.device)
         fitting_tokens = cache_bytes // facts.bytes_per_token
         fitting = fitting_tokens // WIDTH * WIDTH
         if fitting < WIDTH:
@@ -140,18 +145,18 @@ class HFEngine:
                 f"Give at least {WIDTH * facts.bytes_per_token} bytes ({WIDTH} tokens).",
             )
         self.context: int = min(facts.context, fitting)
-        self.ends = tuple(tokenizer.convert_ids_to_tokens(list(_eos_of(model, tokenizer))))
+        self.ends = tuple(tokenizer.convert_ids_to_tokens(list(eos_of(model, tokenizer))))
         self.template: str | None = tokenizer.chat_template
         folder = Path(str(getattr(model, "name_or_path", "") or ""))
         self.folder: Path | None = folder if folder.is_dir() else None
-        self._decode = _decoder_of(tokenizer)
+        self._decode = decoder_of(tokenizer)
         self._vocabulary = vocabulary_of(tokenizer)
         self._tokens = min(len(tokenizer), facts.logits)
         self.batch = Batch(
             model,
             shapes=facts.shapes,
             tokens=self._tokens,
-            eos=_eos_of(model, tokenizer),
+            eos=eos_of(model, tokenizer),
             context=self.context,
             max_batch=max_batch,
             cache_bytes=cache_bytes,
@@ -344,102 +349,4 @@ def _failure(name: str, error: Exception) -> EngineFailure:
     hint = ""
     if isinstance(error, torch.OutOfMemoryError):
         hint = "Lower cache_bytes, max_batch or prefill_tokens."
-    return EngineFailure(f"{name}: {type(error).__name__}: {_first_line(error)}", hint)
-
-
-class _Facts(NamedTuple):
-    shapes: list[LayerShape]
-    bytes_per_token: int
-    context: int
-    logits: int
-
-
-def _examine(model: Any, context: int | None) -> _Facts:
-    """What the batch must know of a model, from its configuration and one token through it."""
-    kind = type(model).__name__
-    accepted = inspect.signature(type(model).forward).parameters
-    for needed in ("position_ids", "past_key_values", "attention_mask"):
-        if needed not in accepted:
-            raise Unsupported(f"{kind} takes no {needed}.", "Use the vllm or openai engine for this model.")
-    config = model.config.get_text_config(decoder=True)
-    own = getattr(config, "max_position_embeddings", None)
-    if own is None and context is None:
-        raise Unsupported(f"{kind} states no max_position_embeddings.", "Pass the option context.")
-    limit = min(n for n in (own, context) if n is not None)
-    if config._attn_implementation not in ("sdpa", "eager"):
-        model.set_attn_implementation("sdpa")
-    cache = DynamicCache(config=model.config)
-    ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-    try:
-        with torch.inference_mode():
-            out = model(input_ids=ids, past_key_values=cache, use_cache=True)
-    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        raise Unsupported(
-            f"{kind} does not decode one token with an ordinary cache ({_first_line(error)}).",
-            "Use the vllm or openai engine for recurrent and hybrid models.",
-        ) from error
-    for layer in cache.layers:
-        if type(layer) is DynamicSlidingWindowLayer:
-            if limit > layer.sliding_window:
-                raise Unsupported(
-                    f"{kind} has a sliding window of {layer.sliding_window} tokens, "
-                    f"shorter than the context of {limit}.",
-                    f"Pass context={layer.sliding_window}, or use the vllm or openai engine.",
-                )
-        elif type(layer) is not DynamicLayer or layer.keys is None or layer.keys.ndim != 4:
-            raise Unsupported(
-                f"{kind} has a {type(layer).__name__} cache; "
-                "only models that attend to all earlier tokens are served.",
-                "Use the vllm or openai engine for recurrent and hybrid models.",
-            )
-    shapes = [LayerShape(c.keys.shape[1], c.keys.shape[3], c.values.shape[3]) for c in cache.layers]
-    size = sum(s.heads * (s.key_dim + s.value_dim) for s in shapes) * cache.layers[0].keys.dtype.itemsize
-    return _Facts(shapes, size, limit, out.logits.shape[-1])
-
-
-def _decoder_of(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Ids to text, special tokens shown, spaces left alone.
-
-    Straight to the Rust tokenizer where transformers would do nothing else: it takes four times as long.
-    """
-    if getattr(type(tokenizer), "_decode", None) is PreTrainedTokenizerFast._decode:
-        return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=False)
-    return partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-
-def _eos_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    eos = getattr(model.generation_config, "eos_token_id", None)
-    if eos is None:
-        eos = tokenizer.eos_token_id
-    return () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
-
-
-def _default_cache_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free * 4 // 5
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-
-
-def _check_folder(path: str) -> None:
-    if not path:
-        raise BadInput("The hf engine needs a model.", "Name it: hf:FOLDER or hf:org/name.")
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise BadInput(f"{path}: no such folder.", "Check the path, or give a Hub id such as org/name.")
-        return
-    if not (folder / "config.json").is_file():
-        raise BadInput(
-            f"{path}: not a model folder (no config.json).",
-            "Give the folder that model.save_pretrained wrote.",
-        )
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-    if not any((folder / name).is_file() for name in names):
-        raise BadInput(
-            f"{path}: no tokenizer beside the model.", "Save it there: tokenizer.save_pretrained(folder)."
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return EngineFailure(f"{name}: {type(error).__name__}: {first_line(error)}", hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 
 import pytest
 
@@ -118,20 +119,37 @@ def test_a_long_prefix_in_pieces_equals_generate_while_others_decode(make, model
     assert engine.batch.counts.prefills > 4
 
 
-def test_a_request_that_joins_midway_gets_and_leaves_the_same_result(make, model):
+def held(engine, monkeypatch, decoded):
+    """Stops the batch after so many tokens, until the event is set: what happens meanwhile is no race."""
+    step, go_on = engine.batch.step, threading.Event()
+
+    def waiting():
+        if engine.batch.counts.decoded >= decoded:
+            go_on.wait(20)
+        return step()
+
+    monkeypatch.setattr(engine.batch, "step", waiting)
+    return go_on
+
+
+def test_a_request_that_joins_midway_gets_and_leaves_the_same_result(make, model, monkeypatch):
     engine = make()
     first, second = prompts(2, seed=1)
+    joined = held(engine, monkeypatch, 20)
 
-    async def joined():
-        early = asyncio.create_task(collect(engine, Ask(first, 300)))
+    async def together():
+        early = asyncio.create_task(collect(engine, Ask(first, 100)))
         while engine.batch.counts.decoded < 20:
             await asyncio.sleep(0.001)
-        assert not early.done()
-        return await collect(engine, Ask(second, 30)), await early
+        late = asyncio.create_task(collect(engine, Ask(second, 30)))
+        await asyncio.sleep(0.001)
+        joined.set()
+        return await late, await early
 
-    late, early = asyncio.run(joined())
+    late, early = asyncio.run(together())
+    assert engine.batch.counts.steps < 130  # not one after the other
     assert late[0] == reference(model, second, 30)
-    assert early[0] == reference(model, first, 300)
+    assert early[0] == reference(model, first, 100)
 
 
 def test_a_continuation_after_forced_tokens_equals_a_fresh_request_and_computes_only_the_new(make, model):
@@ -248,8 +266,9 @@ def test_padded_ids_are_never_sampled(make):
     assert max(found) < 300
 
 
-def test_leaving_a_stream_frees_its_row(make):
+def test_leaving_a_stream_frees_its_row(make, monkeypatch):
     engine = make(max_batch=1)
+    gone = held(engine, monkeypatch, 5)
     first, second = prompts(2, seed=6)
 
     async def leave():
@@ -259,10 +278,11 @@ def test_leaving_a_stream_frees_its_row(make):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        gone.set()
         return await collect(engine, Ask(second, 5))
 
     assert len(asyncio.run(leave())[0]) == 5
-    assert engine.batch.counts.decoded < 300
+    assert engine.batch.counts.decoded == 5 + 5
     assert not engine.batch.busy
 
 
