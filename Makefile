@@ -11,7 +11,7 @@ export MALLOC_TRIM_THRESHOLD_ := 8589934592
 export MALLOC_TOP_PAD_ := 268435456
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-fast test-vllm reproduce-petri check bench docs clean
+.PHONY: demo test test-fast test-vllm reproduce-petri check bench bench-vllm docs clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s1 needs Python 3.11 or newer")'
@@ -60,7 +60,11 @@ docs: $(VENV)/installed
 	$(BIN)/python -m s1.cli.reference docs/cli.md
 
 bench: $(VENV)/installed
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/vllm_engine.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+
+bench-vllm: $(VLLM)/installed
+	for part in throughput trunk; do OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto \
+		$(VLLM)/bin/python benchmarks/vllm_engine.py $$part || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(VLLM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
