@@ -1,0 +1,98 @@
+"""REBASE against votes of the same number of rollouts on petri; `docs/guides/rebase.md` holds the result.
+
+    python -m s1.petri.reward --model CHECKPOINT --out runs/prm
+    python benchmarks/rebase.py --model CHECKPOINT --reward runs/prm --out runs/rebase --split dev --questions 150
+
+No bound is claimed beforehand: accuracies come with 95 % intervals, comparisons are paired on the same
+questions. A run that was killed goes on; `--only-report` reports what is whole so far. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from s1 import runs
+from s1.budget import BudgetPolicy
+from s1.cli.common import Line, quiet, run_progress
+from s1.engines import load_engine
+from s1.evals.intervals import paired_difference
+from s1.evals.runner import Plan, evaluate, grade_run
+from s1.formats import FORMATS
+from s1.methods import load_method, load_reward
+from s1.petri import world
+from s1.types import Sampling
+
+PLAIN = BudgetPolicy(max_answer=12)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", help="folder of the fine-tuned petri model")
+    parser.add_argument("--reward", type=Path, help="folder of its reward model")
+    parser.add_argument("--out", type=Path, default=Path("runs/rebase"))
+    parser.add_argument("--split", choices=("dev", "test"), default="dev")
+    parser.add_argument("--questions", type=int, default=150)
+    parser.add_argument("--widths", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--concurrency", type=int, default=8, help="questions side by side")
+    parser.add_argument("--only-report", action="store_true")
+    given = parser.parse_args()
+    quiet()
+    if not given.only_report:
+        run(given)
+    report(given.out, given.widths)
+
+
+def run(given: argparse.Namespace) -> None:
+    names = ("majority:n", "weighted:n", "rebase:width")
+    specs = [f"{name}={n}" for name in names for n in given.widths]
+    methods = tuple(load_method(spec, policy=PLAIN) for spec in specs)
+    plan = Plan((PLAIN,), sampling=Sampling(given.temperature, seed=0), methods=methods)
+    exam, reward = world.benchmark(given.questions, given.split), load_reward(f"petri:{given.reward}")
+    engine = load_engine(given.model, max_batch=128)
+    try:
+        evaluate(
+            exam, engine, FORMATS["petri"], plan, given.out, model="petri", reward=reward,
+            concurrency=given.concurrency, progress=run_progress(Line(), f"petri {given.split}"),
+        )  # fmt: skip
+    finally:
+        asyncio.run(engine.close())
+
+
+def report(out: Path, widths: list[int]) -> None:
+    metrics = grade_run(out)
+    print(f"{metrics['complete']} of {metrics['questions']} questions")
+    print(f"{'method':<24} accuracy (95 %)       thinking  answer  reward model")
+    for point in metrics["points"]:
+        name, spent = point["policy"], point["spent"]
+        held = f"{point['accuracy']:.1f} ({point['low']:.1f} to {point['high']:.1f})"
+        print(
+            f"{name:<24} {held:<20} {spent['thinking']:>9.0f} {spent['answer']:>7.0f} {spent['reward']:>13.0f}"
+        )
+    right, differences = scores(out), []
+    for n in widths:
+        for other in ("majority", "weighted"):
+            before, after = right[f"{other} of {n}"], right[f"rebase {n}"]
+            whole = before.keys() & after.keys()
+            found = paired_difference({q: before[q] for q in whole}, {q: after[q] for q in whole})
+            differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})
+            low, mean, high = (100 * x for x in (found.low, found.mean, found.high))
+            print(f"rebase {n} minus {other} of {n}: {mean:+.1f} ({low:+.1f} to {high:+.1f})")
+    print(json.dumps({"points": metrics["points"], "differences": differences}))
+
+
+def scores(out: Path) -> Mapping[str, Mapping[str, float]]:
+    """1 for right, by method and question."""
+    found: dict[str, dict[str, float]] = {}
+    for key, grade in runs.read_grades(out).items():
+        found.setdefault(key.policy, {})[key.question_id] = float(grade.outcome == "right")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
