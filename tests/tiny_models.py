@@ -16,6 +16,7 @@ KINDS = {
     "gpt_neox": ("GPTNeoX", {}),
     "opt": ("OPT", {"ffn_dim": 64, "init_std": 0.3, "word_embed_proj_dim": 32}),
     "qwen3_moe": ("Qwen3Moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
+    "qwen3_next": ("Qwen3Next", {"num_experts": 4, "num_experts_per_tok": 2}),
     "deepseek_v3": (
         "DeepseekV3",
         {

@@ -428,6 +428,14 @@ def test_models_whose_cache_forgets_are_refused_unless_the_context_fits(tokenize
     asyncio.run(engine.close())
 
 
+@pytest.mark.parametrize("layers", [2, 4])  # every fourth layer attends; two of them have none that does
+def test_models_with_recurrent_layers_are_refused_with_what_to_do(layers, tokenizer):
+    model = tiny("qwen3_next", vocab=305, num_hidden_layers=layers)
+    with pytest.raises(Unsupported, match="Qwen3NextForCausalLM") as caught:
+        HFEngine(model, tokenizer, cache_bytes=1 << 24)
+    assert "vllm or openai" in caught.value.hint
+
+
 def test_wrong_paths_names_and_options_say_what_to_do(tmp_path):
     (tmp_path / "model").mkdir()
     for spec, options, kind, said in [
