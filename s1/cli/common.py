@@ -170,11 +170,14 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def summary_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Control, Scaling and Performance with their units and intervals, and the advice, as sentences."""
-    lines = [
-        f"Control {_number(metrics['control'], ' %')} of runs, "
-        f"{_number(metrics['control_per_sample'], ' %')} of samples   "
-        f"Performance {_number(metrics['performance'], ' %')}"
-    ]
+    held = [f"Performance {_number(metrics['performance'], ' %')}"]
+    if metrics["control"] is not None:
+        held.insert(
+            0,
+            f"Control {_number(metrics['control'], ' %')} of runs, "
+            f"{_number(metrics['control_per_sample'], ' %')} of samples",
+        )
+    lines = ["   ".join(held)]
     for per, unit in (("doubling", "per doubling"), ("1k", "per 1,000 tokens")):
         mean, robust = f"scaling_per_{per}", f"robust_scaling_per_{per}"
         if metrics.get(mean) is not None:

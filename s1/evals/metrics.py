@@ -13,6 +13,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from s1.errors import BadInput
@@ -93,6 +94,11 @@ def control(thinking_tokens: Sequence[float], minimum: Bound = None, maximum: Bo
     """Percent of runs, or of samples, whose thinking tokens lie within their bounds, bounds included.
 
     A bound is one number for all, one for each, or None where there is none. None for no run at all.
+
+    >>> control([7939, 900, 1024], maximum=1024) == control([7939, 900, 1024], None, [1024, 1024, 1024])
+    True
+    >>> round(control([7939, 900, 1024], maximum=1024), 1)
+    66.7
     """
     n = len(thinking_tokens)
     lows, highs = _each(minimum, n), _each(maximum, n)
@@ -106,7 +112,11 @@ def control(thinking_tokens: Sequence[float], minimum: Bound = None, maximum: Bo
 
 
 def performance(accuracies: Sequence[float]) -> float | None:
-    """The highest accuracy over the runs; None without runs."""
+    """The highest accuracy over the runs; None without runs.
+
+    >>> performance([3.3, 30.0, 33.3])
+    33.3
+    """
     return max(accuracies, default=None)
 
 
@@ -345,8 +355,8 @@ def _slopes(tokens: Sequence[float], accuracies: Sequence[float], per: Unit) -> 
 
 
 def _each(bound: Bound, n: int) -> list[float | None]:
-    if bound is None or isinstance(bound, (int, float)):
-        return [bound] * n
+    if bound is None or isinstance(bound, Real):
+        return [None if bound is None else float(bound)] * n
     if len(bound) != n:
         raise BadInput(f"{len(bound)} bounds for {n} runs.", "Give one bound for all runs or one for each.")
     return list(bound)

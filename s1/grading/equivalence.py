@@ -130,6 +130,8 @@ def letters(text: str) -> str:
     return ""
 
 
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*([ap]\.?m\.?)?", re.I)
+_MODULUS = re.compile(r"\s*\(?\s*\\(?:pmod|bmod|mod)(?![a-zA-Z])\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$")
 _CONDITION = re.compile(r"(?<![a-zA-Z\\])(?:if|otherwise|unless)(?![a-zA-Z])")
 _PERCENT = re.compile(r"\s*(?:%|\x02?\s*\b(?:percent(?:age)?|pct)\b\s*\x03?)\s*$")
 
@@ -284,6 +286,13 @@ class _Comparison:
         (left, left_unit), (right, right_unit) = split_unit(gold), split_unit(answer)
         if (left, right) != (gold, answer):
             return not (left_unit and right_unit and left_unit != right_unit) and deeper(left, right)
+        if _CLOCK.fullmatch(plain(gold)) and _CLOCK.fullmatch(plain(answer)):
+            self.how = "time"
+            return _same_time(plain(gold), plain(answer))
+        if (moduli := (_MODULUS.search(gold), _MODULUS.search(answer))) != (None, None):
+            if moduli[0] and moduli[1] and moduli[0].group(1) != moduli[1].group(1):
+                return False
+            return deeper(_MODULUS.sub("", gold), _MODULUS.sub("", answer))
         if (percents := (_PERCENT.search(gold), _PERCENT.search(answer))) != (None, None):
             self.how = "percent"
             left, right = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
@@ -336,6 +345,14 @@ def _match(lefts: list[str], rights: list[str], same: _Same) -> bool:
             return False
         rest.pop(twin)
     return True
+
+
+def _same_time(gold: str, answer: str) -> bool:
+    """10:30 and 10:30 AM agree, 10:30 AM and 10:30 PM do not."""
+    left, right = _CLOCK.fullmatch(gold), _CLOCK.fullmatch(answer)
+    assert left is not None and right is not None
+    halves = {m.group(3).lower()[0] for m in (left, right) if m.group(3)}
+    return len(halves) < 2 and [int(g) for g in left.groups()[:2]] == [int(g) for g in right.groups()[:2]]
 
 
 def _same_percent(left: str, right: str, percents: tuple[object, object], same: _Same) -> bool:

@@ -19,8 +19,9 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "⋅": "\\cdot ", "·": "\\cdot ", "÷": "/", "π": "\\pi ",
     "∞": "\\infty ", "≤": "\\leq ", "≥": "\\geq ", "≠": "\\neq ", "±": "\\pm ", "∪": "\\cup ",
-    "∩": "\\cap ", "∈": "\\in ", "≈": "\\approx ", "∅": "\\emptyset ", "°": "^\\circ", "√": "\\sqrt ",
-    "⟨": "\\langle ", "⟩": "\\rangle ", "€": "", "£": "", "％": "%", "，": ",", "。": ".", "θ": "\\theta ",
+    "∩": "\\cap ", "∈": "\\in ", "≈": "\\approx ", "∅": "\\emptyset ", "°": "^\\circ ", "√": "\\sqrt ",
+    "⟨": "\\langle ", "⟩": "\\rangle ", "€": "", "£": "", "¥": "", "₹": "", "％": "%", "，": ",", "。": ".",
+    "θ": "\\theta ",
 }  # fmt: skip
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mbox|hbox|mathrm|mathbf|mathsf|mathit|operatorname\*?)\s*\{([^{}]*)\}"
@@ -31,13 +32,19 @@ _STYLE = re.compile(
 )
 _ELLIPSIS = re.compile(r"\.{3,}|\\(?:dots[a-z]?|cdots)(?![a-zA-Z])")
 _DEGREE = r"(?:\^\s*\{\s*\\(?:circ|degree)\s*\}|\^?\s*\\(?:circ|degree)(?![a-zA-Z]))"
+_TEMPERATURE = re.compile(rf"{_DEGREE}\s*(?:\\(?:text|mathrm)\s*\{{\s*([CF])\s*\}}|([CF])(?![a-zA-Z]))")
 _TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _SPACE = re.compile(r"(?<!\\)\\[,!;:> ]|~")
 _SAME = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\[dt]binom(?![a-zA-Z])"), r"\\binom"),
     (re.compile(r"\\(?:geqslant|geq|ge)(?![a-zA-Z])|>="), r"\\geq "),
     (re.compile(r"\\(?:leqslant|leq|le)(?![a-zA-Z])|<="), r"\\leq "),
     (re.compile(r"\\(?:neq|ne)(?![a-zA-Z])|!="), r"\\neq "),
+    (re.compile(r"\\lg(?![a-zA-Z])"), r"\\log_{10}"),
+    (re.compile(r"\{:\}"), ":"),
+    (re.compile(r"^\s*(?:USD|EUR|GBP|US|Rs\.?)\s*(?=\d)"), ""),
+    (re.compile(r"^\s*(?:\\approx|(?:approximately|about|roughly|around|exactly)(?![a-zA-Z]))\s*"), ""),
     (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
     (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
     (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
@@ -99,6 +106,7 @@ def clean(text: str) -> str:
     text = re.sub(r"(?:\\\\\s*)+$", "", text)
     text = re.sub(r"(?<=\d),\s*\\!\s*(?=\d{3})", ",", text)
     text = _STYLE.sub(" ", _SPACE.sub("", text))
+    text = _TEMPERATURE.sub(lambda m: f"\\text{{deg{m.group(1) or m.group(2)}}}", text)
     text = _degrees(text)
     text = _TEXT.sub(lambda m: f"{TEXT_OPEN}{m.group(1)}{TEXT_CLOSE}", text)
     for pattern, replacement in _SAME:
@@ -185,12 +193,15 @@ def _unwrap(text: str) -> str:
             return text
 
 
+_TAKES_ARGUMENTS = re.compile(r"\\(frac|sqrt|binom)(?![a-zA-Z])")
+
+
 def _brace_arguments(text: str) -> str:
     """`\\frac12` and `\\sqrt3` with their arguments in braces, however they were written."""
     out: list[str] = []
     i = 0
     while i < len(text):
-        match = re.compile(r"\\(frac|sqrt)(?![a-zA-Z])").match(text, i)
+        match = _TAKES_ARGUMENTS.match(text, i)
         if match is None:
             out.append(text[i])
             i += 1
@@ -202,7 +213,7 @@ def _brace_arguments(text: str) -> str:
             if text[i : i + 1] == "[" and (end := text.find("]", i)) > 0:
                 out.append(text[i : end + 1])
                 i = end + 1
-        for _ in range(2 if match.group(1) == "frac" else 1):
+        for _ in range(1 if match.group(1) == "sqrt" else 2):
             argument, i = _argument(text, i)
             out.append("{" + _brace_arguments(argument) + "}")
     return "".join(out)

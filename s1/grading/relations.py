@@ -15,6 +15,7 @@ _OR = re.compile(r"\x02?\s*(?<![a-zA-Z\\])or(?![a-zA-Z])\s*\x03?|\\(?:lor|vee)(?
 _AND = re.compile(r"\x02\s*(?:and|or)\s*\x03|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])")
 _SIGN = re.compile(r"\\leq(?![a-zA-Z])|\\geq(?![a-zA-Z])|<|>")
 _VARIABLE = re.compile(r"\\?[a-zA-Z](?:_\{?\w\}?)?(?:\([a-zA-Z]\))?|\\[a-z]+")
+_BUILDER = re.compile(r"\\\{\s*[a-zA-Z]\s*(?:\\in[^|:]*?)?(?:\\mid|\||:)\s*(.*)\\\}", re.S)
 _FLIPPED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 
 
@@ -88,7 +89,9 @@ def renamed(left: str, right: str) -> str:
 
 
 def region(text: str) -> tuple[str, str] | None:
-    """Variable and interval of x<3, 1<x\\leq 5, or several of them joined by "or"; None for anything else."""
+    """Variable and interval of x<3, 1<x\\leq 5, {x | x>2}, or several joined by "or"; None for anything else."""
+    if builder := _BUILDER.fullmatch(text.strip()):
+        text = builder.group(1)
     parts = [_interval(part) for part in _OR.split(text)]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts) or len({variable for variable, _ in found}) != 1:

@@ -27,6 +27,8 @@ _UNITS = {
     "lb": "lb lbs pound pounds",
     "dollar": "dollar dollars usd",
     "cent": "cent cents",
+    "celsius": "degc celsius",
+    "fahrenheit": "degf fahrenheit",
     "degree": "degree degrees deg",
     "radian": "radian radians rad",
     "": "unit units",

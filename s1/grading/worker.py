@@ -212,19 +212,23 @@ def _equal_with_imaginary_unit(gold: Any, answer: Any) -> bool:
     if not letters:
         return False
     pairs = {letter: I for letter in letters if isinstance(letter, Symbol)}
-    return bool(simplify((gold - answer).subs(pairs).doit()) == 0)
+    difference = (gold - answer).subs(pairs).doit()
+    if not difference.free_symbols:
+        return bool(abs(difference.evalf(40)) < 1e-30)
+    return bool(simplify(difference) == 0)
 
 
 def _equal_where_positive(gold: Any, answer: Any) -> bool:
-    """Equality of roots whose letters are positive, as 1/sqrt(n) and sqrt(1/n); not with absolute values."""
-    from sympy import Abs, Expr, Pow, Symbol, simplify
+    """Equality of roots and logarithms of positive letters, as 1/sqrt(n) and sqrt(1/n); none with | |."""
+    from sympy import Abs, Expr, Pow, Symbol, log, simplify
 
     if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.has(Abs) or answer.has(Abs):
         return False
     letters = gold.free_symbols
     if letters != answer.free_symbols or not letters:
         return False
-    if not any(not power.exp.is_integer for side in (gold, answer) for power in side.atoms(Pow)):
+    roots = any(not power.exp.is_integer for side in (gold, answer) for power in side.atoms(Pow))
+    if not roots and not gold.has(log):
         return False
     pairs = {letter: Symbol(letter.name, positive=True) for letter in letters if isinstance(letter, Symbol)}
     return bool(simplify((gold - answer).subs(pairs)) == 0)
