@@ -1,0 +1,59 @@
+"""Every recipe that ships, end to end on the petri world: few rows, few steps, few questions."""
+
+import pytest
+
+from s1.cli import main
+from s1.evals.recipes import load_recipe, recipe_names
+
+SMALL = [
+    "--limit",
+    "6",
+    "--train-rows",
+    "64",
+    "--train-pool",
+    "600",
+    "--train-steps",
+    "30",
+    "--reward-questions",
+    "24",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_recipe_runs_on_the_small_world_and_a_second_call_changes_nothing(tmp_path, capsys):
+    arguments = ["reproduce", "all", "--out", str(tmp_path / "out"), *SMALL]
+    assert main(arguments) == 0
+    report = (tmp_path / "out" / "report.md").read_text()
+    for name in recipe_names():
+        recipe = load_recipe(name, petri=True)
+        assert f"## {recipe.title}" in report
+        for run in recipe.runs:
+            lines = (tmp_path / "out" / name / run / "generations.jsonl").read_text().splitlines()
+            assert len(lines) % 6 == 0 and lines
+        if recipe.table in ("points", "parallel"):
+            assert (tmp_path / "out" / name / f"{name}.svg").stat().st_size > 1000
+    assert "6 questions" in report and "The paper has:" in report
+    assert "| rejection sampling |" in capsys.readouterr().out
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").rglob("*.safetensors")}
+    assert main(arguments) == 0
+    assert (tmp_path / "out" / "report.md").read_text() == report
+    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").rglob("*.safetensors")}
+
+
+def test_a_model_that_is_not_named_is_asked_for(capsys, tmp_path):
+    code = main(["reproduce", "ablations", "--model", "s1/petri/weights", "--benchmark", "petri", "--limit", "1",
+                 "--out", str(tmp_path)])  # fmt: skip
+    assert code == 2
+    assert "needs the model 'random'" in capsys.readouterr().err
+
+
+def test_a_benchmark_must_be_named_with_a_model(capsys):
+    assert main(["reproduce", "figure1", "--model", "some/model"]) == 2
+    assert "--benchmark" in capsys.readouterr().err
+
+
+def test_the_recipes_are_listed(capsys):
+    assert main(["reproduce", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines()] == recipe_names()
