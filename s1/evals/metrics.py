@@ -14,7 +14,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from s1.errors import BadInput
 from s1.evals.at_k import maj_at_k, pass_at_k
@@ -355,11 +355,14 @@ def _slopes(tokens: Sequence[float], accuracies: Sequence[float], per: Unit) -> 
 
 
 def _each(bound: Bound, n: int) -> list[float | None]:
-    if bound is None or isinstance(bound, Real):
-        return [None if bound is None else float(bound)] * n
-    if len(bound) != n:
-        raise BadInput(f"{len(bound)} bounds for {n} runs.", "Give one bound for all runs or one for each.")
-    return list(bound)
+    if bound is None:
+        return [None] * n
+    if isinstance(bound, (int, float, Real)):
+        return [float(bound)] * n
+    each = list(cast("Sequence[float | None]", bound))
+    if len(each) != n:
+        raise BadInput(f"{len(each)} bounds for {n} runs.", "Give one bound for all runs or one for each.")
+    return each
 
 
 def _rounded(value: Any) -> Any:
