@@ -1,7 +1,7 @@
 """The vllm engine beside the hf engine, and the sweep from one trunk against separate runs on vLLM.
 
     .venv-vllm/bin/python benchmarks/vllm_engine.py throughput [--prompts 64] [--longest 512] [--repeats 3]
-    .venv-vllm/bin/python benchmarks/vllm_engine.py trunk [--model runs/demo/model] [--requests 32] [--repeats 3]
+    .venv-vllm/bin/python benchmarks/vllm_engine.py trunk [--model FOLDER] [--requests 32] [--repeats 3]
 
 Both engines run in turn, in changing order, in one process of vLLM's environment, greedy. vLLM decodes in
 processes of its own (on a CPU one core for its worker, the others for the rest), so only wall time is compared.
@@ -38,7 +38,7 @@ import hf_engine
 from s1.budget import Forcing, drive, make_script
 from s1.engines import load_engine
 from s1.evals.runner import policies_of
-from s1.formats import choose_format
+from s1.formats import FORMATS, format_of_folder
 from s1.petri import world
 from s1.trunk import Remembering, longest_first
 from s1.types import Ask, Chunk, Engine, Generation
@@ -68,7 +68,7 @@ class Counting:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=("throughput", "trunk"))
-    parser.add_argument("--model", default="runs/demo/model", help="trunk: a folder with its thinking format")
+    parser.add_argument("--model", help="trunk: default: what `s1 demo` trained, else the petri base")
     parser.add_argument("--requests", type=int, default=32, help="trunk: questions")
     parser.add_argument("--shape", choices=hf_engine.SHAPES, default="small", help="throughput: the model")
     parser.add_argument("--prompts", type=int, default=64, help="throughput: requests")
@@ -147,8 +147,10 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def trunk(args: argparse.Namespace) -> dict[str, Any]:
+    trained = Path("runs/demo/model")
+    args.model = args.model or str(trained if trained.is_dir() else world.base_model())
     engine = load_engine(f"vllm:{args.model}", max_batch=256, eager=not args.compile)
-    fmt = choose_format(engine)
+    fmt = format_of_folder(Path(args.model)) or FORMATS["petri"]
     prompts = [engine.render([{"role": "user", "content": q.text}]) for q in world.exam(args.requests)]
     policies = longest_first(policies_of(forcing.BUDGETS, forcing.WAITS, base=forcing.BASE))
 

@@ -9,7 +9,6 @@ endpoints cannot continue what a model has begun, so they cannot be forced; see 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 import urllib.parse
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from s1.engines.asks import check_ask, seed_at, single_ids, valid_count
 from s1.engines.beside import Beside
 from s1.engines.http import Http
 from s1.engines.server import BIAS, Server, examine
+from s1.engines.spec import options_in
 from s1.engines.stops import StopMatcher, Vocabulary, plan_stops
 from s1.engines.text import Text
 from s1.errors import BadConfig, EngineFailure, Unsupported
@@ -110,16 +110,7 @@ def split_address(address: str, known: Sequence[str]) -> tuple[str, dict[str, An
         raise BadConfig(
             "The address holds a password.", "Put the key in an environment variable; see api_key_env."
         )
-    given: dict[str, Any] = {}
-    for name, value in urllib.parse.parse_qsl(parts.query, keep_blank_values=True):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            hint = f"Did you mean {near[0]!r}?" if near else "It takes none here."
-            raise BadConfig(f"The address has an unknown option {name!r}.", hint)
-        try:
-            given[name] = NUMBERS.get(name, str)(value)
-        except ValueError as error:
-            raise BadConfig(f"{name}={value} in the address is not a number.", "Give a number.") from error
+    given = options_in(parts.query, known, NUMBERS)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), given
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from s1.engines.asks import check_ask, seed_at, single_ids, valid_count
 from s1.engines.beside import Beside
+from s1.engines.spec import options_in
 from s1.engines.stops import StopMatcher, StopPlan, plan_stops
 from s1.engines.text import LocalText, first_line, has_tokenizer
 from s1.errors import BadConfig, BadInput, EngineFailure, MissingExtra
@@ -22,6 +23,15 @@ from s1.types import Ask, Chunk, Finish, Stop
 
 NEVER = -100.0
 """The bias that keeps the padding of the vocabulary from being drawn; vLLM allows no lower one."""
+KINDS: Mapping[str, type] = {
+    "context": int,
+    "tensor_parallel_size": int,
+    "data_parallel_size": int,
+    "max_batch": int,
+    "memory": float,
+    "eager": bool,
+}
+"""Options that are no texts, for reading them from a spec."""
 LOGGING = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
 """Set where the environment says nothing else: vLLM logs to standard output, where our answers and JSON go."""
 
@@ -39,6 +49,7 @@ def load(
 ) -> VLLMEngine:
     """The engine for a model folder or Hub id. Code from the Hub is never run.
 
+    Every option may stand in the spec as well: vllm:FOLDER?tensor_parallel_size=2&context=8192.
     context: most tokens of prefix and continuation; the model's own when None.
     dtype: "auto" is float32 on the CPU and the checkpoint's own on a GPU.
     tensor_parallel_size, data_parallel_size: as in vLLM. max_batch: most requests decoded at once.
@@ -54,6 +65,7 @@ def load(
         from vllm.v1.engine.async_llm import AsyncLLM
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "vllm", "vllm") from error
+    path, _, query = path.partition("?")
     folder = Path(path).expanduser()
     if not path or (folder.is_dir() and not (folder / "config.json").is_file()):
         raise BadInput(
@@ -64,16 +76,17 @@ def load(
     if not folder.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise BadInput(f"{path}: no such folder.", "Check the path, or give a Hub id such as org/name.")
     text = LocalText(str(folder) if folder.is_dir() else path)
-    options = engine_options(
-        str(folder) if folder.is_dir() else path,
-        context=context,
-        dtype=dtype,
-        tensor_parallel_size=tensor_parallel_size,
-        data_parallel_size=data_parallel_size,
-        max_batch=max_batch,
-        memory=memory,
-        eager=eager,
-    )
+    given: dict[str, Any] = {
+        "context": context,
+        "dtype": dtype,
+        "tensor_parallel_size": tensor_parallel_size,
+        "data_parallel_size": data_parallel_size,
+        "max_batch": max_batch,
+        "memory": memory,
+        "eager": eager,
+    }
+    given |= options_in(query, list(given), KINDS)
+    options = engine_options(str(folder) if folder.is_dir() else path, **given)
     beside = Beside("s1-vllm")
 
     async def start() -> VLLMEngine:

@@ -292,7 +292,7 @@ async def go(engine):
 
 if __name__ == "__main__":
     spec, options, ids = sys.argv[1], *map(json.loads, sys.argv[2:])
-    asyncio.run(go(load_engine(spec, eager=True, max_batch=8, **options)))
+    asyncio.run(go(load_engine(spec + "?eager=true&max_batch=8", **options)))
 """
 
 
@@ -342,6 +342,8 @@ def test_unknown_models_and_options_are_refused(folder, tmp_path):
         load_engine(f"vllm:{tmp_path}")
     with pytest.raises(BadConfig, match="Did you mean 'tensor_parallel_size'"):
         load_engine(f"vllm:{folder}", tensor_paralel_size=2)
+    with pytest.raises(BadConfig, match="Did you mean 'tensor_parallel_size'"):
+        load_engine(f"vllm:{folder}?tensor_paralel_size=2")
 
 
 def test_parallel_sizes_reach_vllm(folder):
