@@ -14,7 +14,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from s1.errors import BadInput
 from s1.evals.at_k import maj_at_k, pass_at_k
@@ -359,7 +359,7 @@ def _each(bound: Bound, n: int) -> list[float | None]:
         return [None] * n
     if isinstance(bound, (int, float, Real)):
         return [float(bound)] * n
-    each = list(cast("Sequence[float | None]", bound))
+    each = list(bound)
     if len(each) != n:
         raise BadInput(f"{len(each)} bounds for {n} runs.", "Give one bound for all runs or one for each.")
     return each
