@@ -275,7 +275,7 @@ def report(rollouts: Sequence[Marked], scores: Sequence[float]) -> dict[str, Any
     AUC: the chance that a rollout that came out right scores above one that did not; 0.5 is chance.
     """
     by_depth: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    ends: list[tuple[float, bool]] = []
+    ends: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     each = iter(scores)
     for rollout in rollouts:
         for place, depth in zip(rollout.places, rollout.depths, strict=True):
@@ -283,7 +283,7 @@ def report(rollouts: Sequence[Marked], scores: Sequence[float]) -> dict[str, Any
             if depth is not None:
                 by_depth[depth].append(pair)
             if place == rollout.places[-1]:
-                ends.append(pair)
+                ends[rollout.question].append(pair)
     steps = [pair for pairs in by_depth.values() for pair in pairs]
     return {
         "rollouts": len(rollouts),
@@ -292,25 +292,29 @@ def report(rollouts: Sequence[Marked], scores: Sequence[float]) -> dict[str, Any
             str(depth): {"n": len(pairs), "auc": auc(pairs)} for depth, pairs in sorted(by_depth.items())
         },
         "auc_of_attempts": auc(steps),
-        "auc_at_the_end": auc(ends),
+        "auc_at_the_end": auc([pair for pairs in ends.values() for pair in pairs]),
+        "auc_at_the_end_within_questions": auc_within(ends.values()),
         "calibration": calibration(steps),
     }
 
 
 def auc(pairs: Sequence[tuple[float, bool]]) -> float | None:
     """Area under the ROC curve of pairs (score, right), ties counted half; None where all came out alike."""
-    ordered = sorted(pairs)
-    rights = sum(right for _, right in ordered)
-    wrongs = len(ordered) - rights
-    if not rights or not wrongs:
-        return None
-    won, below = 0.0, 0
-    for _, tied in groupby(ordered, key=lambda pair: pair[0]):
-        outcomes = [right for _, right in tied]
-        lost = len(outcomes) - sum(outcomes)
-        won += sum(outcomes) * (below + lost / 2)
-        below += lost
-    return round(won / (rights * wrongs), 4)
+    return auc_within([pairs])
+
+
+def auc_within(groups: Iterable[Sequence[tuple[float, bool]]]) -> float | None:
+    """The same over those pairs of rollouts that belong to one group: what a search or vote compares."""
+    won, compared = 0.0, 0
+    for pairs in groups:
+        below = 0
+        for _, tied in groupby(sorted(pairs), key=lambda pair: pair[0]):
+            outcomes = [right for _, right in tied]
+            lost = len(outcomes) - sum(outcomes)
+            won += sum(outcomes) * (below + lost / 2)
+            below += lost
+        compared += below * (len(pairs) - below)
+    return round(won / compared, 4) if compared else None
 
 
 def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 5) -> dict[str, Any]:

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from s1.errors import BadConfig, BadInput, EngineFailure
 from s1.methods import load_reward
 from s1.petri import world
-from s1.petri.reward import RECORD, RewardSettings, auc, calibration, load, marked, report, train_reward
+from s1.petri.reward import (
+    RECORD,
+    RewardSettings,
+    auc,
+    auc_within,
+    calibration,
+    load,
+    marked,
+    report,
+    train_reward,
+)
 from s1.types import Generation, Segment
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), st.booleans()), max_size=30)
@@ -33,6 +43,12 @@ def test_auc_is_the_chance_that_a_right_one_scores_above_a_wrong_one(pairs):
     assert auc(pairs) == pytest.approx(won / (len(rights) * len(wrongs)), abs=1e-4)
 
 
+def test_within_groups_only_rollouts_of_one_group_are_compared():
+    easy, hard = [(0.9, True), (0.8, False)], [(0.1, True), (0.2, False)]
+    assert auc_within([easy, hard]) == 0.5 and auc(easy + hard) == 0.5
+    assert auc_within([easy, [(0.1, True)]]) == 1.0 and auc_within([[(0.1, True)], [(0.2, False)]]) is None
+
+
 def test_calibration_sets_scores_beside_what_came_of_them():
     pairs = [(0.1, False), (0.1, False), (0.15, True), (0.9, True), (1.0, False)]
     assert calibration(pairs, bins=2) == {
@@ -41,14 +57,14 @@ def test_calibration_sets_scores_beside_what_came_of_them():
     }
 
 
-def rollout(said: tuple[int, ...], right: bool):
+def rollout(said: tuple[int, ...], right: bool, question: int = 5):
     segments = (
         Segment((90, 91), "", "prompt", "forced"),
         Segment(said[:-1], "", "thinking", "model"),
         Segment(said[-1:], "", "answer", "model"),
     )
     one = Generation("q", 0, "natural", segments, len(said) - 1, 1, 0, 0, False, "stop")
-    return marked(one, 5, {1, 2}, 1, right)
+    return marked(one, question, {1, 2}, 1, right)
 
 
 def test_marks_are_the_ends_of_lines_and_attempts_and_the_last_token():
@@ -63,6 +79,9 @@ def test_the_report_goes_by_attempts_and_by_the_end():
     found = report(rollouts, [0.2, 0.9, 0.8, 0.6, 0.1])
     assert found["auc_by_attempt"] == {"1": {"n": 2, "auc": 0.0}, "2": {"n": 1, "auc": None}}
     assert (found["auc_at_the_end"], found["right"]) == (1.0, 50.0)
+    assert found["auc_at_the_end_within_questions"] == 1.0
+    apart = report([rollouts[0], rollout((7, 1, 8), False, question=6)], [0.2, 0.9, 0.8, 0.6, 0.1])
+    assert apart["auc_at_the_end_within_questions"] is None
 
 
 @pytest.mark.parametrize(
