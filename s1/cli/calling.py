@@ -44,7 +44,7 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
             raise BadConfig("--url is the server of a judge, and none was named.", "Add --judge NAME.")
         yield None
         return
-    settings = ApiSettings(temperature=0.0, max_tokens=JUDGE_TOKENS)
+    settings = ApiSettings(temperature=0.0, max_tokens=JUDGE_TOKENS, tries=JUDGE_TRIES)
     caller = open_caller(spec, url, replace(settings, url=url) if url else settings)
     try:
         with Journal(folder / "journal.jsonl") as journal:
@@ -60,6 +60,8 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
 
 JUDGE_TOKENS = 4096
 """Room for a judge that thinks before it explains."""
+JUDGE_TRIES = 5
+"""Someone waits for this listing: a server that does not answer is told of within half a minute."""
 
 
 def _shown(name: str) -> Watch:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from s1.data.asking import Answerer
 from s1.data.journal import Journal, Reply, Request
 from s1.data.replies import split_thinking
-from s1.errors import first_error
+from s1.errors import BadInput, first_error
 from s1.grading import equivalent, extract_answer
 from s1.types import Ask, Engine, Finish, Question, Sampling, Stop, to_json
 
@@ -40,7 +40,7 @@ class EngineCaller:
     @asynccontextmanager
     async def answering(self, journal: Journal) -> AsyncIterator[Answerer]:
         async def answer(request: Request) -> Reply:
-            messages = [{"role": role, "content": text} for role, text in request.messages]
+            messages = _messages(self.engine, request)
             sampling = self.sampling
             if sampling.seed is not None:
                 sampling = replace(sampling, seed=sampling.seed + request.sample)
@@ -49,6 +49,17 @@ class EngineCaller:
             return Reply(thinking, text, finish, prompt, len(ids))
 
         yield answer
+
+
+def _messages(engine: Engine, request: Request) -> list[dict[str, str]]:
+    """The messages of a request; a system message stands before the user's where the template has no such role."""
+    messages = [{"role": role, "content": text} for role, text in request.messages]
+    if len(messages) == 2 and messages[0]["role"] == "system":
+        try:
+            engine.render(messages)
+        except BadInput:
+            return [{"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}]
+    return messages
 
 
 async def continue_chat(

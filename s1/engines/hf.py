@@ -33,6 +33,7 @@ from s1.engines.checkpoint import (
 from s1.engines.kv import WIDTH
 from s1.engines.rows import Row
 from s1.engines.stops import StopMatcher, StopPlan, plan_stops, vocabulary_of
+from s1.engines.text import apply_template
 from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported
 from s1.types import Ask, Chunk, Stop
 
@@ -185,10 +186,7 @@ class HFEngine:
                 f"{self.name}: the tokenizer has no chat template.",
                 "Set tokenizer.chat_template and save the tokenizer, or give the prompt as text.",
             )
-        text: str = self.tokenizer.apply_chat_template(
-            [dict(m) for m in messages], add_generation_prompt=True, tokenize=False
-        )
-        return text
+        return apply_template(self.tokenizer, messages, self.name)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
         """Continue `ask.prefix`. Only `ask.stops` end it early: an EOS not among them is an ordinary token.

@@ -66,11 +66,26 @@ class LocalText:
                 f"{self._path}: the tokenizer has no chat template.",
                 "Set tokenizer.chat_template and save the tokenizer, or give the prompt as text.",
             )
-        return str(
-            self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages], add_generation_prompt=True, tokenize=False
-            )
+        return apply_template(self.tokenizer, messages, self._path)
+
+
+def apply_template(tokenizer: Any, messages: Sequence[Mapping[str, str]], name: str) -> str:
+    """The chat template applied, up to where the assistant begins.
+
+    Raises BadInput with the template's own words where it takes no such messages, as a system message.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(
+            [dict(m) for m in messages], add_generation_prompt=True, tokenize=False
         )
+    except TemplateError as error:
+        raise BadInput(
+            f"{name}: the chat template refuses these messages ({first_line(error)}).",
+            "Send the roles that it knows, or another checkpoint.",
+        ) from error
+    return str(text)
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -163,3 +163,26 @@ def test_a_judge_or_a_listing_without_its_run_is_refused(
 ) -> None:
     assert main(command) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_judge_without_a_system_role_gets_its_instructions_before_the_question(tmp_path: Path) -> None:
+    import asyncio
+
+    from s1.data.attempt import EngineCaller
+    from s1.data.journal import Journal
+    from s1.data.judge import ask_judge
+    from s1.engines.scripted import ScriptedEngine
+    from s1.errors import BadInput
+
+    class NoSystem(ScriptedEngine):
+        def render(self, messages):  # type: ignore[no-untyped-def]
+            if messages[0]["role"] == "system":
+                raise BadInput("The chat template refuses these messages.")
+            return super().render(messages)
+
+    engine = NoSystem(lambda prefix: "It is.\nYes" if "## Reference answer" in prefix else "No")
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        caller = EngineCaller(engine, "judge")
+        found = asyncio.run(ask_judge({"a": Attempt("q", "none", "nothing")}, caller, journal))
+    assert found == {"a": True}
+    assert "You compare a student's attempt" in engine.decode(engine.asked[0].prefix)
