@@ -17,27 +17,34 @@ if TYPE_CHECKING:
     from s1.data.api import ApiSettings
     from s1.data.asking import Caller, Progress, Watch
     from s1.data.funnel import CurateSettings
-    from s1.data.pool import Pool
+    from s1.data.shards import Shards
     from s1.data.stages import StageResult
 
 
-def open_pool(arguments: argparse.Namespace) -> Pool:
-    """The pool that was named, its traces measured where a tokenizer is given."""
-    from dataclasses import replace
-
+@contextmanager
+def open_pool(arguments: argparse.Namespace) -> Iterator[Shards]:
+    """The pool that was named, out of core; its traces measured where a tokenizer is given."""
     from s1.config import split_pairs
-    from s1.data.difficulty import with_trace_tokens
-    from s1.data.pool import read_pool
+    from s1.data.difficulty import measured
+    from s1.data.executor import open_executor
+    from s1.data.funnel import as_shards
+    from s1.data.reading import read_shards, work_folder
 
     if arguments.pool == ["petri"]:
         from s1.petri import world
 
-        pool = world.pool()
-    else:
-        pool = read_pool(arguments.pool, dict(split_pairs(arguments.column or ())))
-    if arguments.tokenizer:
-        pool = replace(pool, rows=with_trace_tokens(pool.rows, arguments.tokenizer))
-    return pool
+        shards = as_shards(world.pool())
+        yield measured(shards, arguments.tokenizer) if arguments.tokenizer else shards
+        return
+    with (
+        work_folder(arguments.out) as work,
+        open_executor(
+            arguments.executor or "local", workers=arguments.workers, address=arguments.ray_address
+        ) as executor,
+    ):
+        columns = dict(split_pairs(arguments.column or ()))
+        shards = read_shards(arguments.pool, columns, work=work, executor=executor)
+        yield measured(shards, arguments.tokenizer) if arguments.tokenizer else shards
 
 
 def collect(arguments: argparse.Namespace) -> int:
@@ -71,12 +78,15 @@ def collect(arguments: argparse.Namespace) -> int:
 def teach(arguments: argparse.Namespace) -> int:
     import polars as pl
 
+    from s1.config import split_pairs
+    from s1.data.pool import read_pool
     from s1.data.stages import finish_stage, open_stage
     from s1.data.teach import teach as ask_teacher
 
     if len(arguments.model or ()) != 1:
         raise BadConfig("curate teach needs one teacher.", "Name it with --model.")
-    settings, pool = _api_settings(arguments), open_pool(_plain(arguments))
+    settings = _api_settings(arguments)
+    pool = read_pool(arguments.pool, dict(split_pairs(arguments.column or ())))
     open_stage(arguments.out, "teach")
     with _callers(arguments, settings) as (models, _), _journal(arguments) as journal:
         taught = ask_teacher(pool, models[0], journal, samples=_samples(arguments), progress=_shown("teach"))
@@ -100,7 +110,8 @@ def clean(arguments: argparse.Namespace) -> int:
 
     stages.open_stage(arguments.out, "clean")
     settings = _curate_settings(arguments)
-    return _done(stages.clean(open_pool(arguments), settings.quality), arguments, settings.quality)
+    with open_pool(arguments) as pool:
+        return _done(stages.clean(pool, settings.quality), arguments, settings.quality)
 
 
 def decontaminate(arguments: argparse.Namespace) -> int:
@@ -108,36 +119,38 @@ def decontaminate(arguments: argparse.Namespace) -> int:
     from s1.data.decontaminate import read_benchmarks
 
     stages.open_stage(arguments.out, "decontaminate")
-    settings, pool = _curate_settings(arguments), open_pool(_plain(arguments))
-    benchmarks = read_benchmarks(arguments.against) if arguments.against else None
-    result = stages.decontaminate(
-        pool, benchmarks, n=settings.ngram, duplicates=settings.duplicates, near=settings.near
-    )
-    for hit in result.tables["hits.jsonl"].iter_rows(named=True):
-        how = hit["how"] + (f", {hit['count']} in common" if hit["count"] > 1 else "")
-        print(f"{hit['id']} = {hit['benchmark']} {hit['benchmark_id']} ({how})")
-        print(f"  shared: {hit['shared']}")
-        print(f"  ours:   {' '.join(hit['question'].split())}")
-        print(f"  theirs: {' '.join(hit['benchmark_question'].split())}\n")
-    for pair in result.tables["near.jsonl"].iter_rows(named=True):
-        print(f"{pair['id']} ~ {pair['other_id']} (near duplicate, {pair['similarity']:.2f})")
-        print(f"  one:   {' '.join(pair['question'].split())}")
-        print(f"  other: {' '.join(pair['other_question'].split())}\n")
-    chosen = {"ngram": settings.ngram, "duplicates": settings.duplicates, "near": settings.near}
-    return _done(result, arguments, chosen)
+    settings = _curate_settings(arguments)
+    with open_pool(arguments) as pool:
+        benchmarks = read_benchmarks(arguments.against) if arguments.against else None
+        result = stages.decontaminate(
+            pool, benchmarks, n=settings.ngram, duplicates=settings.duplicates, near=settings.near
+        )
+        for hit in result.tables["hits.jsonl"].iter_rows(named=True):
+            how = hit["how"] + (f", {hit['count']} in common" if hit["count"] > 1 else "")
+            print(f"{hit['id']} = {hit['benchmark']} {hit['benchmark_id']} ({how})")
+            print(f"  shared: {hit['shared']}")
+            print(f"  ours:   {' '.join(hit['question'].split())}")
+            print(f"  theirs: {' '.join(hit['benchmark_question'].split())}\n")
+        for pair in result.tables["near.jsonl"].iter_rows(named=True):
+            print(f"{pair['id']} ~ {pair['other_id']} (near duplicate, {pair['similarity']:.2f})")
+            print(f"  one:   {' '.join(pair['question'].split())}")
+            print(f"  other: {' '.join(pair['other_question'].split())}\n")
+        chosen = {"ngram": settings.ngram, "duplicates": settings.duplicates, "near": settings.near}
+        return _done(result, arguments, chosen)
 
 
 def difficulty(arguments: argparse.Namespace) -> int:
     from s1.data import stages
 
-    settings, pool = _api_settings(arguments), open_pool(arguments)
-    stages.open_stage(arguments.out, "difficulty")
-    with _callers(arguments, settings) as (models, judge), _journal(arguments) as journal:
-        result = stages.difficulty(
-            pool, models, judge, journal, attempts=_samples(arguments),
-            most_solved=arguments.most_solved or 0.0, progress=_shown("difficulty"),
-        )  # fmt: skip
-    return _done(result, arguments, settings)
+    settings = _api_settings(arguments)
+    with open_pool(arguments) as pool:
+        stages.open_stage(arguments.out, "difficulty")
+        with _callers(arguments, settings) as (models, judge), _journal(arguments) as journal:
+            result = stages.difficulty(
+                pool, models, judge, journal, attempts=_samples(arguments),
+                most_solved=arguments.most_solved or 0.0, progress=_shown("difficulty"),
+            )  # fmt: skip
+        return _done(result, arguments, settings)
 
 
 def diversity(arguments: argparse.Namespace) -> int:
@@ -146,14 +159,15 @@ def diversity(arguments: argparse.Namespace) -> int:
 
     if len(arguments.model or ()) > 1:
         raise BadConfig("curate diversity takes one classifier.", "Name one --model.")
-    settings, pool = _api_settings(arguments), open_pool(_plain(arguments))
-    domains = read_domains(arguments.domains) if arguments.domains else MSC
-    stages.open_stage(arguments.out, "diversity")
-    with _callers(arguments, settings) as (models, _), _journal(arguments) as journal:
-        result = stages.diversity(
-            pool, models[0] if models else None, journal, domains=domains, progress=_shown("diversity")
-        )
-    return _done(result, arguments, settings)
+    settings = _api_settings(arguments)
+    with open_pool(arguments) as pool:
+        domains = read_domains(arguments.domains) if arguments.domains else MSC
+        stages.open_stage(arguments.out, "diversity")
+        with _callers(arguments, settings) as (models, _), _journal(arguments) as journal:
+            result = stages.diversity(
+                pool, models[0] if models else None, journal, domains=domains, progress=_shown("diversity")
+            )
+        return _done(result, arguments, settings)
 
 
 def select(arguments: argparse.Namespace) -> int:
@@ -164,18 +178,20 @@ def select(arguments: argparse.Namespace) -> int:
     from s1.data.stages import finish_stage, open_stage
 
     open_stage(arguments.out, "select")
-    settings, pool = _curate_settings(arguments), open_pool(arguments)
-    if settings.strategy == "s1k":
-        chosen, notes = draw(
-            pool.rows, settings.n, seed=settings.seed, preselect=settings.preselect,
-            domain_weights=settings.domain_weights or None, weighted_after=settings.weighted_after,
-            profile=settings.quality.profile,
-        )  # fmt: skip
-    else:
-        chosen, notes = ablation(pool.rows, settings.strategy, settings.n, seed=settings.seed)
-    taken = set(chosen["id"])
-    reasons = pl.Series("reason", [None if i in taken else "not drawn" for i in pool.rows["id"]], pl.String)
-    return _done(finish_stage("select", pool, pool.rows, reasons, notes=notes), arguments, settings)
+    settings = _curate_settings(arguments)
+    with open_pool(arguments) as pool:
+        rows = pool.index
+        if settings.strategy == "s1k":
+            chosen, notes = draw(
+                rows, settings.n, seed=settings.seed, preselect=settings.preselect,
+                domain_weights=settings.domain_weights or None, weighted_after=settings.weighted_after,
+                profile=settings.quality.profile,
+            )  # fmt: skip
+        else:
+            chosen, notes = ablation(rows, settings.strategy, settings.n, seed=settings.seed)
+        taken = rows["id"].is_in(chosen["id"].implode())
+        reasons = pl.select(pl.when(~taken).then(pl.lit("not drawn")).alias("reason")).to_series()
+        return _done(finish_stage("select", pool, rows, reasons, notes=notes), arguments, settings)
 
 
 def _done(result: StageResult, arguments: argparse.Namespace, settings: Any = None) -> int:
@@ -188,13 +204,8 @@ def _done(result: StageResult, arguments: argparse.Namespace, settings: Any = No
         print(f"Note: {note}", file=sys.stderr)
     if arguments.out is not None:
         write_stage(result, arguments.out, to_json(settings))
-        print(f"{result.rows.height} rows kept. Written to {arguments.out}")
+        print(f"{result.kept.height} rows kept. Written to {arguments.out}")
     return 0
-
-
-def _plain(arguments: argparse.Namespace) -> argparse.Namespace:
-    """The arguments for `open_pool` of a stage that takes no tokenizer."""
-    return argparse.Namespace(pool=arguments.pool, column=arguments.column, tokenizer=None)
 
 
 def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:

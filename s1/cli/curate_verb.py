@@ -10,7 +10,7 @@
   s1 curate select POOL --n N --out DIR               only the draw
 
 POOL is a file, a folder, or what another stage wrote. A file named like a stage: ./clean. The same command
-after a kill goes on; model calls are kept in OUT/journal.jsonl.
+after a kill goes on; model calls are kept in OUT/journal.jsonl, parts that are done in .OUT.work beside OUT.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from pathlib import Path
 
 from s1.errors import BadConfig
 
+WHERE = ("executor", "workers", "ray_address")
 STAGES = {
     "collect": ("out", "seed", "sources"),
     "teach": ("out", "column", "set", "config", "model", "url", "samples", "max_usd"),
-    "clean": ("out", "column", "set", "config", "tokenizer"),
+    "clean": ("out", "column", "set", "config", "tokenizer", *WHERE),
     "difficulty": (
         "out", "column", "set", "config", "tokenizer", "model", "url", "samples", "max_usd", "judge",
-        "most_solved",
+        "most_solved", *WHERE,
     ),
-    "diversity": ("out", "column", "set", "config", "model", "url", "max_usd", "domains"),
-    "decontaminate": ("out", "column", "set", "config", "against"),
-    "select": ("out", "column", "set", "config", "tokenizer", "n", "seed"),
-    "": ("out", "column", "set", "config", "tokenizer", "n", "seed", "against"),
+    "diversity": ("out", "column", "set", "config", "model", "url", "max_usd", "domains", *WHERE),
+    "decontaminate": ("out", "column", "set", "config", "against", *WHERE),
+    "select": ("out", "column", "set", "config", "tokenizer", "n", "seed", *WHERE),
+    "": ("out", "column", "set", "config", "tokenizer", "n", "seed", "against", *WHERE),
 }  # fmt: skip
 """Which options each stage takes; "" is the whole funnel. Any other is an error, not ignored."""
 
@@ -86,6 +87,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="spending cap; needs usd_per_million_in and usd_per_million_out",
     )
     models.add_argument("--domains", type=Path, metavar="YAML", help="other subjects than the MSC list")
+    where = parser.add_argument_group("where the work is done")
+    where.add_argument("--executor", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
+    where.add_argument(
+        "--workers", type=int, help="processes of this machine (default: one for each processor)"
+    )
+    where.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="cluster to join (default: RAY_ADDRESS, else one is started here)",
+    )
     parser.add_argument(
         "--sources", type=Path, metavar="YAML", help="your own sources, beside those of the paper"
     )
@@ -128,17 +139,17 @@ def whole_funnel(arguments: argparse.Namespace) -> int:
         from s1.data.quality import PETRI
 
         defaults = replace(defaults, quality=PETRI, ngram=0)
-    pool = open_pool(arguments)
     settings = load_settings(defaults, arguments.config, arguments.set or ())
     benchmarks = read_benchmarks(arguments.against) if arguments.against else None
 
     def show(stage: Stage) -> None:
         print(stage_line(stage), file=sys.stderr)
 
-    ledger = curate(pool, settings, arguments.out, benchmarks=benchmarks, progress=show)
+    with open_pool(arguments) as pool:
+        ledger = curate(pool, settings, arguments.out, benchmarks=benchmarks, progress=show)
     for note in ledger.notes:
         print(f"Note: {note}", file=sys.stderr)
-    print(f"{ledger.selected.height} rows selected. Written to {arguments.out}")
+    print(f"{ledger.chosen.height} rows selected. Written to {arguments.out}")
     return 0
 
 

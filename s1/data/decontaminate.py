@@ -11,16 +11,18 @@ on the order of the sources and drops most of a templated family; here only equa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from s1.data.pool import read_pool
+from s1.data.pool import conform, read_pool, rejects_frame
+from s1.data.shards import Shards, gathered, key_of, map_rows, memory_shards, normalised
 from s1.errors import BadConfig, BadInput
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
-WHITESPACE = r"[\s\x1c-\x1f]+"  # what str.split() splits on; the four separators are not in \s here
 HIT_COLUMNS = ("id", "benchmark", "benchmark_id", "how", "shared", "count", "question", "benchmark_question")
 
 
@@ -33,9 +35,10 @@ class Contamination(NamedTuple):
 
 
 def contamination(
-    rows: pl.DataFrame,
+    pool: pl.DataFrame | Shards,
     benchmarks: pl.DataFrame | None = None,
     *,
+    rows: pl.DataFrame | None = None,
     n: int = 8,
     duplicates: str = "question",
     near: float = 0.0,
@@ -43,17 +46,20 @@ def contamination(
 ) -> Contamination:
     """Benchmark hits first, then copies among the rows that stay, then near duplicates among those.
 
-    `near` is the least Jaccard index of a near duplicate, 0 for none; `exempt` a regular expression for
-    sources whose hits are reported and not dropped.
+    `rows` are the rows of the index to look at, all by default; reasons are in their order (by id). `near` is
+    the least Jaccard index of a near duplicate, 0 for none; `exempt` a regular expression for sources whose
+    hits are reported and not dropped.
     """
     import polars as pl
 
-    from s1.data.near import NEAR_COLUMNS, near_pairs, near_reasons
+    from s1.data.near import NEAR_COLUMNS, near_reasons, shards_near_pairs
 
+    shards = pool if isinstance(pool, Shards) else memory_shards(conform(pool), rejects_frame())
+    rows = shards.index if rows is None else rows
     reasons = pl.Series("reason", [None] * rows.height, dtype=pl.String)
     hits = pl.DataFrame(schema={c: pl.Int64 if c == "count" else pl.String for c in HIT_COLUMNS})
     if benchmarks is not None:
-        hits = find_hits(rows, benchmarks, n=n)
+        hits = shards_hits(shards, rows, benchmarks, n=n)
         reasons = hit_reasons(rows, hits)
         if exempt is not None:
             spared = rows["source"].str.contains(exempt)
@@ -62,14 +68,13 @@ def contamination(
     def fill(more: Callable[[pl.DataFrame], pl.Series]) -> pl.Series:
         # Looked for among the rows that stay, or a dropped row could take its clean copy along.
         clean = rows.filter(reasons.is_null())
-        found = dict(zip(clean["id"], more(clean), strict=True))
-        filled = [r or found.get(i) for i, r in zip(rows["id"], reasons, strict=True)]
-        return pl.Series("reason", filled, dtype=pl.String)
+        at = pl.select(at=reasons.is_null().arg_true()).to_series()
+        return reasons.scatter(at, more(clean)) if clean.height else reasons
 
     reasons = fill(lambda clean: duplicate_reasons(clean, by=duplicates))
     pairs = pl.DataFrame(schema={c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS})
     if near:
-        pairs = near_pairs(rows.filter(reasons.is_null()), near)
+        pairs = shards_near_pairs(shards, rows.filter(reasons.is_null()), near)
         reasons = fill(lambda clean: near_reasons(clean, pairs))
     return Contamination(reasons, hits, pairs)
 
@@ -94,11 +99,6 @@ def benchmark_frame(
     columns = {"benchmark_id": pl.Series(ids).cast(pl.String), "benchmark_question": pl.Series(questions)}
     benchmark = name if isinstance(name, pl.Series) else pl.lit(name)
     return pl.DataFrame(columns).select(benchmark.alias("benchmark"), pl.all())
-
-
-def normalised(text: pl.Expr) -> pl.Expr:
-    """Lower case, whitespace collapsed to one space."""
-    return text.str.to_lowercase().str.replace_all(WHITESPACE, " ").str.strip_chars(" ")
 
 
 def word_ngrams(rows: pl.LazyFrame, text: str, n: int) -> pl.LazyFrame:
@@ -128,8 +128,24 @@ def find_hits(pool: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl
     `how` is "exact" or "8-gram"; `shared` is the first shared n-gram in the pool question, `count` how many
     distinct ones there are (0 for an exact match of short texts). n = 0 leaves only the exact match.
     """
+    _check_benchmarks(benchmarks, n)
+    return _with_texts(_pairs(pool, benchmarks, n), pool.select("id", "question"), benchmarks)
+
+
+def shards_hits(shards: Shards, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl.DataFrame:
+    """`find_hits` for the rows of the index that are in `rows`."""
     import polars as pl
 
+    _check_benchmarks(benchmarks, n)
+    work = partial(_pairs, benchmarks=benchmarks, n=n)
+    pairs = pl.concat(
+        map_rows(shards, rows, ["question"], work, name="hits", key=key_of(n, benchmarks)), rechunk=True
+    )
+    matched = rows.join(pairs.select("id").unique(), on="id", how="semi", maintain_order="left")
+    return _with_texts(pairs, gathered(shards, matched, ["question"]), benchmarks)
+
+
+def _check_benchmarks(benchmarks: pl.DataFrame, n: int) -> None:
     if n < 0:
         raise BadConfig(
             f"Decontamination: n is {n}.", "Use the number of words, 8 in the paper, or 0 for exact only."
@@ -139,12 +155,20 @@ def find_hits(pool: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl
         raise BadInput(
             f"The benchmark frame has no column {absent[0]!r}.", "Build it with benchmark_frame()."
         )
-    ours = pool.lazy().select("id", "question").with_columns(key=normalised(pl.col("question")))
-    theirs = benchmarks.lazy().with_columns(key=normalised(pl.col("benchmark_question")))
+
+
+def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame:
+    """The matches without the texts: id, benchmark, benchmark_id, how, shared, count."""
+    import polars as pl
+
+    ours = pool.select("id", "question").with_columns(key=normalised(pl.col("question")))
+    theirs = benchmarks.with_columns(key=normalised(pl.col("benchmark_question")))
     pair = ["id", "benchmark", "benchmark_id"]
-    hits = ours.join(theirs, on="key").select(*pair, exact=True).unique()
+    exact = ours.join(theirs, on="key").select(*pair, "key", exact=True).unique()
     if n:
-        mine = word_ngrams(ours.select("id", "question"), "question", n)
+        # Hashes of n-grams say which questions can match at all; only those are looked at as texts.
+        ours = ours.filter(_may_match(ours["key"], theirs["key"], n))
+        mine = word_ngrams(ours.lazy().select("id", "question"), "question", n)
         other = word_ngrams(benchmarks.lazy(), "benchmark_question", n).unique(
             ["benchmark", "benchmark_id", "ngram"]
         )
@@ -155,23 +179,48 @@ def find_hits(pool: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl
                 pl.col("ngram").sort_by("at").first().alias("shared"),
                 pl.col("ngram").n_unique().alias("count"),
             )
+            .collect()
         )
-        hits = shared.join(hits, on=pair, how="full", coalesce=True)
+        hits = shared.join(exact, on=pair, how="full", coalesce=True)
     else:
-        hits = hits.with_columns(shared=pl.lit(None, dtype=pl.String), count=pl.lit(0))
+        hits = exact.with_columns(shared=pl.lit(None, dtype=pl.String), count=pl.lit(0))
+    return hits.select(
+        *pair,
+        how=pl.when(pl.col("exact").fill_null(False)).then(pl.lit("exact")).otherwise(pl.lit(f"{n}-gram")),
+        shared=pl.coalesce("shared", "key"),
+        count=pl.col("count").fill_null(0).cast(pl.Int64),
+    ).sort(pair)
+
+
+def _may_match(ours: pl.Series, theirs: pl.Series, n: int) -> pl.Series:
+    """Whether each of `ours` has an n-gram whose hash one of `theirs` has; words are single-spaced."""
+    import numpy as np
+    import polars as pl
+
+    def hashes(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+        words = texts.str.split(" ").list
+        rows = np.repeat(np.arange(len(texts)), words.len().to_numpy())
+        numbers = words.explode().hash(seed=0).to_numpy()
+        grams = np.zeros(max(len(numbers) - n + 1, 0), dtype=np.uint64)
+        for at in range(n):
+            grams = grams * np.uint64(0x9E3779B97F4A7C15) + numbers[at : at + len(grams)]
+        whole = rows[: len(grams)] == rows[n - 1 :]
+        return grams[whole], rows[: len(grams)][whole]
+
+    grams, rows = hashes(ours)
+    found = np.zeros(len(ours), dtype=bool)
+    known = pl.Series(hashes(theirs)[0]).unique()
+    found[rows[pl.Series(grams).is_in(known.implode()).to_numpy()]] = True
+    return pl.Series(found)
+
+
+def _with_texts(pairs: pl.DataFrame, questions: pl.DataFrame, benchmarks: pl.DataFrame) -> pl.DataFrame:
+    theirs = benchmarks.unique(["benchmark", "benchmark_id"], keep="first", maintain_order=True)
     return (
-        hits.join(ours.select("id", "question"), on="id")
-        .join(benchmarks.lazy().unique(["benchmark", "benchmark_id"]), on=["benchmark", "benchmark_id"])
-        .with_columns(
-            how=pl.when(pl.col("exact").fill_null(False))
-            .then(pl.lit("exact"))
-            .otherwise(pl.lit(f"{n}-gram")),
-            shared=pl.coalesce("shared", normalised(pl.col("question"))),
-            count=pl.col("count").fill_null(0).cast(pl.Int64),
-        )
+        pairs.join(questions, on="id")
+        .join(theirs, on=["benchmark", "benchmark_id"])
         .select(HIT_COLUMNS)
-        .sort(pair)
-        .collect()
+        .sort("id", "benchmark", "benchmark_id")
     )
 
 
@@ -202,9 +251,10 @@ def duplicate_reasons(pool: pl.DataFrame, *, by: str = "question") -> pl.Series:
         raise BadConfig(f"duplicates: {by!r} is unknown.", "Use question, trace or off.")
     if by == "off":
         return pl.Series([None] * pool.height, dtype=pl.String)
-    key = normalised(pl.col("question"))
+    hashed = "_key" in pool.columns
+    key = pl.col("_key") if hashed else normalised(pl.col("question"))
     if by == "trace":
-        key = pl.struct(key.alias("q"), pl.col("thinking"))
+        key = pl.struct(key.alias("q"), pl.col("_trace" if hashed else "thinking"))
     ranked = (
         pool.select("id", key.alias("key"), "correct", "trace_tokens")
         .with_columns(grade=pl.when("correct").then(0).when(pl.col("correct").is_null()).then(1).otherwise(2))

@@ -6,10 +6,14 @@ attempts that were right.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s1.data.shards import Shards, key_of, map_rows
 from s1.errors import BadConfig, BadInput
 
 if TYPE_CHECKING:
@@ -73,12 +77,27 @@ def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) 
     return pool.with_columns(pl.Series("trace_tokens", counts, dtype=pl.Int64))
 
 
+def measured(shards: Shards, tokenizer: str | Path) -> Shards:
+    """`shards` with `trace_tokens` measured by a `tokenizer.json`; a row without a trace has 0."""
+    import polars as pl
+
+    token_counter(tokenizer)  # says so at once where it is none
+    work = partial(_part_tokens, tokenizer=str(tokenizer))
+    key = key_of(hashlib.sha256(_tokenizer_file(tokenizer).read_bytes()).hexdigest())
+    found = pl.concat(map_rows(shards, shards.index, ["thinking"], work, name="tokens", key=key))
+    index = shards.index.drop("trace_tokens").join(found, on="id", how="left", maintain_order="left")
+    return replace(shards, index=index.select(shards.index.columns))
+
+
+def _part_tokens(rows: pl.DataFrame, tokenizer: str) -> pl.DataFrame:
+    return with_trace_tokens(rows, tokenizer).select("id", "trace_tokens")
+
+
 def token_counter(path: str | Path) -> TokenCounter:
     """Counts tokens with the `tokenizer.json` of a file or folder. Special tokens are not added."""
     from tokenizers import Tokenizer
 
-    file = Path(path)
-    file = file / "tokenizer.json" if file.is_dir() else file
+    file = _tokenizer_file(path)
     if not file.is_file():
         raise BadInput(f"{file}: no such tokenizer file.", "Name a tokenizer.json, or a folder that has one.")
     try:
@@ -90,3 +109,7 @@ def token_counter(path: str | Path) -> TokenCounter:
         return [len(e.ids) for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     return count
+
+
+def _tokenizer_file(path: str | Path) -> Path:
+    return Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)

@@ -1,11 +1,14 @@
 """Rows as they stand in a file, one after the other; what cannot be read becomes a `BadRow` in its place.
 
 JSONL, JSON and CSV (each also as .gz) and Parquet. A cut, damaged or mis-encoded file still gives the rows
-that can be read. Rows count from 1; in JSONL they are lines.
+that can be read. Rows count from 1; in JSONL they are lines. Nothing here holds a whole file: `splits` cuts
+Parquet and plain JSONL into pieces that can be read side by side, and the rest is read as a stream.
 """
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import gzip
 import itertools
@@ -13,12 +16,17 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s1.errors import BadInput
 
-BATCH = 5_000
+if TYPE_CHECKING:
+    import polars as pl
+
+BATCH = 1_000
 """Rows held at once as Python objects."""
+PIECE_BYTES = 1 << 24
+"""Read from a file at once."""
 KINDS = (".parquet", ".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
@@ -46,20 +54,59 @@ def data_files(path: Path) -> list[Path]:
     return found
 
 
-def raw_rows(path: Path) -> Rows:
-    """Rows as they stand in the file, numbered from 1, or what is wrong with one."""
+class Split(NamedTuple):
+    """A piece of a file: row groups of Parquet, bytes of plain JSONL, or (stop -1) all of it."""
+
+    path: Path
+    start: int
+    stop: int
+    first: int
+    """Number of its first row or line in the file."""
+
+
+def file_kind(path: Path) -> str:
+    """ "jsonl", "json", "csv" or "parquet". Raises BadInput for a file that is not there or of another kind."""
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
-    readers: dict[str, Callable[[Path], Rows]] = {
-        "jsonl": _jsonl_rows,
-        "json": _json_rows,
-        "csv": _csv_rows,
-        "parquet": _parquet_rows,
-    }
-    if kind not in readers:
+    if kind not in ("jsonl", "json", "csv", "parquet"):
         raise BadInput(f"{path}: cannot tell the format.", f"Known kinds: {', '.join(KINDS)}.")
     if not path.is_file():
         raise BadInput(f"{path}: no such file.", "Check the path.")
-    yield from readers[kind](path)
+    return kind
+
+
+def raw_rows(path: Path) -> Rows:
+    """Rows as they stand in the file, numbered from 1, or what is wrong with one."""
+    if file_kind(path) != "parquet":
+        yield from split_rows(Split(path, 0, -1, 1))
+        return
+    for split in splits(path):
+        for first, batch in parquet_batches(split):
+            yield from enumerate(named_rows(batch), first)
+
+
+def splits(path: Path, piece: int = 1 << 25) -> list[Split]:
+    """The file as pieces of about `piece` bytes (of text, for Parquet)."""
+    kind = file_kind(path)
+    if kind == "parquet":
+        return _row_groups(path, piece)
+    if kind != "jsonl" or path.name.endswith(".gz") or path.stat().st_size <= piece:
+        return [Split(path, 0, -1, 1)]
+    found, at, first = [], 0, 1
+    with path.open("rb") as file:
+        while block := file.read(piece):
+            block += file.readline()
+            found.append(Split(path, at, at + len(block), first))
+            at, first = at + len(block), first + block.count(b"\n")
+    return found
+
+
+def split_rows(split: Split) -> Rows:
+    """The rows of a piece of JSONL, JSON or CSV."""
+    kind = file_kind(split.path)
+    if kind == "jsonl":
+        return _jsonl_rows(split)
+    readers: dict[str, Callable[[Path], Rows]] = {"json": _json_rows, "csv": _csv_rows}
+    return readers[kind](split.path)
 
 
 def _lines(path: Path) -> Iterator[bytes | BadRow]:
@@ -72,12 +119,22 @@ def _lines(path: Path) -> Iterator[bytes | BadRow]:
             yield BadRow("", f"the file ends early or is damaged ({error})")
 
 
-def _jsonl_rows(path: Path) -> Rows:
-    for number, line in enumerate(_lines(path), 1):
+def _jsonl_rows(split: Split) -> Rows:
+    lines: Iterator[bytes | BadRow] = _lines(split.path)
+    if split.stop >= 0:
+        lines = _lines_between(split)
+    for number, line in enumerate(lines, split.first):
         if isinstance(line, BadRow):
             yield number, line
         elif line.strip():
             yield number, _parse(line)
+
+
+def _lines_between(split: Split) -> Iterator[bytes]:
+    with split.path.open("rb") as file:
+        file.seek(split.start)
+        while file.tell() < split.stop:
+            yield file.readline()
 
 
 def _parse(line: bytes) -> dict[str, Any] | BadRow:
@@ -91,36 +148,62 @@ def _parse(line: bytes) -> dict[str, Any] | BadRow:
 
 
 def _json_rows(path: Path) -> Rows:
-    """A list of objects, read one by one so that a cut file still gives its first rows."""
-    parts: list[bytes] = []
+    """A list of objects, read one by one: a cut file still gives its first rows, and a large one fits."""
+    pieces = _pieces(path)
+    decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape").decode
     damage: BadRow | None = None
-    for line in _lines(path):
-        if isinstance(line, BadRow):
-            damage = line
-        else:
-            parts.append(line)
-    text = b"".join(parts).decode("utf-8-sig", errors="surrogateescape")
-    start = len(text) - len(text.lstrip())
-    if not text[start:].startswith("["):
+    text, at, ended = "", 0, False
+
+    def more() -> None:
+        nonlocal text, at, ended, damage
+        piece = next(pieces, b"")
+        if isinstance(piece, BadRow):
+            damage, piece = piece, b""
+        ended = not piece
+        text, at = text[at:] + decode(piece, final=ended), 0
+
+    more()
+    while not ended and not text.strip():
+        more()
+    at = len(text) - len(text.lstrip())
+    if not text[at:].startswith("["):
         raise BadInput(
             f"{path}: expected a JSON list of objects.", "For one object a line, name the file .jsonl."
         )
-    decoder, at, number = json.JSONDecoder(), start + 1, 0
+    decoder, at, number = json.JSONDecoder(), at + 1, 1
     while True:
         while at < len(text) and text[at] in " \t\r\n,":
             at += 1
         if at < len(text) and text[at] == "]":
             return
-        number += 1
         try:
-            value, at = decoder.raw_decode(text, at)
-        except ValueError as error:
-            yield number, damage or BadRow("", f"not JSON, or cut short ({error})")
+            value, end = decoder.raw_decode(text, at)
+            whole = ended or end < len(text)  # a number at the end of the piece may go on
+        except (ValueError, RecursionError) as error:
+            value, end, whole = error, at, False
+        if not whole and not ended:
+            # Doubled, or a value of many pieces would be parsed anew for each of them.
+            goal = 2 * (len(text) - at)
+            more()
+            while not ended and len(text) < goal:
+                more()
+            continue
+        if isinstance(value, Exception):
+            yield number, damage or BadRow("", f"not JSON, or cut short ({value})")
             return
-        yield (
-            number,
-            value if isinstance(value, dict) else BadRow("", f"expected an object, found {value!r:.40}"),
-        )
+        row = value if isinstance(value, dict) else BadRow("", f"expected an object, found {value!r:.40}")
+        yield number, row
+        at, number = end, number + 1
+
+
+def _pieces(path: Path) -> Iterator[bytes | BadRow]:
+    opener: Any = gzip.open if path.name.endswith(".gz") else open
+    with opener(path, "rb") as file:
+        try:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+        except (EOFError, OSError, zlib.error) as error:
+            yield BadRow("", f"the file ends early or is damaged ({error})")
 
 
 def _csv_rows(path: Path) -> Rows:
@@ -152,16 +235,68 @@ def _csv_rows(path: Path) -> Rows:
         yield number, bad
 
 
-def _parquet_rows(path: Path) -> Rows:
+def _row_groups(path: Path, piece: int) -> list[Split]:
+    with _parquet(path) as file:
+        found: list[Split] = []
+        start = size = rows = before = 0
+        for number in range(file.metadata.num_row_groups):
+            group = file.metadata.row_group(number)
+            if size and size + group.total_byte_size > piece:
+                found.append(Split(path, start, number, before + 1))
+                before, start, size, rows = before + rows, number, 0, 0
+            size, rows = size + group.total_byte_size, rows + group.num_rows
+        return [*found, Split(path, start, file.metadata.num_row_groups, before + 1)]
+
+
+def parquet_batches(split: Split, columns: list[str] | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Rows of some row groups, BATCH at a time, each with the number of its first row.
+
+    Strings that are no UTF-8 come with the wrong bytes as surrogates, in a column of Python objects.
+    """
     import polars as pl
+    import pyarrow as pa
+
+    number = split.first
+    with _parquet(split.path) as file:
+        groups = list(range(split.start, split.stop))
+        for batch in file.iter_batches(BATCH, row_groups=groups, columns=columns):
+            try:
+                batch.validate(full=True)
+                frame = pl.DataFrame(pl.from_arrow(batch))
+            except pa.ArrowInvalid:
+                frame = pl.DataFrame([_decoded(n, batch.column(n)) for n in batch.schema.names])
+            yield number, frame
+            number += batch.num_rows
+
+
+def named_rows(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows of a frame as plain Python objects."""
+    return frame.iter_rows(named=True)
+
+
+def _decoded(name: str, column: Any) -> pl.Series:
+    import polars as pl
+    import pyarrow as pa
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return pl.Series(name, pl.from_arrow(column))
+    large = pa.types.is_large_string(column.type)
+    values = column.cast(pa.large_binary() if large else pa.binary()).to_pylist()
+    texts = [None if v is None else v.decode("utf-8", "surrogateescape") for v in values]
+    return pl.Series(name, texts, dtype=pl.Object)
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """An open Parquet file. Raises BadInput for one that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        lazy = pl.scan_parquet(path)
-        height = lazy.select(pl.len()).collect().item()
-        for start in range(0, height, BATCH):
-            batch = lazy.slice(start, BATCH).collect()
-            yield from enumerate(batch.iter_rows(named=True), start + 1)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        # Buffered: else a whole column of a row group is read at once.
+        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
         raise BadInput(
             f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}).",
             "Fetch or write the file again.",

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 from s1.data.decontaminate import contamination
 from s1.data.difficulty import difficulty_reasons
-from s1.data.ledger import Ledger, Stage, count_stage, hash_rows, refuse_existing, write_ledger
+from s1.data.ledger import Ledger, Stage, count_stage, refuse_existing, rejects_of, write_ledger
 from s1.data.pool import Pool, conform, rejects_frame
-from s1.data.quality import QualitySettings, quality_reasons
+from s1.data.quality import QualitySettings, shards_quality
 from s1.data.select import PAPER_PRESELECT, Preselect, Strategy, ablation, select
+from s1.data.shards import Shards, hash_index, memory_shards
 from s1.errors import BadConfig, BadInput
 from s1.types import to_json
 
@@ -63,7 +64,7 @@ class CurateSettings:
 
 
 def curate(
-    pool: Pool | pl.DataFrame,
+    pool: Pool | pl.DataFrame | Shards,
     settings: CurateSettings = CurateSettings(),
     out: str | Path | None = None,
     *,
@@ -73,15 +74,14 @@ def curate(
 ) -> Ledger:
     """Runs the whole funnel; writes the folder `out` (see `ledger`) when one is named.
 
+    A pool in memory (`read_pool`) and one out of core (`reading.read_shards`) give the same bytes.
     `benchmarks` is what `read_benchmarks` gives; without it only copies within the pool are dropped, and the
     ledger says so. Raises BadInput when the output folder is taken or no row survives.
     """
     if out is not None:
         refuse_existing(Path(out), overwrite)
-    if not isinstance(pool, Pool):
-        pool = Pool(conform(pool), rejects_frame())
     official = settings.quality.profile == "official"
-    run = _Run(pool, settings, benchmarks, progress)
+    run = _Run(as_shards(pool), settings, benchmarks, progress)
     order = ("quality", "difficulty", "decontamination")
     for name in (order[2], *order[:2]) if official else order:
         getattr(run, name)()
@@ -95,29 +95,39 @@ def curate(
     return run.finish(out, overwrite)
 
 
+def as_shards(pool: Pool | pl.DataFrame | Shards) -> Shards:
+    """Any pool as shards: one in memory stays there."""
+    if isinstance(pool, Shards):
+        return pool
+    if not isinstance(pool, Pool):
+        pool = Pool(pool, rejects_frame())
+    return memory_shards(conform(pool.rows), pool.rejects, pool.files)
+
+
 class _Run:
-    """The rows still in, and what was noted on the way."""
+    """The rows still in (of the index), and what was noted on the way."""
 
     def __init__(
         self,
-        pool: Pool,
+        shards: Shards,
         settings: CurateSettings,
         benchmarks: pl.DataFrame | None,
         progress: Callable[[Stage], None],
     ) -> None:
         import polars as pl
 
-        self.pool, self.settings, self.benchmarks, self.progress = pool, settings, benchmarks, progress
-        self.rows = pool.rows
+        self.shards, self.settings, self.benchmarks, self.progress = shards, settings, benchmarks, progress
+        self.rows = shards.index
         self.stages: list[Stage] = []
         self.notes: list[str] = []
         self.hits = self.near = pl.DataFrame()
-        self.rejected = [pool.rejects.with_columns(stage=pl.lit("reading"))]
-        read = pl.concat([pool.rows.select("source"), pool.rejects.select("source")])
-        self._count("reading", read, [None] * pool.rows.height + pool.rejects["reason"].to_list())
+        self.dropped: list[tuple[str, pl.DataFrame, pl.Series]] = []
+        read = pl.concat([self.rows["source"], shards.rejects["source"]])
+        nothing = pl.Series([None] * self.rows.height, dtype=pl.String)
+        self._count("reading", read, pl.concat([nothing, shards.rejects["reason"]]))
 
     def quality(self) -> None:
-        self._drop("quality", quality_reasons(self.rows, self.settings.quality))
+        self._drop("quality", shards_quality(self.shards, self.rows, self.settings.quality))
 
     def difficulty(self) -> None:
         import polars as pl
@@ -144,8 +154,9 @@ class _Run:
         if self.benchmarks is None:
             self.notes.append("No benchmark was named: nothing was checked against test questions.")
         found = contamination(
-            self.rows,
+            self.shards,
             self.benchmarks,
+            rows=self.rows,
             n=settings.ngram,
             duplicates=settings.duplicates,
             near=settings.near,
@@ -186,12 +197,10 @@ class _Run:
         self.rows = chosen
 
     def finish(self, out: str | Path | None, overwrite: bool) -> Ledger:
-        import polars as pl
-
-        columns = ("id", "source", "stage", "reason", "question", "file", "row", "field")
         ledger = Ledger(
-            selected=self.rows,
-            rejected=pl.concat(self.rejected, how="diagonal").select(columns),
+            chosen=self.rows,
+            rejected=rejects_of(self.shards.rejects, self.dropped),
+            shards=self.shards,
             hits=self.hits,
             near=self.near,
             stages=tuple(self.stages),
@@ -200,9 +209,9 @@ class _Run:
             profile=self.settings.quality.profile,
             settings=to_json(self.settings),
             input={
-                "rows": self.pool.rows.height + self.pool.rejects.height,
-                "sha256": hash_rows(self.pool.rows),
-                "files": list(self.pool.files),
+                "rows": self.shards.index.height + self.shards.rejects.height,
+                "sha256": hash_index(self.shards.index),
+                "files": list(self.shards.files),
             },
             notes=tuple(self.notes),
             trace_prefix=self.settings.trace_prefix,
@@ -212,17 +221,11 @@ class _Run:
         return ledger
 
     def _drop(self, stage: str, reasons: pl.Series) -> None:
-        import polars as pl
+        self._count(stage, self.rows["source"], reasons)
+        gone = reasons.is_not_null()
+        self.dropped.append((stage, self.rows.filter(gone).select("id", "source"), reasons.filter(gone)))
+        self.rows = self.rows.filter(~gone)
 
-        self._count(stage, self.rows, reasons.to_list())
-        marked = self.rows.with_columns(reasons.alias("reason"))
-        self.rejected.append(
-            marked.filter(pl.col("reason").is_not_null()).select(
-                "id", "source", pl.lit(stage).alias("stage"), "reason", "question"
-            )
-        )
-        self.rows = self.rows.filter(reasons.is_null())
-
-    def _count(self, stage: str, before: pl.DataFrame, reasons: list[str | None]) -> None:
-        self.stages.append(count_stage(stage, before, reasons))
+    def _count(self, stage: str, sources: pl.Series, reasons: pl.Series) -> None:
+        self.stages.append(count_stage(stage, sources, reasons))
         self.progress(self.stages[-1])

@@ -16,8 +16,8 @@
      "stages": [{"name", "in", "out", "dropped": {reason: rows}, "sources": {source: {"in", "out"}}}, ...],
      "domains": {domain: rows}, "trace_tokens": {"mean", "total"},
      "correct": {"yes", "no", "ungraded"}, "notes": [...]}
-`sha256` is over the rows in the order of their ids, so it does not depend on the order of the input. The file
-holds no clock time: same input, settings and versions give the same bytes.
+`sha256` is over the rows in the order of their ids (`shards.hash_index`), so it does not depend on the order
+of the input. The file holds no clock time: same input, settings and versions give the same bytes.
 
 `dataset.parquet` follows s1K, or s1K-1.1 when a `trace_prefix` such as "deepseek" is given:
     solution = answer, question, cot_type, source_type = source,
@@ -31,18 +31,18 @@ and adds id, domain, trace_by, trace_tokens. `read_pool` reads it back.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from s1.data.shards import Shards, gather, gathered
 from s1.errors import BadInput, MissingExtra
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ FILES = (
     "dataset.parquet", "rejected.jsonl", "hits.jsonl", "near.jsonl", "report.md", "funnel.png", "README.md",
     "ledger.json",
 )  # fmt: skip
+ROW_GROUP = 1_000
+"""Rows that a reader of a written file must decode at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The result of a funnel: chosen rows, rejected rows with stage and reason, hits, and the counts."""
+    """The result of a funnel: chosen rows, rejected rows with stage and reason, hits, and the counts.
 
-    selected: pl.DataFrame
+    `chosen` and `rejected` are light: rows of the index in the order of choice with a column `chosen` (why),
+    and id, source, stage, reason (file, row, field from reading). Their texts are in `shards`.
+    """
+
+    chosen: pl.DataFrame
     rejected: pl.DataFrame
+    shards: Shards
     hits: pl.DataFrame
     near: pl.DataFrame
     stages: tuple[Stage, ...]
@@ -91,11 +98,16 @@ class Ledger:
     notes: tuple[str, ...] = ()
     trace_prefix: str = field(default="")
 
+    @property
+    def selected(self) -> pl.DataFrame:
+        """The chosen rows with all columns of a pool, in memory."""
+        return gathered(self.shards, self.chosen).with_columns(self.chosen["chosen"])
+
     def stage(self, name: str) -> Stage:
         return next(s for s in self.stages if s.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        rows = self.selected
+        rows = self.chosen
         tokens = rows["trace_tokens"].drop_nulls()
         return {
             "schema": 1,
@@ -121,17 +133,20 @@ class Ledger:
         }
 
 
-def count_stage(name: str, before: pl.DataFrame, reasons: Sequence[str | None]) -> Stage:
-    """The counts of a stage from its rows and their reasons (null: stays)."""
-    sources: dict[str, dict[str, int]] = {}
-    for source, reason in sorted(
-        zip(before["source"].to_list(), reasons, strict=True), key=lambda p: p[0] or ""
-    ):
-        of = sources.setdefault(source or "(no source)", {"in": 0, "out": 0})
-        of["in"] += 1
-        of["out"] += reason is None
-    dropped = _counts([_reason_kind(r) for r in reasons if r is not None])
-    return Stage(name, before.height, before.height - sum(dropped.values()), dropped, sources)
+def count_stage(name: str, sources: pl.Series, reasons: pl.Series) -> Stage:
+    """The counts of a stage from the sources of its rows and their reasons (null: stays)."""
+    import polars as pl
+
+    rows = pl.DataFrame({"source": sources.fill_null("").cast(pl.String), "reason": reasons.cast(pl.String)})
+    counts = rows.group_by("source").agg(
+        pl.len().alias("in"), pl.col("reason").null_count().alias("out")
+    ).sort("source")  # fmt: skip
+    of = {source or "(no source)": {"in": n, "out": out} for source, n, out in counts.iter_rows()}
+    dropped: dict[str, int] = {}
+    for reason, count in rows["reason"].drop_nulls().value_counts().iter_rows():
+        dropped[_reason_kind(reason)] = dropped.get(_reason_kind(reason), 0) + count
+    ordered = dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0])))
+    return Stage(name, rows.height, rows.height - sum(dropped.values()), ordered, of)
 
 
 def _reason_kind(reason: str) -> str:
@@ -157,14 +172,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def hash_rows(rows: pl.DataFrame) -> str:
-    """SHA-256 of the rows as JSON in the order of their ids."""
-    digest = hashlib.sha256()
-    for row in rows.sort("id").iter_rows(named=True):
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
-    return digest.hexdigest()
 
 
 def dataset_rows(rows: pl.DataFrame, trace_prefix: str = "") -> pl.DataFrame:
@@ -239,10 +246,8 @@ def write_ledger(ledger: Ledger, out: str | Path, *, overwrite: bool = False) ->
 def _write_files(ledger: Ledger, folder: Path) -> None:
     from s1.data.figure import funnel_figure
 
-    dataset_rows(ledger.selected, ledger.trace_prefix).write_parquet(
-        folder / "dataset.parquet", compression="zstd"
-    )
-    write_rejected(ledger.rejected, folder / "rejected.jsonl")
+    write_parquet(_dataset(ledger), folder / "dataset.parquet")
+    write_rejected(ledger.rejected, ledger.shards, folder / "rejected.jsonl")
     ledger.hits.write_ndjson(folder / "hits.jsonl")
     ledger.near.write_ndjson(folder / "near.jsonl")
     with contextlib.suppress(MissingExtra):  # the one file that can be done without
@@ -254,12 +259,67 @@ def _write_files(ledger: Ledger, folder: Path) -> None:
     )
 
 
-def write_rejected(rejected: pl.DataFrame, path: Path) -> None:
+def _dataset(ledger: Ledger) -> Iterator[pl.DataFrame]:
+    at = 0
+    for rows in gather(ledger.shards, ledger.chosen):
+        why = ledger.chosen["chosen"][at : at + rows.height]
+        yield dataset_rows(rows.with_columns(why), ledger.trace_prefix)
+        at += rows.height
+
+
+def write_parquet(frames: Iterable[pl.DataFrame], path: Path) -> None:
+    """Frames of the same columns one after the other into one file, so that one at a time is held."""
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for frame in frames:
+            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
+            writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+def write_rejected(rejected: pl.DataFrame, shards: Shards, path: Path) -> None:
     """One object a line; where a row came from only for those that could not be read."""
+    import polars as pl
+
+    unread = rejected.filter(stage="reading")
+    places = shards.index.select("id", "_shard", "_row", "_question_bytes")
     with path.open("w", encoding="utf-8") as file:
-        for row in rejected.iter_rows(named=True):
-            kept = {k: v for k, v in row.items() if v is not None or k not in ("file", "row", "field")}
-            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+        _write_lines(file, unread.drop("_question"), unread["_question"])
+        rows = rejected.filter(pl.col("stage") != "reading").drop("_question")
+        at = 0
+        for texts in gather(
+            shards, rows.select("id").join(places, on="id", maintain_order="left"), ["question"]
+        ):
+            _write_lines(file, rows[at : at + texts.height], texts["question"])
+            at += texts.height
+
+
+def _write_lines(file: IO[str], rows: pl.DataFrame, questions: pl.Series) -> None:
+    ordered = rows.select(
+        "id", "source", "stage", "reason", questions.alias("question"), "file", "row", "field"
+    )
+    for row in ordered.iter_rows(named=True):
+        kept = {k: v for k, v in row.items() if v is not None or k not in ("file", "row", "field")}
+        file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+
+
+def rejects_of(rejects: pl.DataFrame, dropped: Sequence[tuple[str, pl.DataFrame, pl.Series]]) -> pl.DataFrame:
+    """Rejected rows of reading and of stages (name, rows of the index, reasons) in the columns of a ledger.
+
+    `_question` has the text of rows that are not in the index.
+    """
+    import polars as pl
+
+    frames = [rejects.rename({"question": "_question"}).with_columns(stage=pl.lit("reading"))]
+    for name, rows, reasons in dropped:
+        marked = rows.select("id", "source", reasons.alias("reason"), stage=pl.lit(name))
+        frames.append(marked.filter(pl.col("reason").is_not_null()))
+    columns = ("id", "source", "stage", "reason", "file", "row", "field", "_question")
+    return pl.concat(frames, how="diagonal").select(columns)
 
 
 def report(ledger: Ledger) -> str:
@@ -313,11 +373,11 @@ def card(ledger: Ledger) -> str:
     """The dataset card; its header tells `datasets` which file holds the data."""
     from s1.data.sources import licences
 
-    sources = _counts(ledger.selected["source"].to_list())
+    sources = _counts(ledger.chosen["source"].to_list())
     licence = licences(sources)
-    teachers = _counts([t for t in ledger.selected["trace_by"].to_list() if t])
+    teachers = _counts([t for t in ledger.chosen["trace_by"].to_list() if t])
     return CARD.format(
-        count=ledger.selected.height,
+        count=ledger.chosen.height,
         sources="\n".join(f"| {s} | {c} | {licence[s]} |" for s, c in sources.items()),
         teachers=", ".join(f"{t} ({c})" for t, c in teachers.items()) or "not stated",
         tokens=f"{ledger.to_json()['trace_tokens']['mean']:.0f}",

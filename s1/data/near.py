@@ -10,9 +10,11 @@ hashes would have to stay the same between versions for equal input to give equa
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from s1.data.decontaminate import normalised
+from s1.data.pool import conform, rejects_frame
+from s1.data.shards import Shards, gathered, key_of, map_rows, memory_shards, normalised
 from s1.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -33,39 +35,53 @@ def near_pairs(pool: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFr
     Words are compared in lower case with marks at their ends removed; a question under n words is one
     n-gram. Several rows with the same question appear as the one with the smallest id.
     """
-    import numpy as np
+    shards = memory_shards(conform(pool), rejects_frame())
+    return shards_near_pairs(shards, shards.index, threshold, n=n)
+
+
+def shards_near_pairs(shards: Shards, rows: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFrame:
+    """`near_pairs` among the rows of the index that are in `rows`."""
     import polars as pl
 
     if not 0 < threshold <= 1 or n < 1:
         raise BadConfig(
             f"Near duplicates: threshold {threshold}, n {n}.", "Use 0 < threshold <= 1 and n >= 1."
         )
-    rows = (
-        pool.select("id", "question", words=_words(), key=normalised(pl.col("question")))
-        .sort("id")
-        .unique("key", keep="first", maintain_order=True)
-    )
-    grams, docs = _grams(rows["words"], n)
-    starts = np.searchsorted(docs, np.arange(rows.height + 1))
-    found: list[dict[str, Any]] = []
-    if rows.height > 1:
-        ids, questions = rows["id"].to_list(), rows["question"].to_list()
-        for a, b in _candidates(_minima(grams, starts), threshold):
-            first, second = grams[starts[a] : starts[a + 1]], grams[starts[b] : starts[b + 1]]
-            shared = np.intersect1d(first, second, assume_unique=True).size
-            similarity = shared / (first.size + second.size - shared)
-            if similarity >= threshold:
-                found.append(
-                    dict(
-                        zip(
-                            NEAR_COLUMNS,
-                            (ids[a], ids[b], similarity, questions[a], questions[b]),
-                            strict=True,
-                        )
-                    )
-                )
+    rows = rows.sort("id").unique("_key", keep="first", maintain_order=True)
     schema = {c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS}
-    return pl.DataFrame(found, schema=schema).sort("id", "other_id")
+    if rows.height < 2:
+        return pl.DataFrame(schema=schema)
+    work = partial(_band_keys, threshold=threshold, n=n)
+    bands = pl.concat(map_rows(shards, rows, ["question"], work, name="near", key=key_of(threshold, n)))
+    pairs = pl.DataFrame(_candidates(bands.sort("id")), schema=["a", "b"], orient="row")
+    if not pairs.height:
+        return pl.DataFrame(schema=schema)
+    # From here on only rows that are in a pair, numbered anew.
+    named = pl.concat([pairs["a"], pairs["b"]]).unique().sort()
+    questions = gathered(shards, rows[named], ["question"])
+    ids, texts = questions["id"], questions["question"]
+    first, second = (named.search_sorted(pairs[c]).to_numpy() for c in ("a", "b"))
+    similarity = _similarities(*_grams(questions.select(_words()).to_series(), n), first, second)
+    found = pl.DataFrame(
+        {
+            "id": ids[first], "other_id": ids[second], "similarity": similarity,
+            "question": texts[first], "other_question": texts[second],
+        }, schema=schema
+    )  # fmt: skip
+    return found.filter(pl.col("similarity") >= threshold).sort("id", "other_id")
+
+
+def _similarities(grams: np.ndarray, docs: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The Jaccard index of the n-gram sets of each pair of documents."""
+    import numpy as np
+
+    starts = np.searchsorted(docs, np.arange(max(first.max(), second.max()) + 2))
+    found = np.empty(len(first))
+    for at, (a, b) in enumerate(zip(first, second, strict=True)):
+        one, other = grams[starts[a] : starts[a + 1]], grams[starts[b] : starts[b + 1]]
+        shared = np.intersect1d(one, other, assume_unique=True).size
+        found[at] = shared / (one.size + other.size - shared)
+    return found
 
 
 def near_reasons(pool: pl.DataFrame, pairs: pl.DataFrame) -> pl.Series:
@@ -77,21 +93,21 @@ def near_reasons(pool: pl.DataFrame, pairs: pl.DataFrame) -> pl.Series:
     import polars as pl
 
     grade = pl.when("correct").then(0).when(pl.col("correct").is_null()).then(1).otherwise(2)
-    rows = pool.select("id", "correct", "trace_tokens", key=normalised(pl.col("question"))).with_columns(
-        grade=grade
-    )
+    own = pl.col("_key") if "_key" in pool.columns else normalised(pl.col("question"))
+    rows = pool.select("id", "correct", "trace_tokens", key=own, grade=grade)
     ranked = rows.sort(["grade", "trace_tokens", "id"], descending=[False, True, False], nulls_last=True)
-    key_of = dict(rows.select("id", "key").iter_rows())
-    near: dict[str, set[str]] = {}
-    for a, b in pairs.select("id", "other_id").iter_rows():
-        near.setdefault(key_of[a], set()).add(key_of[b])
-        near.setdefault(key_of[b], set()).add(key_of[a])
-    kept: dict[str, str] = {}
-    dropped: dict[str, str] = {}
+    keys = dict(rows.select("id", "key").iter_rows())
+    near: dict[Any, set[tuple[str, Any]]] = {}
+    ends = (("id", "other_id", "other_question"), ("other_id", "id", "question"))
+    for columns in ends:
+        for a, b, text in pairs.select(columns[0], columns[1], normalised(pl.col(columns[2]))).iter_rows():
+            near.setdefault(keys[a], set()).add((text, keys[b]))
+    kept: dict[Any, str] = {}
+    dropped: dict[Any, str] = {}
     for number, key in ranked.select("id", "key").iter_rows():
         if key in kept or key in dropped:
             continue
-        keeper = next((kept[other] for other in sorted(near.get(key, ())) if other in kept), None)
+        keeper = next((kept[other] for _, other in sorted(near.get(key, ())) if other in kept), None)
         if keeper is None:
             kept[key] = number
         else:
@@ -153,17 +169,31 @@ def _minima(grams: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return minima
 
 
-def _candidates(minima: np.ndarray, threshold: float) -> list[tuple[int, int]]:
-    """Pairs of documents that agree in one whole band of minima."""
+def _band_keys(rows: pl.DataFrame, threshold: float, n: int) -> pl.DataFrame:
+    """For each row its id and a key for each band of minima; equal bands have equal keys."""
+    import numpy as np
+    import polars as pl
+
+    grams, docs = _grams(rows.select(_words()).to_series(), n)
+    minima = _minima(grams, np.searchsorted(docs, np.arange(rows.height + 1)))
+    sizes = [r for r in (16, 8, 4, 2, 1) if (1 - threshold**r) ** (MINIMA // r) <= MISS]
+    size = sizes[0] if sizes else 1
+    columns = []
+    for band in range(0, MINIMA, size):
+        keys = np.zeros(len(minima), dtype=np.uint64)
+        for column in range(band, band + size):
+            keys = _mixed(keys + minima[:, column])
+        columns.append(pl.Series(f"band{band}", keys))
+    return pl.DataFrame([rows["id"], *columns])
+
+
+def _candidates(bands: pl.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows that agree in one whole band of minima."""
     import numpy as np
 
-    sizes = [r for r in (16, 8, 4, 2, 1) if (1 - threshold**r) ** (MINIMA // r) <= MISS]
-    rows = sizes[0] if sizes else 1
     pairs: set[tuple[int, int]] = set()
-    for band in range(0, MINIMA, rows):
-        keys = np.zeros(len(minima), dtype=np.uint64)
-        for column in range(band, band + rows):
-            keys = _mixed(keys + minima[:, column])
+    for name in bands.columns[1:]:
+        keys = bands[name].to_numpy()
         order = np.argsort(keys, kind="stable")
         same = np.flatnonzero(keys[order][1:] == keys[order][:-1])
         for group in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1) if same.size else ():

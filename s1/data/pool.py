@@ -24,42 +24,29 @@ sorted by id.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s1.data.files import BATCH, BadRow, Rows, data_files, raw_rows
+from s1.data.checking import (
+    ALIASES,
+    MAX_CHARACTERS,
+    REJECT_COLUMNS,
+    Reader,
+    Seen,
+    guess_columns,
+    row_frames,
+    split_frames,
+)
+from s1.data.files import Rows, data_files, splits
+from s1.data.shards import Shards, gathered, index_part, pool_types, settle_ids
 from s1.errors import BadInput
-from s1.types import question_id
 
 if TYPE_CHECKING:
     import polars as pl
 
-TEXT_COLUMNS = ("id", "question", "answer", "source", "domain", "cot_type", "thinking", "attempt", "trace_by")
-REJECT_COLUMNS = ("id", "source", "file", "row", "field", "reason", "question")
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "id": ("id", "question_hash", "unique_id"),
-    "question": ("question", "problem", "query"),
-    "answer": ("answer", "solution", "gold", "final_answer", "Short Answer"),
-    "source": ("source", "source_type"),
-    "domain": ("domain", "subject"),
-    "cot_type": ("cot_type",),
-    "thinking": (
-        "thinking",
-        "deepseek_thinking_trajectory",
-        "gemini_thinking_trajectory",
-        "thinking_trajectories",
-        "trace",
-    ),
-    "attempt": ("attempt",),
-    "trace_by": ("trace_by", "model"),
-    "correct": ("correct", "grade", "score"),
-    "trace_tokens": ("trace_tokens",),
-}
-MAX_CHARACTERS = 4_000_000
-"""Longest text of one field. The longest real trace at hand has 0.15 million characters."""
+__all__ = ["REJECT_COLUMNS", "Pool", "conform", "guess_columns", "join_pools", "pool_of_rows", "read_pool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +65,53 @@ def read_pool(
     max_characters: int = MAX_CHARACTERS,
 ) -> Pool:
     """The rows of files or folders. Raises BadInput when a file cannot be opened or no row is usable."""
-    import polars as pl
+    files, reader = input_files(paths), make_reader(columns, max_characters)
+    frames: list[pl.DataFrame] = []
+    rejects: list[dict[str, Any]] = []
+    for path in files:
+        seen = Seen(rejects)
+        for split in splits(path):
+            frames += split_frames(split, reader, seen)
+        check_mapping(path, reader, seen.names)
+    if not frames:
+        raise no_usable_row(files, rejects)
+    return _settled(frames, rejects, tuple(map(str, files)))
 
-    files = [f for p in ([paths] if isinstance(paths, (str, Path)) else paths) for f in data_files(Path(p))]
+
+def input_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that some files and folders stand for."""
+    return [f for p in ([paths] if isinstance(paths, (str, Path)) else paths) for f in data_files(Path(p))]
+
+
+def make_reader(columns: Mapping[str, str] | None, max_characters: int = MAX_CHARACTERS) -> Reader:
+    """How to read files under a column mapping. Raises BadInput for a column that no pool has."""
     unknown = sorted(set(columns or {}) - set(ALIASES))
     if unknown:
         raise BadInput(
             f"Column mapping: {unknown[0]!r} is no pool column.", f"Pool columns are: {', '.join(ALIASES)}."
         )
-    frames: list[pl.DataFrame] = []
-    rejects: list[dict[str, Any]] = []
-    for path in files:
-        frames += _read_file(path, columns or {}, max_characters, rejects)
-    if not frames:
-        why = "the files are empty"
-        if rejects:
-            why = "first reason: {file}, row {row}: {reason}".format(**rejects[0])
+    return Reader(dict(columns or {}), max_characters)
+
+
+def check_mapping(path: Path, reader: Reader, names: Iterable[str]) -> None:
+    """Raises BadInput when the mapping names a column that the file has nowhere."""
+    seen = sorted(names)
+    absent = [c for c in reader.mapping.values() if c and seen and c not in seen]
+    if absent:
         raise BadInput(
-            f"No usable row in {', '.join(map(str, files)) or 'an empty list of files'} ({why}).",
-            "A pool needs at least a question in each row; see the column mapping.",
+            f"{path} has no column {absent[0]!r}; it has: {', '.join(seen)}.", "Mend the column mapping."
         )
-    rows = pl.concat(frames, how="diagonal")
-    rows, repeated = _split_repeated_ids(rows)
-    rejects += repeated
-    return Pool(conform(rows), rejects_frame(rejects), tuple(map(str, files)))
+
+
+def no_usable_row(files: Sequence[Path], rejects: Sequence[Mapping[str, Any]]) -> BadInput:
+    """What to raise when nothing could be read."""
+    why = "the files are empty"
+    if rejects:
+        why = "first reason: {file}, row {row}: {reason}".format(**rejects[0])
+    return BadInput(
+        f"No usable row in {', '.join(map(str, files)) or 'an empty list of files'} ({why}).",
+        "A pool needs at least a question in each row; see the column mapping.",
+    )
 
 
 def pool_of_rows(rows: Rows, name: str, *, max_characters: int = MAX_CHARACTERS) -> Pool:
@@ -109,29 +119,39 @@ def pool_of_rows(rows: Rows, name: str, *, max_characters: int = MAX_CHARACTERS)
 
     Raises BadInput when no row is usable.
     """
-    import polars as pl
-
-    rejects: list[dict[str, Any]] = []
-    frames = _read_rows(rows, name, name, {}, max_characters, rejects)
+    seen = Seen()
+    frames = list(row_frames(rows, name, name, Reader({}, max_characters), seen))
     if not frames:
         why = "it is empty"
-        if rejects:
-            why = "first reason: row {row}: {reason}".format(**rejects[0])
+        if seen.rejects:
+            why = "first reason: row {row}: {reason}".format(**seen.rejects[0])
         raise BadInput(f"No usable row in {name} ({why}).", "Check its columns and filter.")
-    found, repeated = _split_repeated_ids(pl.concat(frames, how="diagonal"))
-    return Pool(conform(found), rejects_frame(rejects + repeated), (name,))
+    return _settled(frames, seen.rejects, (name,))
 
 
 def join_pools(pools: Sequence[Pool]) -> Pool:
     """Several pools as one. Of rows with the same id one stays and the others are rejected."""
     import polars as pl
 
-    rows = pl.concat([p.rows for p in pools], how="diagonal")
-    rows, repeated = _split_repeated_ids(
-        rows.with_columns(_file=pl.col("source"), _row=pl.lit(None, pl.Int64))
-    )
-    rejects = pl.concat([*(p.rejects for p in pools), rejects_frame(repeated)])
-    return Pool(conform(rows), rejects, tuple(f for p in pools for f in p.files))
+    frames = [p.rows.with_columns(_file=pl.col("source"), _row=pl.lit(None, pl.Int64)) for p in pools]
+    pool = _settled(frames, (), tuple(f for p in pools for f in p.files))
+    return Pool(pool.rows, pl.concat([*(p.rejects for p in pools), pool.rejects]), pool.files)
+
+
+def _settled(
+    frames: list[pl.DataFrame], rejects: Sequence[Mapping[str, Any]], files: tuple[str, ...]
+) -> Pool:
+    """The pool of some frames of good rows, one row for each id."""
+    import polars as pl
+
+    index = pl.concat([index_part(f, n) for n, f in enumerate(frames)], how="diagonal")
+
+    def texts(rows: pl.DataFrame) -> pl.DataFrame:
+        return gathered(Shards(index, frames, rejects_frame()), rows)
+
+    settled, repeated = settle_ids(index, texts)
+    shards = Shards(settled, frames, rejects_frame())
+    return Pool(conform(gathered(shards, settled)), rejects_frame([*rejects, *repeated]), files)
 
 
 def rejects_frame(rejects: Sequence[Mapping[str, Any]] = ()) -> pl.DataFrame:
@@ -153,9 +173,7 @@ def conform(rows: pl.DataFrame) -> pl.DataFrame:
     """
     import polars as pl
 
-    types: dict[str, Any] = {c: pl.String for c in TEXT_COLUMNS}
-    types |= {"correct": pl.Boolean, "trace_tokens": pl.Int64}
-    types |= {c: pl.Float64 for c in sorted(rows.columns) if c.startswith("solved_")}
+    types = pool_types(rows.columns)
     for needed in ("id", "question"):
         if needed not in rows.columns:
             raise BadInput(f"The pool has no column {needed!r}; it has: {', '.join(rows.columns)}.")
@@ -169,183 +187,3 @@ def conform(rows: pl.DataFrame) -> pl.DataFrame:
     if rows["id"].null_count() or rows["id"].is_duplicated().any():
         raise BadInput("The pool has rows without an id, or with the same id.", "Give each row its own id.")
     return rows.sort("id")
-
-
-def guess_columns(names: Sequence[str]) -> dict[str, str]:
-    """Which column of a file holds which pool column, by the names that known files use."""
-    found = {field: next((n for n in known if n in names), "") for field, known in ALIASES.items()}
-    if found["thinking"] == "trace" and not found["attempt"] and "answer" in names:
-        # A trace dump: "answer" is what the model replied, not the reference.
-        found["attempt"] = "answer"
-        found["answer"] = next((n for n in ALIASES["answer"] if n != "answer" and n in names), "")
-    teacher = found["thinking"].removesuffix("_thinking_trajectory")
-    if teacher != found["thinking"]:
-        for field in ("attempt", "grade"):
-            if f"{teacher}_{field}" in names:
-                found["correct" if field == "grade" else field] = f"{teacher}_{field}"
-    if not found["trace_tokens"]:
-        found["trace_tokens"] = next((n for n in names if n.startswith("trace_tokens")), "")
-    return {field: name for field, name in found.items() if name}
-
-
-def _read_file(
-    path: Path, mapping: Mapping[str, str], limit: int, rejects: list[dict[str, Any]]
-) -> list[pl.DataFrame]:
-    seen: set[str] = set()
-    frames = _read_rows(raw_rows(path), str(path), path.name.split(".")[0], mapping, limit, rejects, seen)
-    absent = [c for c in mapping.values() if c and seen and c not in seen]
-    if absent:
-        raise BadInput(
-            f"{path} has no column {absent[0]!r}; it has: {', '.join(sorted(seen))}.",
-            "Mend the column mapping.",
-        )
-    return frames
-
-
-def _read_rows(
-    rows: Rows,
-    file: str,
-    stem: str,
-    mapping: Mapping[str, str],
-    limit: int,
-    rejects: list[dict[str, Any]],
-    seen: set[str] | None = None,
-) -> list[pl.DataFrame]:
-    layouts: dict[tuple[str, ...], dict[str, str]] = {}
-    frames: list[pl.DataFrame] = []
-    batch: list[dict[str, Any]] = []
-    for number, raw in rows:
-        try:
-            if isinstance(raw, BadRow):
-                raise raw
-            names = tuple(raw)
-            if names not in layouts:
-                if seen is not None:
-                    seen.update(names)
-                layouts[names] = {f: c for f, c in {**guess_columns(names), **mapping}.items() if c}
-            row = _plain_row(raw, layouts[names], limit)
-        except BadRow as bad:
-            given = raw.get("id") if isinstance(raw, dict) else None
-            values = (None if given is None else str(given), stem, file, number, bad.field, bad.reason)
-            rejects.append(dict(zip(REJECT_COLUMNS, (*values, None), strict=True)))
-            continue
-        row["source"] = row.get("source") or stem
-        batch.append({**row, "_file": file, "_row": number})
-        if len(batch) == BATCH:
-            frames.append(_frame(batch))
-            batch = []
-    if batch:
-        frames.append(_frame(batch))
-    return frames
-
-
-def _frame(batch: list[dict[str, Any]]) -> pl.DataFrame:
-    import polars as pl
-
-    types: dict[str, Any] = {c: pl.String for c in (*TEXT_COLUMNS, "_file")}
-    types |= {"correct": pl.Boolean, "trace_tokens": pl.Int64, "_row": pl.Int64}
-    names = sorted({name for row in batch for name in row})
-    return pl.DataFrame(
-        {n: pl.Series(n, [row.get(n) for row in batch], dtype=types.get(n, pl.Float64)) for n in names}
-    )
-
-
-def _plain_row(raw: dict[str, Any], layout: Mapping[str, str], limit: int) -> dict[str, Any]:
-    """One row in pool types. Raises BadRow."""
-    row: dict[str, Any] = {}
-    for field, column in layout.items():
-        row[field] = _value(field, raw.get(column), limit, column)
-    for column, value in raw.items():
-        if column.startswith("solved_"):
-            row[column] = share = _number(value, column)
-            if share is not None and not 0 <= share <= 1:
-                raise BadRow(column, f"expected a share between 0 and 1, found {value!r:.60}")
-    if "question" not in layout:
-        raise BadRow("question", f"no question column (columns: {', '.join(map(str, raw))})"[:300])
-    if row["question"] is None or not row["question"].strip():
-        raise BadRow(layout["question"], "the question is null or blank")
-    return row
-
-
-def _value(field: str, value: Any, limit: int, column: str) -> Any:
-    if value is None or (value == "" and field not in ("thinking", "attempt", "question")):
-        return None
-    if field == "correct":
-        return _verdict(value, column)
-    if field == "trace_tokens":
-        number = _number(value, column)
-        if number is None or number < 0 or not number.is_integer():
-            raise BadRow(column, f"expected a count of tokens, found {value!r:.60}")
-        return int(number)
-    if field == "thinking" and isinstance(value, list):
-        value = next((v for v in value if v), "")  # s1K keeps a list with one trace
-    elif field == "answer" and isinstance(value, list):
-        value = ", ".join(map(str, value))
-    elif field in ("id", "answer", "attempt") and isinstance(value, (int, float)):
-        value = str(value)
-    if not isinstance(value, str):
-        raise BadRow(column, f"expected text, found {type(value).__name__} {value!r:.60}")
-    if len(value) > limit:
-        raise BadRow(column, f"{len(value)} characters, more than the limit of {limit}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise BadRow(column, "not valid UTF-8") from None
-    return value
-
-
-def _verdict(value: Any, column: str) -> bool | None:
-    """Yes/No words, booleans, or a score of which only 1 counts as right."""
-    if isinstance(value, str):
-        words = {"yes": True, "true": True, "no": False, "false": False, "none": None, "null": None}
-        if value.strip().lower() in words:
-            return words[value.strip().lower()]
-    number = _number(value, column)
-    return None if number is None else number >= 1
-
-
-def _number(value: Any, column: str) -> float | None:
-    if value is None or value == "":
-        return None
-    try:
-        number = float(value)
-        return None if number != number else number
-    except (TypeError, ValueError, OverflowError):
-        raise BadRow(column, f"expected a number, found {value!r:.60}") from None
-
-
-def _split_repeated_ids(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
-    """Rows with an id of their own, and the others; which of two stays does not depend on the order."""
-    import polars as pl
-
-    order = ("question", "thinking", "attempt", "answer", "trace_by", "_file", "_row")
-    have = [c for c in order if c in rows.columns]
-    if "id" not in rows.columns:
-        rows = rows.with_columns(id=pl.lit(None, dtype=pl.String))
-    missing = rows["id"].is_null()
-    if missing.any():
-        triples = rows.select("id", "question", "source").iter_rows()
-        rows = rows.with_columns(id=pl.Series([i or question_id(q, s) for i, q, s in triples]))
-        # Several traces of one question: the id also needs the trace.
-        again = missing & rows["id"].is_duplicated()
-        parts = pl.concat_str(
-            ["id", *[c for c in have if c in ("thinking", "attempt", "trace_by")]], ignore_nulls=True
-        )
-        longer = pl.concat_str("id", pl.lit("-"), parts.map_batches(_digests))
-        rows = rows.with_columns(id=pl.when(again).then(longer).otherwise("id"))
-    rows = rows.sort(["id", *have], nulls_last=True)
-    counts = rows.select(pl.len().over("id"))["len"]
-    first = rows["id"].is_first_distinct()
-    repeated = rows.with_columns(counts.alias("_times")).filter(~first)
-    reason = pl.concat_str(pl.lit("the id appears "), "_times", pl.lit(" times; one row was kept"))
-    bad = repeated.select(
-        "id", "source", "question", file="_file", row="_row", field=pl.lit("id"), reason=reason
-    )
-    return rows.filter(first), bad.to_dicts()
-
-
-def _digests(texts: pl.Series) -> pl.Series:
-    import polars as pl
-
-    return pl.Series([hashlib.sha256(t.encode()).hexdigest()[:8] for t in texts], dtype=pl.String)

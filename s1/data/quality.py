@@ -9,9 +9,12 @@ on any frame, lazy or not.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from s1.data.shards import Shards, key_of, map_rows, pool_types
 from s1.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 STATED_SO = r"(?:^|\s)(?:so|maybe)\s+([^.;]+?)\s*[.;]"
 """How a petri trace states an answer: "so 7 ." or "maybe 7 ."."""
+
+UNASKED = ("cot_type", "trace_by")
+"""Columns that are no feature under "official"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,21 @@ class QualitySettings:
 PETRI = QualitySettings(ending=r"\.\s*$", stated=STATED_SO, other_run=6, loop_repeats=8)
 
 
-def quality_reasons(pool: pl.DataFrame, settings: QualitySettings = QualitySettings()) -> pl.Series:
-    """Why each row of `pool` is dropped, null where it stays; the first rule that fails is the reason."""
+def quality_reasons(
+    pool: pl.DataFrame,
+    settings: QualitySettings = QualitySettings(),
+    features: Sequence[str] | None = None,
+) -> pl.Series:
+    """Why each row of `pool` is dropped, null where it stays; the first rule that fails is the reason.
+
+    `features` are the columns that "official" asks of each row: without, those in which `pool` has a value.
+    """
     import polars as pl
 
     official = settings.profile == "official"
-    rules = _official_rules(pool) if official else _strict_rules(settings)
+    if official and features is None:
+        features = [c for c in pool.columns if pool[c].null_count() < pool.height]
+    rules = _official_rules(features or ()) if official else _strict_rules(settings)
     reason = pl.coalesce([pl.when(failed).then(pl.lit(name)) for name, failed in rules.items()])
     found = pool.select(reason.alias("reason"))["reason"]
     if official:
@@ -71,16 +86,45 @@ def quality_reasons(pool: pl.DataFrame, settings: QualitySettings = QualitySetti
     return found.scatter(open_rows["index"], loops) if len(loops) else found
 
 
-def _official_rules(pool: pl.DataFrame) -> dict[str, pl.Expr]:
+def shards_quality(shards: Shards, rows: pl.DataFrame, settings: QualitySettings) -> pl.Series:
+    """`quality_reasons` of the rows of the index that are in `rows`, in their order."""
     import polars as pl
 
-    # Differs: a feature that the whole pool lacks (say, no second model's attempts) is not asked of its rows.
-    features = [
-        c for c in pool.columns if c not in ("cot_type", "trace_by") and pool[c].null_count() < pool.height
-    ]
+    features: list[str] = []
+    if settings.profile == "official":
+        # Differs: a feature that the whole pool lacks (say, no second model's attempts) is not asked of its rows.
+        has = {
+            "question": pl.lit(True),
+            "thinking": pl.col("_characters").is_not_null(),
+            "answer": pl.col("_answer"),
+            "attempt": pl.col("_attempt"),
+        }
+        names = [c for c in pool_types(rows.columns) if c not in UNASKED]
+        features = [c for c in names if rows.select(has.get(c, pl.col(c).is_not_null()).any()).item()]
+    columns = {"question", "thinking", "attempt", "answer", "source", "trace_tokens", *features}
+    found = pl.concat(
+        map_rows(
+            shards,
+            rows,
+            sorted(columns),
+            partial(_part_reasons, settings=settings, features=features),
+            name="quality",
+            key=key_of(settings, features),
+        )
+    )
+    return rows.select("id").join(found, on="id", how="left", maintain_order="left")["reason"]
+
+
+def _part_reasons(rows: pl.DataFrame, settings: QualitySettings, features: Sequence[str]) -> pl.DataFrame:
+    return rows.select("id").with_columns(quality_reasons(rows, settings, features).alias("reason"))
+
+
+def _official_rules(features: Sequence[str]) -> dict[str, pl.Expr]:
+    import polars as pl
+
     question, aime = pl.col("question"), pl.col("source").str.contains("(?i)aime")
     return {
-        **{f"missing: {c}": pl.col(c).is_null() for c in features},
+        **{f"missing: {c}": pl.col(c).is_null() for c in features if c not in UNASKED},
         "no trace": pl.col("thinking").is_null(),
         "picture in the question": (question.str.contains("[asy]", literal=True) & ~aime)
         | question.str.contains("![Image]", literal=True),

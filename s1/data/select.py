@@ -156,7 +156,10 @@ def benchmark_domain_weights(aime: Mapping[str, int], gpqa: Mapping[str, int]) -
 def _prepared(pool: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
-    length = pl.coalesce("trace_tokens", pl.col("thinking").str.len_chars(), pl.lit(0)).cast(pl.Int64)
+    characters = (
+        pl.col("_characters") if "_characters" in pool.columns else pl.col("thinking").str.len_chars()
+    )
+    length = pl.coalesce("trace_tokens", characters, pl.lit(0)).cast(pl.Int64)
     return pool.with_columns(pl.col("domain").fill_null(NO_DOMAIN), length=length).sort("id")
 
 

@@ -23,11 +23,13 @@ from s1.data.asking import Caller, Watch, ask_all, check_samples
 from s1.data.decontaminate import contamination
 from s1.data.difficulty import difficulty_reasons, join_attempts
 from s1.data.domains import MSC, classify
+from s1.data.funnel import as_shards
 from s1.data.journal import Journal
 from s1.data.judge import judge_all
-from s1.data.ledger import Stage, count_stage, write_rejected
+from s1.data.ledger import Stage, count_stage, rejects_of, write_parquet, write_rejected
 from s1.data.pool import Pool, conform
-from s1.data.quality import QualitySettings, quality_reasons
+from s1.data.quality import QualitySettings, shards_quality
+from s1.data.shards import Shards, gather, gathered, memory_shards
 from s1.errors import BadConfig, BadInput
 from s1.grading.judge import Attempt
 from s1.jsonl import dump_line, parse_object, write_bytes, write_json
@@ -43,50 +45,61 @@ STAGE_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a stage kept and dropped, its counts, and the tables that belong to it."""
+    """What a stage kept and dropped, its counts, and the tables that belong to it.
+
+    `kept` and `rejected` are light: rows of the index of `shards`, and what `ledger.rejects_of` gives.
+    """
 
     name: str
-    rows: pl.DataFrame
+    kept: pl.DataFrame
     rejected: pl.DataFrame
+    shards: Shards
     stages: tuple[Stage, ...]
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The rows that stay with all columns of a pool, in memory."""
+        return gathered(self.shards, self.kept)
+
 
 def finish_stage(
     name: str,
-    pool: Pool,
+    pool: Pool | Shards,
     rows: pl.DataFrame,
     reasons: pl.Series,
     *,
     tables: Mapping[str, pl.DataFrame] | None = None,
     notes: Sequence[str] = (),
 ) -> StageResult:
-    """The result of a stage that looked at `rows` (the pool's, perhaps with more columns) and gave reasons."""
+    """The result of a stage that looked at `rows` and gave reasons, null for a row that stays.
+
+    `rows` are the pool's, sorted by id and perhaps with more columns: of the index where the pool is out of core.
+    """
     import polars as pl
 
-    read = pl.concat([pool.rows.select("source"), pool.rejects.select("source")])
-    fates = [None] * pool.rows.height + pool.rejects["reason"].to_list()
-    columns = ("id", "source", "stage", "reason", "question", "file", "row", "field")
-    dropped = rows.with_columns(reasons.alias("reason"), stage=pl.lit(name)).filter(
-        pl.col("reason").is_not_null()
-    )
-    rejected = pl.concat(
-        [pool.rejects.with_columns(stage=pl.lit("reading")), dropped.select(columns[:5])], how="diagonal"
-    )
-    counts = count_stage("reading", read, fates), count_stage(name, rows, reasons.to_list())
-    return StageResult(
-        name, rows.filter(reasons.is_null()), rejected.select(columns), counts, tables or {}, tuple(notes)
-    )
+    shards = pool
+    if isinstance(shards, Pool):
+        shards = memory_shards(conform(rows), shards.rejects, shards.files)
+        rows = shards.index
+    nothing = pl.Series([None] * rows.height, dtype=pl.String)
+    read = pl.concat([rows["source"], shards.rejects["source"]])
+    fates = pl.concat([nothing, shards.rejects["reason"]])
+    counts = count_stage("reading", read, fates), count_stage(name, rows["source"], reasons)
+    rejected = rejects_of(shards.rejects, [(name, rows, reasons)])
+    kept = rows.filter(reasons.is_null())
+    return StageResult(name, kept, rejected, shards, counts, tables or {}, tuple(notes))
 
 
-def clean(pool: Pool, settings: QualitySettings = QualitySettings()) -> StageResult:
+def clean(pool: Pool | Shards, settings: QualitySettings = QualitySettings()) -> StageResult:
     """Drops rows by the rules of `quality`."""
-    return finish_stage("clean", pool, pool.rows, quality_reasons(pool.rows, settings))
+    shards = as_shards(pool)
+    return finish_stage("clean", shards, shards.index, shards_quality(shards, shards.index, settings))
 
 
 def decontaminate(
-    pool: Pool,
+    pool: Pool | Shards,
     benchmarks: pl.DataFrame | None,
     *,
     n: int = 8,
@@ -94,14 +107,15 @@ def decontaminate(
     near: float = 0.0,
 ) -> StageResult:
     """Drops benchmark hits, copies and near duplicates; see `contamination`."""
-    found = contamination(pool.rows, benchmarks, n=n, duplicates=duplicates, near=near)
+    shards = as_shards(pool)
+    found = contamination(shards, benchmarks, n=n, duplicates=duplicates, near=near)
     tables = {"hits.jsonl": found.hits, "near.jsonl": found.near}
     notes = () if benchmarks is not None else ("No benchmark was named: only copies were looked for.",)
-    return finish_stage("decontaminate", pool, pool.rows, found.reasons, tables=tables, notes=notes)
+    return finish_stage("decontaminate", shards, shards.index, found.reasons, tables=tables, notes=notes)
 
 
 def difficulty(
-    pool: Pool,
+    pool: Pool | Shards,
     models: Sequence[Caller],
     judge: Caller | None,
     journal: Journal,
@@ -122,8 +136,10 @@ def difficulty(
         raise BadConfig("Two models have the same name.", "Name each model once.")
     for model in models:
         check_samples(model, attempts)
-    tried, refused = asyncio.run(_attempts(pool.rows, models, judge, journal, attempts, progress))
-    rows, notes = pool.rows, list[str]()
+    shards, notes = as_shards(pool), list[str]()
+    rows = shards.index
+    asked = gathered(shards, rows, ["question", "answer", "attempt", "correct"])
+    tried, refused = asyncio.run(_attempts(asked, models, judge, journal, attempts, progress))
     own = [a for a in tried if a["model"] is None]
     if own:
         verdicts = pl.DataFrame({"id": [a["id"] for a in own], "_own": [a["correct"] for a in own]},
@@ -140,11 +156,11 @@ def difficulty(
     ungraded = sum(a["correct"] is None for a in tried)
     if ungraded:
         notes.append(f"{ungraded} attempts could not be graded and do not count; a judge decides more.")
-    rows = conform(rows)
+    rows = rows.sort("id")
     reasons = difficulty_reasons(rows, most_solved=most_solved)
     return finish_stage(
         "difficulty",
-        pool,
+        shards,
         rows,
         reasons,
         tables={"attempts.jsonl": table.sort("id", "model", "sample")},
@@ -196,7 +212,7 @@ async def _attempts(
 
 
 def diversity(
-    pool: Pool,
+    pool: Pool | Shards,
     classifier: Caller | None,
     journal: Journal | None,
     *,
@@ -209,10 +225,11 @@ def diversity(
     """
     import polars as pl
 
-    rows, notes = pool.rows, list[str]()
+    shards, notes = as_shards(pool), list[str]()
+    rows = shards.index
     missing = rows.filter(pl.col("domain").is_null())
     if missing.height and classifier is not None and journal is not None:
-        questions = dict(missing.select("id", "question").iter_rows())
+        questions = dict(gathered(shards, missing, ["question"]).iter_rows())
         found = asyncio.run(classify(questions, classifier, journal, domains=domains, progress=progress))
         names = pl.Series([found.get(i) for i in rows["id"]], dtype=pl.String)
         rows = rows.with_columns(domain=pl.coalesce("domain", names))
@@ -226,7 +243,7 @@ def diversity(
     listed = ", ".join(f"{name} {count}" for name, count in largest.iter_rows())
     notes.append(f"{counts.height} domains; the largest: {listed}.")
     nothing = pl.Series("reason", [None] * rows.height, dtype=pl.String)
-    return finish_stage("diversity", pool, rows, nothing, notes=notes)
+    return finish_stage("diversity", shards, rows, nothing, notes=notes)
 
 
 def open_stage(out: Path | None, name: str) -> None:
@@ -250,16 +267,14 @@ def open_stage(out: Path | None, name: str) -> None:
 
 def write_stage(result: StageResult, out: Path, settings: Any = None) -> Path:
     """Writes the folder of a stage, each file in one step and stage.json last."""
-    import io
-
     open_stage(out, result.name)
     out.mkdir(parents=True, exist_ok=True)
     (out / "stage.json").unlink(missing_ok=True)
-    buffer = io.BytesIO()
-    result.rows.write_parquet(buffer, compression="zstd")
-    write_bytes(out / "pool.parquet", buffer.getvalue())
+    part = out / "pool.parquet.part"
+    write_parquet(gather(result.shards, result.kept) if result.kept.height else [result.rows], part)
+    part.replace(out / "pool.parquet")
     part = out / "rejected.jsonl.part"
-    write_rejected(result.rejected, part)
+    write_rejected(result.rejected, result.shards, part)
     part.replace(out / "rejected.jsonl")
     for name, table in result.tables.items():
         write_bytes(out / name, (dump_line(row) for row in table.iter_rows(named=True)))
