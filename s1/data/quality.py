@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from s1.data.loops import may_loop
 from s1.data.shards import Shards, key_of, map_rows, pool_types
 from s1.errors import BadConfig
 
@@ -78,11 +79,18 @@ def quality_reasons(
     found = pool.select(reason.alias("reason"))["reason"]
     if official:
         return found
-    # The loop search walks the words in NumPy, so only rows that are still in are looked at.
+    # The loop search walks the words of one trace: only of those still in that may have a loop.
     open_rows = (
         pool.select("thinking").with_columns(found).with_row_index().filter(pl.col("reason").is_null())
     )
-    loops = pl.Series([loop_reason(t, settings) for t in open_rows["thinking"]], dtype=pl.String)
+    may = may_loop(
+        open_rows["thinking"],
+        word_run=min(settings.word_run, settings.other_run),
+        phrase_words=settings.loop_words,
+        repeats=settings.loop_repeats,
+    )
+    searched = zip(open_rows["thinking"], may, strict=True)
+    loops = pl.Series([loop_reason(t, settings) if m else None for t, m in searched], dtype=pl.String)
     return found.scatter(open_rows["index"], loops) if len(loops) else found
 
 
