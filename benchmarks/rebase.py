@@ -78,7 +78,7 @@ def report(out: Path, widths: list[int]) -> None:
     for n in widths:
         for other in ("majority", "weighted"):
             before, after = right[f"{other} of {n}"], right[f"rebase {n}"]
-            whole = before.keys() & after.keys()
+            whole = sorted(before.keys() & after.keys())  # a bootstrap depends on the order
             found = paired_difference({q: before[q] for q in whole}, {q: after[q] for q in whole})
             differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})
             low, mean, high = (100 * x for x in (found.low, found.mean, found.high))
