@@ -5,12 +5,13 @@ Decontamination looks at questions only: a plain program builds a Python string 
 8-grams, a columnar one hashes them. Selection needs ids, domains and lengths, 1/1000 of the bytes of a pool.
 Memory should not grow with the pool: the traces need never be in memory at once.
 
-Each stage is a process of its own, from files to files, on the output of our stage before it; the official
-order and rules throughout. Seconds and peak memory are those of the whole process. "Alone" repeats
-decontamination and selection on columns that are already in memory.
+Each stage is a command of its own, from files to files, on the output of our stage before it; the official
+order and rules throughout. Seconds and peak memory are those of the whole command with the processes it starts
+(sampled every 0.05 s, and the peak of the largest from the system). "Alone" repeats decontamination and
+selection on columns that are already in memory.
 
-Run: python benchmarks/curation.py [--rows 59000] [--tokens 3600] [--ours-only] [--work DIR] [--data DIR]
---data is a folder of real questions and traces; without it they are those of the petri world. Prints a
+Run: python benchmarks/curation.py [--rows 59000] [--tokens 3600] [--ours-only] [--funnel-only] [--work DIR]
+[--data DIR]; --data is a folder of real questions and traces; without it they are those of the petri world. Prints a
 table, then one JSON line.
 """
 
@@ -36,11 +37,33 @@ HERE = Path(__file__).resolve().parent
 STAGES = ("decontaminate", "clean", "difficulty", "select")
 LIMIT_BYTES = 4 << 30
 LAUNCHER = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:]).returncode
+import os, resource, subprocess, sys, time
+
+def memory(root):  # of a process and all below it, pages that they share counted in each
+    parents, sizes = {}, {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as stat, open(f"/proc/{name}/statm") as statm:
+                parents[int(name)] = int(stat.read().rsplit(")", 1)[1].split()[1])
+                sizes[int(name)] = int(statm.read().split()[1]) * resource.getpagesize()
+        except OSError:
+            pass  # it has ended
+    total, found = 0, {root}
+    for process in sorted(parents):
+        if process in found or parents[process] in found:
+            found.add(process)
+            total += sizes[process]
+    return total
+
+child, most = subprocess.Popen(sys.argv[1:]), 0
+while child.poll() is None:
+    if os.path.isdir("/proc"):
+        most = max(most, memory(child.pid))
+    time.sleep(0.05)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-sys.exit(code)
+largest = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(used.ru_utime + used.ru_stime, max(most, largest))
+sys.exit(child.returncode)
 """
 
 
@@ -55,12 +78,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="kept there; by default a temporary folder")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--funnel-only", action="store_true", help="only the whole funnel of ours")
     parser.add_argument("--alone", choices=("decontaminate", "select"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
         alone(args)
     elif args.work:
-        measure(args, args.work)
+        measure(args, args.work.resolve())
     else:
         with tempfile.TemporaryDirectory() as work:
             measure(args, Path(work))
@@ -84,7 +108,7 @@ def measure(args: argparse.Namespace, work: Path) -> None:
     results: dict[str, Any] = {}
     source = pool
     print(f"{'stage':24} {'ours s':>8} {'MB':>6}   {'plain s':>8} {'MB':>6}   ratio   rows kept")
-    for stage in STAGES:
+    for stage in () if args.funnel_only else STAGES:
         here = out["ours"] / stage
         more = ["--set", "quality.profile=official"] if stage in ("clean", "select") else []
         command = [
@@ -108,7 +132,7 @@ def measure(args: argparse.Namespace, work: Path) -> None:
         show(stage, ours, plain, len(ids(here)))
         results[stage] = {"ours": ours, "official": plain, "kept": len(ids(here))}
         source = here
-    for stage in ("decontaminate", "select"):
+    for stage in () if args.funnel_only else ("decontaminate", "select"):
         at = pool if stage == "decontaminate" else out["ours"] / "difficulty"
         command = [str(Path(__file__)), "--alone", stage, "--work", str(folder), "--n", str(args.n)]
         process = run([*command, *(["--ours-only"] if args.ours_only else [])], {"S1_BENCH_POOL": str(at)})
@@ -120,9 +144,9 @@ def measure(args: argparse.Namespace, work: Path) -> None:
     whole = ["-m", "s1", "curate", str(pool), "--out", str(out["ours"] / "funnel"), "--n", str(args.n)]
     results["funnel"] = run([*whole, "--against", str(benchmark)])
     show("whole funnel, strict", results["funnel"], None, args.n)
-    peak = max(r["ours"]["peak"] for r in results.values() if isinstance(r.get("ours"), dict))
-    peak = max(peak, results["funnel"]["peak"])
-    print(f"most memory of a process of ours: {peak / 1e6:,.0f} MB (bound {LIMIT_BYTES / 1e6:,.0f})")
+    peaks = [r["ours"]["peak"] for r in results.values() if isinstance(r.get("ours"), dict)]
+    peak = max([*peaks, results["funnel"]["peak"]])
+    print(f"most memory of a command of ours: {peak / 1e6:,.0f} MB (bound {LIMIT_BYTES / 1e6:,.0f})")
     print(json.dumps({"rows": args.rows, "tokens": args.tokens, "seed": args.seed, "bytes": size,
                       "real": data is not None, "versions": versions(), "results": results}))  # fmt: skip
 
@@ -133,11 +157,13 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> dict[s
     changed = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environment or {})}
     began = time.perf_counter()
     # A process counts the memory of the one that started it as its own, so a small one stands between.
+    # It runs elsewhere: -m looks in the current folder before PYTHONPATH, which may name another version.
     process = subprocess.run(
         [sys.executable, "-S", "-c", LAUNCHER, sys.executable, *command],
         capture_output=True,
         text=True,
         env=changed,
+        cwd=tempfile.gettempdir(),
     )
     seconds = time.perf_counter() - began
     if process.returncode:
@@ -156,7 +182,10 @@ def alone(args: argparse.Namespace) -> None:
     from s1.data.select import select
 
     files = sorted(Path(os.environ["S1_BENCH_POOL"]).rglob("*.parquet"))
-    rows = pl.read_parquet(files).with_columns(thinking=pl.lit(None, dtype=pl.String))
+    rows = pl.scan_parquet(files).select(pl.all().exclude("thinking", "attempt", "answer")).collect()
+    rows = rows.with_columns(
+        pl.lit(None, dtype=pl.String).alias(c) for c in ("thinking", "attempt", "answer")
+    )
     benchmark = read_benchmarks(args.work / "benchmark.jsonl")
     plain_rows = [] if args.ours_only else rows.to_dicts()
     blocklist = benchmark["benchmark_question"].to_list()
