@@ -482,3 +482,17 @@ def test_draws_follow_the_distribution_and_respect_top_k_and_top_p():
     assert filtered(0, 1.0) == [0, 1, 2, 3]
     edge = torch.tensor([0.0, 1 - 2**-53], dtype=torch.double)
     assert draw(logits.expand(2, -1), temperature_B=torch.ones(2), uniform_B=edge).tolist() == [0, 3]
+
+
+def test_closing_gives_the_memory_of_the_cache_back(make):
+    engine = make(max_batch=4)
+    asks = [Ask(p, 30) for p in prompts(8, seed=5)]
+
+    async def all_of():
+        await asyncio.gather(*(collect(engine, ask) for ask in asks))
+        kept = engine.batch.board.bytes + engine.batch.shelf.bytes
+        await engine.close()
+        return kept
+
+    assert asyncio.run(all_of()) > 0
+    assert engine.batch.board.bytes + engine.batch.shelf.bytes == 0
