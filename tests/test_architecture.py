@@ -37,8 +37,8 @@ LAYERS = {
 """A room may import from lower layers and from itself. `s1` itself opens the house, so it sees every room."""
 
 HEAVY = {
-    "accelerate", "datasets", "fastapi", "inspect_ai", "lm_eval", "math_verify", "matplotlib", "numpy", "openai", "pandas", "polars",
-    "pyarrow", "ray", "sympy", "tokenizers", "torch", "transformers", "trl", "uvicorn", "vllm",
+    "accelerate", "datasets", "fastapi", "inspect_ai", "lm_eval", "math_verify", "matplotlib", "numpy", "openai",
+    "pandas", "polars", "pyarrow", "ray", "sympy", "tokenizers", "torch", "transformers", "trl", "uvicorn", "vllm",
 }  # fmt: skip
 HF_ENGINE = {f"engines/{name}.py" for name in ("hf", "batch", "rows", "kv", "sampling", "checkpoint")}
 """The engine that runs torch in process, and its private helpers; imported when a model is loaded."""

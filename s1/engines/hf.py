@@ -220,8 +220,9 @@ class HFEngine:
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
         self.batch.clear()
+        # A glibc that was told to keep freed memory (Makefile) would keep it from one engine to the next.
         if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc told to keep freed memory (Makefile) keeps it across engines
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _check(self, ask: Ask) -> None:
         if self._closed:
