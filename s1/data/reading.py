@@ -141,6 +141,7 @@ def read_shards(
 
     files, reader = input_files(paths), make_reader(columns)
     read = work / "read"
+    work.mkdir(parents=True, exist_ok=True)
     _keep_if_same(work, _identity(files, reader, piece_bytes))
     read.mkdir(parents=True, exist_ok=True)
     pieces: list[_Piece] = []
