@@ -185,7 +185,7 @@ def _column(field: str, column: str, dtype: Any, limit: int) -> tuple[pl.Expr, p
             value = raw.list.join(", ", ignore_nulls=False)
         value = pl.when(raw.is_not_null()).then(value)
     else:
-        return pl.lit(None, pl.String), raw.is_null()
+        return pl.lit(None, pl.String), raw.is_null() if field != "question" else pl.lit(False)
     good = raw.is_null() | (value.str.len_chars() <= limit)
     if field == "question":
         good = good & value.str.contains(r"[^\s\x1c-\x1f]")
