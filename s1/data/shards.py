@@ -282,8 +282,22 @@ def gather(
     for piece in _by_bytes(places, size, None):
         found = []
         for (number,), group in piece.with_row_index("_order").partition_by("_shard", as_dict=True).items():
-            found.append(load(shards.parts[number], group, [*names, "_order"]))
+            part = shards.parts[number]
+            taken = load(part, group, [*names, "_order"])
+            found.append(_copied(taken) if isinstance(part, Part) and 4 * len(taken) < part.rows else taken)
         yield pl.concat(found).sort("_order").select(names)
+
+
+def _copied(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows alone: few rows of a part keep all its texts in memory until they are copied."""
+    import io
+
+    import polars as pl
+
+    buffer = io.BytesIO()
+    rows.write_ipc(buffer, compat_level=pl.CompatLevel.oldest())
+    buffer.seek(0)
+    return pl.read_ipc(buffer)
 
 
 def gathered(shards: Shards, rows: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
