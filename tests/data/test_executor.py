@@ -38,6 +38,7 @@ def refuse(item: int) -> int:
 
 SCRIPT = """
 import sys
+import time
 from pathlib import Path
 
 import ray
@@ -75,6 +76,9 @@ with open_executor("ray", address=cluster.address) as executor:
     watched = Watched(executor)
     shards = read_shards(folder / "p.parquet", work=folder / "work", executor=watched, piece_bytes=3000)
     curate(shards, CurateSettings(n=40, near=0.9), folder / "ray")
+    limit = time.monotonic() + 60  # the head takes a while to notice
+    while sum(n["Alive"] for n in ray.nodes()) > 1 and time.monotonic() < limit:
+        time.sleep(0.2)
     print("parts", len(shards.parts), "alive", sum(n["Alive"] for n in ray.nodes()), flush=True)
 cluster.shutdown()
 """
