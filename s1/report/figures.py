@@ -93,23 +93,23 @@ def _style(kind: str, others: Mapping[str, int]) -> Style:
 
 
 def _label(axes: Any, points: Sequence[Mapping[str, Any]], xs: Mapping[str, float]) -> None:
-    """Labels beside the dots: budgets and the natural end below right, waits above their bars.
+    """Labels beside the dots: budgets and the natural end below right, waits above their bars, others below.
 
     Budgets that nothing reaches lie on one spot; they share one label.
     """
-    others, middle = others_of(points), (min(xs.values()) + max(xs.values())) / 2
+    others, right_of = others_of(points), 0.1 * min(xs.values()) + 0.9 * max(xs.values())
     for spot in spots_of(points, xs):
         first = spot[0]
         style = _style(first["kind"], others)
-        above = first["kind"] == "wait"
-        before = is_other(first) and xs[first["policy"]] > middle  # long labels stay inside
+        y, place, ha, va = first["accuracy"], (8, -5), "left", "top"
+        if first["kind"] == "wait":
+            y, place, ha, va = max(p["high"] for p in spot), (0, 3), "center", "bottom"
+        elif is_other(first):  # long labels: below their bars, and inside the frame
+            y, place = min(p["low"] for p in spot), (0, -3)
+            ha = "right" if xs[first["policy"]] > right_of else "center"
         axes.annotate(
-            ", ".join(dict.fromkeys(map(label_of, spot))),
-            (xs[first["policy"]], max(p["high"] for p in spot) if above else first["accuracy"]),
-            textcoords="offset points", xytext=(0, 3) if above else (-8 if before else 8, -5),
-            fontsize=9, zorder=5,
-            ha="center" if above else "right" if before else "left", va="bottom" if above else "top",
-            color=style.colour if len(spot) == 1 else INK,
+            ", ".join(dict.fromkeys(map(label_of, spot))), (xs[first["policy"]], y), textcoords="offset points",
+            xytext=place, fontsize=9, zorder=5, ha=ha, va=va, color=style.colour if len(spot) == 1 else INK,
         )  # fmt: skip
 
 
