@@ -237,6 +237,8 @@ def test_it_answers_inside_a_notebook_where_a_loop_runs_already(engines):
 
 @pytest.mark.timeout(30)
 def test_an_interrupt_stops_the_decoding(engines):
+    # A shell starts what it runs in the background with this signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     model, left = lm(), threading.Event()
 
     async def forever(ask):
@@ -249,6 +251,9 @@ def test_an_interrupt_stops_the_decoding(engines):
 
     engines[-1].stream = forever
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        model.generate_until(requests(1))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.generate_until(requests(1))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert left.wait(10)
