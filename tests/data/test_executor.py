@@ -85,6 +85,7 @@ cluster.shutdown()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two nodes are started, each with processes of its own
 def test_ray_gives_the_same_bytes_with_a_node_killed_on_the_way(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     pool_file(tmp_path / "p.parquet")
