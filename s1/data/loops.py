@@ -8,6 +8,7 @@ chance and none is missed.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 LONGEST_PERIOD = 32
 LONG_WORD = 200
 """A word so long may be one character repeated."""
-BATCH = 512
-"""Traces looked at together; their words then fit into a processor's cache."""
+BATCH_BYTES = 1 << 22
+"""Text of the traces looked at together: enough to keep numpy busy, and its words take ten times as much."""
 OTHER_SPACES = r"[\t\x0b\x0c\r\x1c-\x1f\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 """What str.split() splits on, besides spaces and line ends."""
 
@@ -31,9 +32,12 @@ def may_loop(texts: pl.Series, *, word_run: int, phrase_words: int, repeats: int
     """
     import numpy as np
 
+    sizes = texts.str.len_bytes().fill_null(0).to_numpy().astype(np.int64)
+    batch = (np.cumsum(sizes) - sizes) // BATCH_BYTES
+    starts = [*np.flatnonzero(np.diff(batch, prepend=-1)), len(texts)]
     found = [
-        _may_loop(texts[start : start + BATCH], word_run, phrase_words, repeats)
-        for start in range(0, len(texts), BATCH)
+        _may_loop(texts[start:end], word_run, phrase_words, repeats)
+        for start, end in itertools.pairwise(starts)
     ]
     return np.concatenate(found) if found else np.zeros(0, dtype=bool)
 

@@ -36,6 +36,15 @@ def test_no_loop_is_missed(texts: list[str], rules: QualitySettings) -> None:
         assert may or loop_reason(text, rules) is None
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.none() | LOOPS, max_size=8), st.sampled_from([1, 40, 400]))
+def test_traces_looked_at_in_batches_give_what_they_give_together(texts: list[str | None], size: int) -> None:
+    together = candidates(texts, TIGHT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s1.data.loops.BATCH_BYTES", size)
+        assert candidates(texts, TIGHT) == together
+
+
 @pytest.mark.parametrize("rules", [QualitySettings(), PETRI, TIGHT], ids=["default", "petri", "tight"])
 def test_the_shortest_loop_of_every_period_is_seen_wherever_it_starts(rules: QualitySettings) -> None:
     for period in range(1, 33):
