@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from s1.data.pool import conform, read_pool, rejects_frame
-from s1.data.shards import Shards, gathered, key_of, map_rows, memory_shards, normalised
+from s1.data.shards import Shards, gathered, key_of, map_rows, memory_shards, normalised, spaces_only
 from s1.errors import BadConfig, BadInput
 
 if TYPE_CHECKING:
@@ -161,13 +161,17 @@ def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame
     """The matches without the texts: id, benchmark, benchmark_id, how, shared, count."""
     import polars as pl
 
-    ours = pool.select("id", "question").with_columns(key=normalised(pl.col("question")))
-    theirs = benchmarks.with_columns(key=normalised(pl.col("benchmark_question")))
-    pair = ["id", "benchmark", "benchmark_id"]
-    exact = ours.join(theirs, on="key").select(*pair, "key", exact=True).unique()
+    ours, theirs = (
+        pool.select("id", "question"),
+        benchmarks.with_columns(key=normalised(pl.col("benchmark_question"))),
+    )
     if n:
         # Hashes of n-grams say which questions can match at all; only those are looked at as texts.
-        ours = ours.filter(_may_match(ours["key"], theirs["key"], n))
+        ours = ours.filter(_may_match(ours["question"], theirs["key"], n))
+    pair = ["id", "benchmark", "benchmark_id"]
+    keyed = ours.with_columns(key=normalised(pl.col("question")))
+    exact = keyed.join(theirs, on="key").select(*pair, "key", exact=True).unique()
+    if n:
         mine = word_ngrams(ours.lazy().select("id", "question"), "question", n)
         other = word_ngrams(benchmarks.lazy(), "benchmark_question", n).unique(
             ["benchmark", "benchmark_id", "ngram"]
@@ -193,24 +197,29 @@ def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame
 
 
 def _may_match(ours: pl.Series, theirs: pl.Series, n: int) -> pl.Series:
-    """Whether each of `ours` has an n-gram whose hash one of `theirs` has; words are single-spaced."""
+    """Whether each of `ours` has an n-gram whose hash one of `theirs` has, or fewer than n words."""
     import numpy as np
     import polars as pl
 
     def hashes(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-        words = texts.str.split(" ").list
-        rows = np.repeat(np.arange(len(texts)), words.len().to_numpy())
-        numbers = words.explode().hash(seed=0).to_numpy()
+        split = spaces_only(texts.str.to_lowercase()).str.split(" ")
+        words = split.explode()
+        is_word = (words != "").to_numpy()
+        rows = np.repeat(np.arange(len(texts), dtype=np.uint32), split.list.len().to_numpy())[is_word]
+        numbers = words.hash(seed=0).to_numpy()[is_word]
         grams = np.zeros(max(len(numbers) - n + 1, 0), dtype=np.uint64)
         for at in range(n):
-            grams = grams * np.uint64(0x9E3779B97F4A7C15) + numbers[at : at + len(grams)]
-        whole = rows[: len(grams)] == rows[n - 1 :]
-        return grams[whole], rows[: len(grams)][whole]
+            grams *= np.uint64(0x9E3779B97F4A7C15)
+            grams += numbers[at : at + len(grams)]
+        return grams, rows
 
     grams, rows = hashes(ours)
-    found = np.zeros(len(ours), dtype=bool)
-    known = pl.Series(hashes(theirs)[0]).unique()
-    found[rows[pl.Series(grams).is_in(known.implode()).to_numpy()]] = True
+    known, their_rows = hashes(theirs)
+    whole = their_rows[: len(known)] == their_rows[n - 1 :]
+    hit = pl.Series(grams).is_in(pl.Series(known[whole]).unique().implode()).to_numpy()
+    first, last = rows[: len(grams)][hit], rows[n - 1 :][hit]
+    found = np.bincount(rows, minlength=len(ours)) < n
+    found[first[first == last]] = True
     return pl.Series(found)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from s1.data.shards import spaces_only
+
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
@@ -20,8 +22,6 @@ LONG_WORD = 200
 """A word so long may be one character repeated."""
 BATCH_BYTES = 1 << 22
 """Text of the traces looked at together: enough to keep numpy busy, and its words take ten times as much."""
-OTHER_SPACES = r"[\t\x0b\x0c\r\x1c-\x1f\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-"""What str.split() splits on, besides spaces and line ends."""
 
 
 def may_loop(texts: pl.Series, *, word_run: int, phrase_words: int, repeats: int) -> np.ndarray:
@@ -44,13 +44,8 @@ def may_loop(texts: pl.Series, *, word_run: int, phrase_words: int, repeats: int
 
 def _may_loop(texts: pl.Series, word_run: int, phrase_words: int, repeats: int) -> np.ndarray:
     import numpy as np
-    import polars as pl
 
-    spaced = texts.fill_null("").str.replace_all("\n", " ", literal=True)
-    odd = spaced.str.contains(OTHER_SPACES)
-    if odd.any():
-        mended = pl.when(odd).then(spaced.str.replace_all(OTHER_SPACES, " ")).otherwise(spaced)
-        spaced = pl.select(mended).to_series()
+    spaced = spaces_only(texts.fill_null(""))
     split = spaced.str.split(" ")
     words = split.explode()
     counts = split.list.len().to_numpy()

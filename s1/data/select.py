@@ -89,13 +89,13 @@ def select(
         )
         order = list(chosen)
         chosen = {order.pop(draw.below(len(order))): "preselected" for _ in range(n)}
-    keep_out = set() if profile == "official" else set(chosen)
-    domains: dict[str, list[int]] = {}
-    # Longest last, so that taking a low rank moves little.
-    ranked = rows.with_row_index().sort(["length", "id"], descending=[False, True])
-    for index, domain in zip(ranked["index"], ranked["domain"], strict=True):
-        if index not in keep_out:
-            domains.setdefault(domain, []).append(index)
+    # Longest last, so that taking a low rank moves little. Rows are sorted by id, so their numbers are too.
+    ranked = rows.select("domain", "length").with_row_index()
+    if profile != "official":
+        ranked = ranked.filter(~pl.col("index").is_in([*chosen]))
+    ranked = ranked.sort(["length", "index"], descending=[False, True])
+    groups = ranked.group_by("domain", maintain_order=True).agg("index")
+    domains: dict[str, list[int]] = dict(groups.iter_rows())
     names = sorted(domains)
     empty: list[str] = []
     while len(chosen) < n and names:
@@ -160,7 +160,8 @@ def _prepared(pool: pl.DataFrame) -> pl.DataFrame:
         pl.col("_characters") if "_characters" in pool.columns else pl.col("thinking").str.len_chars()
     )
     length = pl.coalesce("trace_tokens", characters, pl.lit(0)).cast(pl.Int64)
-    return pool.with_columns(pl.col("domain").fill_null(NO_DOMAIN), length=length).sort("id")
+    rows = pool.with_columns(pl.col("domain").fill_null(NO_DOMAIN), length=length)
+    return rows if rows["id"].is_sorted() else rows.sort("id")  # an index of shards is
 
 
 def _without_placeholder(rows: pl.DataFrame) -> pl.DataFrame:

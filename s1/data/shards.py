@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Function = Callable[[pl.DataFrame], pl.DataFrame]
 
 WHITESPACE = r"[\s\x1c-\x1f]+"  # what str.split() splits on; the four separators are not in \s here
+OTHER_SPACES = r"[\t\x0b\x0c\r\x1c-\x1f\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+"""One of them that is no space and no line end."""
 TEXTS = ("question", "answer", "cot_type", "thinking", "attempt")
 """Columns that lie in the parts alone."""
 GATHER_BYTES = 1 << 28
@@ -76,6 +78,18 @@ def pool_types(columns: Sequence[str]) -> dict[str, Any]:
 def normalised(text: pl.Expr) -> pl.Expr:
     """Lower case, whitespace collapsed to one space."""
     return text.str.to_lowercase().str.replace_all(WHITESPACE, " ").str.strip_chars(" ")
+
+
+def spaces_only(texts: pl.Series) -> pl.Series:
+    """Each character that str.split() splits on becomes a space. Several times faster than one replacement."""
+    import polars as pl
+
+    spaced = texts.str.replace_all("\n", " ", literal=True)
+    odd = spaced.str.contains(OTHER_SPACES)
+    if odd.any():
+        mended = pl.when(odd).then(spaced.str.replace_all(OTHER_SPACES, " ")).otherwise(spaced)
+        spaced = pl.select(mended).to_series()
+    return spaced
 
 
 def index_part(rows: pl.DataFrame, shard: int) -> pl.DataFrame:
