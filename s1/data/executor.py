@@ -1,16 +1,21 @@
 """Where the pieces of a pool are worked on: here, in processes of this machine, or on a Ray cluster.
 
 An executor maps a pure function over pieces and gives the results in the order of the pieces, so that what
-comes out depends on none of them. Ray runs plain tasks: its Data library would cut, move and write blocks that
-the stages have on disk already. Tasks of a node that died are run again elsewhere.
+comes out depends on none of them. On Ray, a Ray Data pipeline has one block for each piece: it says how many
+run at once, and runs the pieces of a node that died again elsewhere. The texts do not pass through it; a
+block holds a piece's place and what the stage found.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 from s1.errors import BadConfig, MissingExtra, S1Error
@@ -18,8 +23,7 @@ from s1.errors import BadConfig, MissingExtra, S1Error
 T = TypeVar("T")
 R = TypeVar("R")
 ExecutorName = Literal["local", "ray"]
-RAY_RETRIES = 20
-"""How often a task is run again after its node or process died."""
+KNOCK_SECONDS = 10
 
 
 class Executor(Protocol):
@@ -60,24 +64,20 @@ class _Ray:
     ray: Any
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        shared = self.ray.put(function)
-        task = self.ray.remote(_call).options(max_retries=RAY_RETRIES)
-        # Few at a time: what waits holds its arguments in the object store.
-        waiting: list[Any] = []
-        most = 4 * max(1, int(self.ray.cluster_resources().get("CPU", 1)))
-        for item in items:
-            waiting.append(task.remote(shared, item))
-            if len(waiting) >= most:
-                yield self._result(waiting.pop(0))
-        while waiting:
-            yield self._result(waiting.pop(0))
-
-    def _result(self, reference: Any) -> Any:
+        if not items:
+            return
+        pieces = [{"piece": pickle.dumps(item)} for item in items]
+        data = self.ray.data.from_items(pieces, override_num_blocks=len(pieces))
+        data.context.execution_options.preserve_order = True
+        data.context.enable_progress_bars = False
         try:
-            return self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, S1Error):
-                raise error.cause from None
+            done = data.map(partial(_on_row, function))
+            for row in done.iter_rows():
+                result, error = pickle.loads(row["found"])
+                if error is not None:
+                    raise error
+                yield result
+        except self.ray.exceptions.UserCodeException:
             raise
         except self.ray.exceptions.RayError as error:
             raise S1Error(
@@ -86,8 +86,12 @@ class _Ray:
             ) from None
 
 
-def _call(function: Callable[[T], R], item: T) -> R:
-    return function(item)
+def _on_row(function: Callable[[T], R], row: dict[str, Any]) -> dict[str, bytes]:
+    # An error for the user travels as a value: Ray Data would log it with its own stack.
+    try:
+        return {"found": pickle.dumps((function(pickle.loads(row["piece"])), None))}
+    except S1Error as error:
+        return {"found": pickle.dumps((None, error))}
 
 
 @contextmanager
@@ -129,22 +133,33 @@ def open_executor(
 def _on_ray(address: str | None) -> Iterator[Executor]:
     try:
         import ray
+        import ray.data
     except ImportError as error:
         raise MissingExtra("ray", "ray") from error
     started = not ray.is_initialized()
     if started:
+        address = address or os.environ.get("RAY_ADDRESS")
         try:
+            _knock(address)
             ray.init(address, log_to_driver=False, include_dashboard=False if not address else None)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise S1Error(
-                f"No Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}: {error}",
+                f"No Ray cluster answers at {address}: {error}.",
                 "Check --ray-address, or leave it out to start one on this machine.",
             ) from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield _Ray(ray)
     finally:
         if started:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _one_thread() -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from s1.data.funnel import CurateSettings, curate
 from s1.data.ledger import FILES
 from s1.data.pool import conform
 from s1.data.reading import read_shards
-from s1.errors import BadInput
+from s1.errors import BadInput, S1Error
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,9 +39,20 @@ def refuse(item: int) -> int:
     raise BadInput("nothing for it.", "Do without.")
 
 
+def slowly(function: Callable[[Any], Any], item: Any) -> Any:
+    time.sleep(0.2)  # or all would be done before the node is killed
+    return function(item)
+
+
+def last_first(item: int) -> int:
+    time.sleep(0.2 * (4 - item))
+    return item
+
+
 SCRIPT = """
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -48,7 +62,7 @@ sys.path[:0] = sys.argv[1:3]
 from s1.data.executor import open_executor
 from s1.data.funnel import CurateSettings, curate
 from s1.data.reading import read_shards
-from test_executor import refuse
+from test_executor import last_first, refuse, slowly
 
 folder = Path(sys.argv[3])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -62,7 +76,7 @@ class Watched:
         self.inner, self.done = inner, 0
 
     def map(self, function, items):
-        for result in self.inner.map(function, items):
+        for result in self.inner.map(partial(slowly, function), items):
             self.done += 1
             if self.done == 5:
                 cluster.remove_node(other, allow_graceful=False)
@@ -73,6 +87,7 @@ with open_executor("ray", address=cluster.address) as executor:
         list(executor.map(refuse, [1]))
     except Exception as error:
         print("raised", type(error).__name__, error, flush=True)
+    print("order", *executor.map(last_first, range(4)), flush=True)
     watched = Watched(executor)
     shards = read_shards(folder / "p.parquet", work=folder / "work", executor=watched, piece_bytes=3000)
     curate(shards, CurateSettings(n=40, near=0.9), folder / "ray")
@@ -100,6 +115,7 @@ def test_ray_gives_the_same_bytes_with_a_node_killed_on_the_way(tmp_path: Path) 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "raised BadInput nothing for it. Do without." in done.stdout
+    assert "order 0 1 2 3" in done.stdout
     assert f"parts {len(shards.parts)} alive 1" in done.stdout
     for name in FILES:
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes(), name
@@ -113,3 +129,15 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", blocked)
     with pytest.raises(MissingExtra, match=r"s1\[ray\]"), open_executor("ray"):
         pass
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+    pytest.importorskip("ray")
+    from s1.data.executor import open_executor
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        said = pytest.raises(S1Error, match=f"No Ray cluster answers at {address}")
+        with said, open_executor("ray", address=address):
+            pass
