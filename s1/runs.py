@@ -12,10 +12,8 @@ A run that was killed is opened again with the same call. docs/formats.md descri
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +31,7 @@ from s1.jsonl import (
     write_json,
 )
 from s1.types import Generation, Grade, Question, from_json, to_json
+from s1.version import installed
 
 SCHEMA = 1
 CONFIG, QUESTIONS, GENERATIONS = "config.json", "questions.jsonl", "generations.jsonl"
@@ -316,13 +315,7 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python and the libraries that can change a result, as installed here."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed(LIBRARIES)
 
 
 def _compare(

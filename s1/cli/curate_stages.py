@@ -195,11 +195,10 @@ def select(arguments: argparse.Namespace) -> int:
 
 
 def _done(result: StageResult, arguments: argparse.Namespace, settings: Any = None) -> int:
-    from s1.cli.curate_verb import stage_line
     from s1.data.stages import write_stage
 
     for stage in result.stages:
-        print(stage_line(stage), file=sys.stderr)
+        print(stage.line, file=sys.stderr)
     for note in result.notes:
         print(f"Note: {note}", file=sys.stderr)
     if arguments.out is not None:

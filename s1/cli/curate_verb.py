@@ -130,8 +130,9 @@ def whole_funnel(arguments: argparse.Namespace) -> int:
     from s1.cli.curate_stages import open_pool
     from s1.config import load_settings
     from s1.data.decontaminate import read_benchmarks
+    from s1.data.folder import refuse_existing
     from s1.data.funnel import CurateSettings, curate
-    from s1.data.ledger import Stage, refuse_existing
+    from s1.data.ledger import Stage
 
     refuse_existing(arguments.out, False)
     defaults = CurateSettings(n=1000 if arguments.n is None else arguments.n, seed=arguments.seed or 0)
@@ -143,7 +144,7 @@ def whole_funnel(arguments: argparse.Namespace) -> int:
     benchmarks = read_benchmarks(arguments.against) if arguments.against else None
 
     def show(stage: Stage) -> None:
-        print(stage_line(stage), file=sys.stderr)
+        print(stage.line, file=sys.stderr)
 
     with open_pool(arguments) as pool:
         ledger = curate(pool, settings, arguments.out, benchmarks=benchmarks, progress=show)
@@ -151,13 +152,3 @@ def whole_funnel(arguments: argparse.Namespace) -> int:
         print(f"Note: {note}", file=sys.stderr)
     print(f"{ledger.chosen.height} rows selected. Written to {arguments.out}")
     return 0
-
-
-def stage_line(stage: object) -> str:
-    """ "quality: 10,000 in, 7,690 out (cut trace 410, ...)"."""
-    from s1.data.ledger import Stage
-
-    assert isinstance(stage, Stage)
-    data = stage.to_json()
-    dropped = ", ".join(f"{reason} {count}" for reason, count in data["dropped"].items())
-    return f"{data['name']}: {data['in']:,} in, {data['out']:,} out" + (f" ({dropped})" if dropped else "")

@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from s1.cli.common import Line, quiet, run_progress, table, train_progress
-    from s1.cli.curate_verb import stage_line
     from s1.cli.report_verb import write_report
     from s1.petri.demo import Demo
 
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     line = Line()
     metrics = demo.run(
         say=print,
-        stage=lambda s: print("  " + stage_line(s)),
+        stage=lambda s: print("  " + s.line),
         count=lambda name, done, total: line.show(f"  {name}: {done}/{total}", final=done == total),
         steps=train_progress(line, "  train"),
         progress=run_progress(line, "  sweep"),

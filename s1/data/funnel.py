@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 from s1.data.decontaminate import contamination
 from s1.data.difficulty import difficulty_reasons
-from s1.data.ledger import Ledger, Stage, count_stage, refuse_existing, rejects_of, write_ledger
+from s1.data.folder import refuse_existing, write_ledger
+from s1.data.ledger import Ledger, Stage, count_stage, rejects_of
 from s1.data.pool import Pool, conform, rejects_frame
 from s1.data.quality import QualitySettings, shards_quality
 from s1.data.select import PAPER_PRESELECT, Preselect, Strategy, ablation, select

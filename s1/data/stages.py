@@ -23,10 +23,11 @@ from s1.data.asking import Caller, Watch, ask_all, check_samples
 from s1.data.decontaminate import contamination
 from s1.data.difficulty import difficulty_reasons, join_attempts
 from s1.data.domains import MSC, classify
+from s1.data.folder import write_parquet, write_rejected
 from s1.data.funnel import as_shards
 from s1.data.journal import Journal
 from s1.data.judge import judge_all
-from s1.data.ledger import Stage, count_stage, rejects_of, write_parquet, write_rejected
+from s1.data.ledger import Stage, count_stage, rejects_of
 from s1.data.pool import Pool, conform
 from s1.data.quality import QualitySettings, shards_quality
 from s1.data.shards import Shards, gather, gathered, memory_shards

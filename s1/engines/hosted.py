@@ -21,7 +21,7 @@ from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
 from s1.engines.http import Http
-from s1.engines.openai import split_address
+from s1.engines.spec import split_address
 from s1.engines.text import LocalText
 from s1.errors import BadConfig, EngineFailure, Unsupported
 from s1.types import Finish, Generation, Sampling, Segment
@@ -62,7 +62,7 @@ async def think_hosted(
     """
     sampling = sampling or Sampling()
     _check(policy, sampling)
-    base, _ = split_address(address, ())
+    base, _ = split_address(address)
     counted = LocalText(tokenizer) if tokenizer else None
     body: dict[str, Any] = {
         "model": model,

@@ -20,8 +20,8 @@ from s1.engines.asks import check_ask, seed_at, single_ids, valid_count
 from s1.engines.beside import Beside
 from s1.engines.http import Http
 from s1.engines.server import BIAS, Server, examine
-from s1.engines.spec import options_in
-from s1.engines.stops import StopMatcher, Vocabulary, plan_stops
+from s1.engines.spec import split_address
+from s1.engines.stops import StopMatcher, TextStops, Vocabulary, plan_stops
 from s1.engines.text import Text
 from s1.errors import BadConfig, EngineFailure, Unsupported
 from s1.types import Ask, Chunk, Finish, Stop
@@ -64,7 +64,7 @@ def load(
         "retries": retries,
         "connections": connections,
     }
-    base, given = split_address(address, list(options))
+    base, given = split_address(address, list(options), NUMBERS)
     options |= given
     least = {"timeout": 1e-3, "retries": 0, "connections": 1, "context": 1}
     wrong = [n for n, bound in least.items() if options[n] is not None and not options[n] >= bound]
@@ -89,29 +89,6 @@ def load(
         honours=frozenset(part for part in options["honours"].split(",") if part),
     )
     return OpenAIEngine(http, server, text)
-
-
-def split_address(address: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The address without its query, and the query as options. Raises BadConfig."""
-    try:
-        parts = urllib.parse.urlsplit(address)
-        _ = parts.port  # checked as it is read
-    except ValueError as error:
-        raise BadConfig(
-            f"{address!r} is not the address of a server: {error}.",
-            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
-        ) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadConfig(
-            f"{address!r} is not the address of a server.",
-            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
-        )
-    if parts.username or parts.password:
-        raise BadConfig(
-            "The address holds a password.", "Put the key in an environment variable; see api_key_env."
-        )
-    given = options_in(parts.query, known, NUMBERS)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), given
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,35 +394,3 @@ async def _read_out(pieces: AsyncGenerator[Piece, None]) -> None:
                 pass
     except (TimeoutError, EngineFailure):
         return  # the answer is complete; the connection is given up
-
-
-class TextStops:
-    """Stops in a stream of text. Holds back what may be the beginning of one."""
-
-    def __init__(self, stops: Sequence[Stop]) -> None:
-        self._stops = sorted(stops, key=lambda stop: -len(stop.text))
-        self._held = ""
-
-    def feed(self, text: str) -> tuple[str, Stop | None]:
-        """Text that may be passed on, and the first stop if one is complete (the longest of several)."""
-        self._held += text
-        found = [(self._held.find(stop.text), n) for n, stop in enumerate(self._stops)]
-        at, n = min((each for each in found if each[0] >= 0), default=(-1, -1))
-        if n >= 0:
-            return self._held[:at], self._stops[n]
-        keep = max(
-            (
-                size
-                for stop in self._stops
-                for size in range(1, len(stop.text))
-                if self._held.endswith(stop.text[:size])
-            ),
-            default=0,
-        )
-        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return out, None
-
-    def flush(self) -> str:
-        """What was held back, for a continuation that ended without a stop."""
-        out, self._held = self._held, ""
-        return out

@@ -33,3 +33,28 @@ def options_in(query: str, known: Sequence[str], kinds: Mapping[str, type]) -> d
         except ValueError as error:
             raise BadConfig(f"{name}={value} in the address is not a number.", "Give a number.") from error
     return given
+
+
+def split_address(
+    address: str, known: Sequence[str] = (), kinds: Mapping[str, type] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The address of a server without its query, and the query as options. Raises BadConfig."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        _ = parts.port  # checked as it is read
+    except ValueError as error:
+        raise BadConfig(
+            f"{address!r} is not the address of a server: {error}.",
+            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
+        ) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadConfig(
+            f"{address!r} is not the address of a server.",
+            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
+        )
+    if parts.username or parts.password:
+        raise BadConfig(
+            "The address holds a password.", "Put the key in an environment variable; see api_key_env."
+        )
+    given = options_in(parts.query, known, kinds or {})
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), given

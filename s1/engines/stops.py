@@ -274,3 +274,35 @@ def _unfinished(text: bytes) -> int:
 
 def _is_inside_character(text: bytes, at: int) -> bool:
     return at < len(text) and text[at] & 0xC0 == 0x80
+
+
+class TextStops:
+    """Stops in a stream of text. Holds back what may be the beginning of one."""
+
+    def __init__(self, stops: Sequence[Stop]) -> None:
+        self._stops = sorted(stops, key=lambda stop: -len(stop.text))
+        self._held = ""
+
+    def feed(self, text: str) -> tuple[str, Stop | None]:
+        """Text that may be passed on, and the first stop if one is complete (the longest of several)."""
+        self._held += text
+        found = [(self._held.find(stop.text), n) for n, stop in enumerate(self._stops)]
+        at, n = min((each for each in found if each[0] >= 0), default=(-1, -1))
+        if n >= 0:
+            return self._held[:at], self._stops[n]
+        keep = max(
+            (
+                size
+                for stop in self._stops
+                for size in range(1, len(stop.text))
+                if self._held.endswith(stop.text[:size])
+            ),
+            default=0,
+        )
+        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return out, None
+
+    def flush(self) -> str:
+        """What was held back, for a continuation that ended without a stop."""
+        out, self._held = self._held, ""
+        return out

@@ -23,10 +23,8 @@ import os
 import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +32,7 @@ from s1.errors import BadConfig, BadInput, EngineFailure, S1Error
 from s1.formats import FORMATS, open_prompt
 from s1.methods import Scored
 from s1.methods.forcing import question_text
+from s1.petri.reward_report import percent_right, report
 from s1.types import Generation, Question, Sampling, to_json
 
 if TYPE_CHECKING:
@@ -117,7 +116,9 @@ def train_reward(
     try:
         rollouts = _rollouts(engine, out, settings, progress)
         sampled = time.perf_counter() - began
-        say(f"{len(rollouts)} rollouts, {_percent(r.right for r in rollouts):.1f} % right, {sampled:.0f} s")
+        say(
+            f"{len(rollouts)} rollouts, {percent_right(r.right for r in rollouts):.1f} % right, {sampled:.0f} s"
+        )
         first_held = round(settings.questions * (1 - settings.held_out))
         seen = [r for r in rollouts if r.question < first_held]
         held = [r for r in rollouts if r.question >= first_held]
@@ -264,75 +265,6 @@ def _apply(head: torch.nn.Sequential, features_ND: torch.Tensor) -> list[float]:
 
     with torch.inference_mode():
         return [float(p) for p in head(features_ND)[:, 0].sigmoid()]
-
-
-# --- what it shows --------------------------------------------------------------------------------------
-
-
-def report(rollouts: Sequence[Marked], scores: Sequence[float]) -> dict[str, Any]:
-    """How scores at the ends of attempts and rollouts foretell the outcome; `scores` go by places, in order.
-
-    AUC: the chance that a rollout that came out right scores above one that did not; 0.5 is chance.
-    """
-    by_depth: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    ends: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    each = iter(scores)
-    for rollout in rollouts:
-        for place, depth in zip(rollout.places, rollout.depths, strict=True):
-            pair = next(each), rollout.right
-            if depth is not None:
-                by_depth[depth].append(pair)
-            if place == rollout.places[-1]:
-                ends[rollout.question].append(pair)
-    steps = [pair for pairs in by_depth.values() for pair in pairs]
-    return {
-        "rollouts": len(rollouts),
-        "right": round(_percent(r.right for r in rollouts), 1),
-        "auc_by_attempt": {
-            str(depth): {"n": len(pairs), "auc": auc(pairs)} for depth, pairs in sorted(by_depth.items())
-        },
-        "auc_of_attempts": auc(steps),
-        "auc_at_the_end": auc([pair for pairs in ends.values() for pair in pairs]),
-        "auc_at_the_end_within_questions": auc_within(ends.values()),
-        "calibration": calibration(steps),
-    }
-
-
-def auc(pairs: Sequence[tuple[float, bool]]) -> float | None:
-    """Area under the ROC curve of pairs (score, right), ties counted half; None where all came out alike."""
-    return auc_within([pairs])
-
-
-def auc_within(groups: Iterable[Sequence[tuple[float, bool]]]) -> float | None:
-    """The same over those pairs of rollouts that belong to one group: what a search or vote compares."""
-    won, compared = 0.0, 0
-    for pairs in groups:
-        below = 0
-        for _, tied in groupby(sorted(pairs), key=lambda pair: pair[0]):
-            outcomes = [right for _, right in tied]
-            lost = len(outcomes) - sum(outcomes)
-            won += sum(outcomes) * (below + lost / 2)
-            below += lost
-        compared += below * (len(pairs) - below)
-    return round(won / compared, 4) if compared else None
-
-
-def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 5) -> dict[str, Any]:
-    """Scores in bins of equal width against the share that came out right, and the mean distance of the two."""
-    rows, error = [], 0.0
-    for i in range(bins):
-        inside = [(s, r) for s, r in pairs if min(int(s * bins), bins - 1) == i]
-        if inside:
-            score = sum(s for s, _ in inside) / len(inside)
-            share = sum(r for _, r in inside) / len(inside)
-            error += abs(score - share) * len(inside) / len(pairs)
-            rows.append({"n": len(inside), "score": round(score, 3), "right": round(share, 3)})
-    return {"bins": rows, "error": round(error, 4)}
-
-
-def _percent(right: Iterable[bool]) -> float:
-    each = list(right)
-    return 100 * sum(each) / len(each) if each else 0.0
 
 
 # --- as a reward ----------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from s1.data.folder import FILES
 from s1.data.funnel import CurateSettings, curate
-from s1.data.ledger import FILES
 from s1.data.pool import conform
 from s1.data.reading import read_shards
 from s1.errors import BadInput, S1Error

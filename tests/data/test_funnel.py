@@ -9,8 +9,9 @@ import pytest
 
 from s1.data.decontaminate import benchmark_frame, duplicate_reasons, read_benchmarks
 from s1.data.difficulty import with_trace_tokens
+from s1.data.folder import FILES
 from s1.data.funnel import CurateSettings, curate
-from s1.data.ledger import FILES, Ledger
+from s1.data.ledger import Ledger
 from s1.data.pool import Pool, conform, read_pool
 from s1.data.quality import QualitySettings
 from s1.errors import BadConfig, BadInput

@@ -21,8 +21,8 @@ from s1.data.checking import Reader, Seen, checked_batches, row_frames
 from s1.data.decontaminate import benchmark_frame
 from s1.data.executor import InProcess, open_executor
 from s1.data.files import named_rows, raw_rows, splits
+from s1.data.folder import FILES
 from s1.data.funnel import CurateSettings, as_shards, curate
-from s1.data.ledger import FILES
 from s1.data.pool import conform, read_pool
 from s1.data.quality import QualitySettings
 from s1.data.reading import read_shards, work_folder

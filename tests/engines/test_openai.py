@@ -20,7 +20,8 @@ from s1.budget import BudgetPolicy, Forcing, drive, make_script  # noqa: E402
 from s1.doctor import examine  # noqa: E402
 from s1.engines import http, load_engine  # noqa: E402
 from s1.engines.asks import seed_at  # noqa: E402
-from s1.engines.openai import TextStops, split_address  # noqa: E402
+from s1.engines.spec import split_address  # noqa: E402
+from s1.engines.stops import TextStops  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
 from s1.petri.tokenizer import VOCABULARY_SIZE, build_tokenizer  # noqa: E402

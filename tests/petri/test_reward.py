@@ -19,14 +19,11 @@ from s1.petri import world
 from s1.petri.reward import (
     RECORD,
     RewardSettings,
-    auc,
-    auc_within,
-    calibration,
     load,
     marked,
-    report,
     train_reward,
 )
+from s1.petri.reward_report import auc, auc_within, calibration, report
 from s1.types import Generation, Segment
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), st.booleans()), max_size=30)
