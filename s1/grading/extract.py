@@ -86,6 +86,9 @@ def _after_thinking(text: str) -> str:
     for mark in ("<|im_start|>answer", "</think>"):
         if mark in text:
             text = text.rsplit(mark, 1)[1]
+    # Some models go on and write the next turn as well.
+    own = re.split(r"<\|im_start\|>(?:user|system)", text, maxsplit=1)[0]
+    text = own if own.strip() else text
     return text.replace("<|im_end|>", " ").replace("<|endoftext|>", " ").strip()
 
 

@@ -108,7 +108,10 @@ def clean(text: str) -> str:
     text = _STYLE.sub(" ", _SPACE.sub("", text))
     text = _TEMPERATURE.sub(lambda m: f"\\text{{deg{m.group(1) or m.group(2)}}}", text)
     text = _degrees(text)
-    text = _TEXT.sub(lambda m: f"{TEXT_OPEN}{m.group(1)}{TEXT_CLOSE}", text)
+    # A quantity within \text is no word: \text{12 m/s}.
+    text = _TEXT.sub(
+        lambda m: m[1] if re.match(r"\s*[-+]?\.?\d", m[1]) else f"{TEXT_OPEN}{m[1]}{TEXT_CLOSE}", text
+    )
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
     text = re.sub(r"\\?\$", "", text)

@@ -22,6 +22,11 @@ _RATIO = re.compile(
 """What geometry names: AB:CD, \\frac{AB}{CD}, |AB|, \\sin A, \\angle ABC."""
 _FUNCTIONS = re.compile(r"(?:sin|cos|tan|cot|sec|csc|log|ln|exp|lim|max|min|gcd|lcm|mod|sqrt|arctan)\b")
 OPENERS = {"(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
+_SAID = {
+    "no solutions": "no solution", "emptyset": "no solution", "empty set": "no solution",
+    "the empty set": "no solution", "dne": "does not exist", "doesn t exist": "does not exist",
+}  # fmt: skip
+"""What is said in several ways."""
 _TOKEN = re.compile(r"\\\{|\\\}|\\[a-zA-Z]+|\\\\|.", re.S)
 
 
@@ -213,4 +218,7 @@ def to_latex(text: str) -> str:
 
 
 def words_of(text: str) -> str:
-    return " ".join(re.sub(r"[^\w\s.+-]|\.(?!\d)", " ", plain(clean(text)).casefold()).split())
+    """Lower case without punctuation; what is said in several ways in one."""
+    words = " ".join(re.sub(r"[^\w\s.+-]|\.(?!\d)", " ", plain(clean(text)).casefold()).split())
+    words = re.sub(r"^(?:there (?:is|are)|it has|has) (?=no )", "", words)
+    return _SAID.get(words, words)
