@@ -130,7 +130,7 @@ def letters(text: str) -> str:
     return ""
 
 
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*([ap]\.?m\.?)?", re.I)
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap]\.?m\.?)?", re.I)
 _MODULUS = re.compile(r"\s*\(?\s*\\(?:pmod|bmod|mod)(?![a-zA-Z])\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$")
 _CONDITION = re.compile(r"(?<![a-zA-Z\\])(?:if|otherwise|unless)(?![a-zA-Z])")
 _PERCENT = re.compile(r"\s*(?:%|\x02?\s*\b(?:percent(?:age)?|pct)\b\s*\x03?)\s*$")
@@ -283,12 +283,12 @@ class _Comparison:
         lefts, rights = both_signs(gold), both_signs(answer)
         if len(lefts) != 1 or len(rights) != 1:
             return len(lefts) == len(rights) and _match(lefts, rights, deeper)
-        (left, left_unit), (right, right_unit) = split_unit(gold), split_unit(answer)
-        if (left, right) != (gold, answer):
-            return not (left_unit and right_unit and left_unit != right_unit) and deeper(left, right)
         if _CLOCK.fullmatch(plain(gold)) and _CLOCK.fullmatch(plain(answer)):
             self.how = "time"
             return _same_time(plain(gold), plain(answer))
+        (left, left_unit), (right, right_unit) = split_unit(gold), split_unit(answer)
+        if (left, right) != (gold, answer):
+            return not (left_unit and right_unit and left_unit != right_unit) and deeper(left, right)
         if (moduli := (_MODULUS.search(gold), _MODULUS.search(answer))) != (None, None):
             if moduli[0] and moduli[1] and moduli[0].group(1) != moduli[1].group(1):
                 return False
@@ -348,11 +348,20 @@ def _match(lefts: list[str], rights: list[str], same: _Same) -> bool:
 
 
 def _same_time(gold: str, answer: str) -> bool:
-    """10:30 and 10:30 AM agree, 10:30 AM and 10:30 PM do not."""
-    left, right = _CLOCK.fullmatch(gold), _CLOCK.fullmatch(answer)
-    assert left is not None and right is not None
-    halves = {m.group(3).lower()[0] for m in (left, right) if m.group(3)}
-    return len(halves) < 2 and [int(g) for g in left.groups()[:2]] == [int(g) for g in right.groups()[:2]]
+    """10:30 agrees with 10:30:00 and 10:30 AM, 20:30 with 8:30 PM; 10:30 AM and 10:30 PM differ."""
+    times = []
+    for text in (gold, answer):
+        match = _CLOCK.fullmatch(text)
+        assert match is not None
+        hour, half = int(match[1]), (match[4] or "").lower()[:1]
+        if half and 1 <= hour <= 12:
+            hour = hour % 12 + (12 if half == "p" else 0)
+        times.append((hour, half, (int(match[2]), int(match[3] or 0))))
+    (left, left_half, left_rest), (right, right_half, right_rest) = times
+    plain_hour = right if left_half else left
+    if bool(left_half) != bool(right_half) and 1 <= plain_hour <= 12:
+        left, right = left % 12, right % 12  # nobody says which half of the day it is
+    return left == right and left_rest == right_rest
 
 
 def _same_percent(left: str, right: str, percents: tuple[object, object], same: _Same) -> bool:

@@ -30,6 +30,9 @@ TEXT_OPEN, TEXT_CLOSE = "\x02", "\x03"
 _STYLE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|mathstrut)(?![a-zA-Z])\s*\.?"
 )
+_SYSTEM = re.compile(
+    r"(?:\\left\s*\\\{\s*)?\\begin\{(cases|aligned|gathered)\}(.*?)\\end\{\1\}(?:\s*\\right\s*\.)?", re.S
+)
 _ELLIPSIS = re.compile(r"\.{3,}|\\(?:dots[a-z]?|cdots)(?![a-zA-Z])")
 _DEGREE = r"(?:\^\s*\{\s*\\(?:circ|degree)\s*\}|\^?\s*\\(?:circ|degree)(?![a-zA-Z]))"
 _TEMPERATURE = re.compile(rf"{_DEGREE}\s*(?:\\(?:text|mathrm)\s*\{{\s*([CF])\s*\}}|([CF])(?![a-zA-Z]))")
@@ -104,6 +107,7 @@ def clean(text: str) -> str:
     text = _ELLIPSIS.sub(r"\\ldots ", text)
     text = _unwrap(_balanced(text))
     text = re.sub(r"(?:\\\\\s*)+$", "", text)
+    text = _SYSTEM.sub(_rows, text)
     text = re.sub(r"(?<=\d),\s*\\!\s*(?=\d{3})", ",", text)
     text = _STYLE.sub(" ", _SPACE.sub("", text))
     text = _TEMPERATURE.sub(lambda m: f"\\text{{deg{m.group(1) or m.group(2)}}}", text)
@@ -119,6 +123,13 @@ def clean(text: str) -> str:
     text = _brace_arguments(text)
     text = re.sub(r"\s+", " ", text).strip()
     return text.rstrip(".,;: ").strip() if not text.endswith("\\") else text
+
+
+def _rows(system: re.Match[str]) -> str:
+    """The rows of a system as a list; values by cases, which have conditions, as they are."""
+    if system[1] == "cases" and "&" in system[2]:
+        return system[0]
+    return ", ".join(row for row in system[2].replace("&", "").split("\\\\") if row.strip())
 
 
 def plain(text: str) -> str:
@@ -319,7 +330,9 @@ def number(text: str) -> Number | None:
         return Number(sign * scale * _repeating(match.group(1), match.group(2), block))
     if match := _POWER.fullmatch(text):
         factor_text, power = match.group(1) or match.group(3) or "1", int(match.group(2) or match.group(4))
-        return Number(sign * scale * Fraction(factor_text) * Fraction(10) ** power)
+        places = len(factor_text) - factor_text.find(".") - 1 if "." in factor_text else 0
+        value = sign * scale * Fraction(factor_text) * Fraction(10) ** power
+        return Number(value, places - power if places >= 6 else None)
     return None
 
 
@@ -336,4 +349,6 @@ def same_number(gold: Number, answer: Number) -> bool:
     places = max((n.places for n in (gold, answer) if n.places is not None), default=0)
     if gold.places is not None and answer.places is not None:
         places = min(gold.places, answer.places)
-    return places >= 6 and abs(gold.value - answer.value) < Fraction(1, 10**places)
+    difference = abs(gold.value - answer.value)
+    # Of a small number six places may be one digit.
+    return places >= 6 and difference < Fraction(1, 10**places) and 1000 * difference < abs(gold.value)

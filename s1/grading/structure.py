@@ -160,11 +160,11 @@ def matrix_rows(text: str) -> list[list[str]] | None:
 
 
 def vector(text: str) -> list[str] | None:
-    """The entries of a matrix of one column or one row, or of a tuple; None for anything else."""
+    """The entries of a matrix of one column or one row, or of (1,2) or [1,2]; None for anything else."""
     if (rows := matrix_rows(text)) is not None and "\\begin" in text:
         return rows[0] if len(rows) == 1 else [row[0] for row in rows] if len(rows[0]) == 1 else None
     listed = Sequence.of(text)
-    return listed.items if listed.brackets == ("(", ")") and len(listed.items) > 1 else None
+    return listed.items if listed.brackets in (("(", ")"), ("[", "]")) and len(listed.items) > 1 else None
 
 
 def joined_sets(text: str) -> str:
