@@ -144,7 +144,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(
     def fail(ledger: Ledger) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr("s1.data.ledger.report", fail)
+    monkeypatch.setattr("s1.data.folder.report", fail)
     with pytest.raises(OSError, match="disk full"):
         curate(small_pool(), CurateSettings(n=5), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -156,7 +156,7 @@ def test_a_folder_half_overwritten_has_no_ledger(tmp_path: Path, monkeypatch: py
     def fail(source: Path, target: Path) -> None:
         raise OSError("killed")
 
-    monkeypatch.setattr("s1.data.ledger.os.replace", fail)
+    monkeypatch.setattr("s1.data.folder.os.replace", fail)
     with pytest.raises(OSError, match="killed"):
         curate(small_pool(), CurateSettings(n=6), tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out" / "ledger.json").exists()

@@ -31,7 +31,8 @@ from s1.grading.judge import Attempt, read_verdict
         ("ABD", "Answer: AB", False),
         ("x^2+1", r"\boxed{1+x^2}", True),
         ("x^2+1", r"\boxed{x^2-1}", None),
-        ("the empty set", r"\boxed{\emptyset}", None),
+        ("the empty set", r"\boxed{\emptyset}", True),
+        ("all natural numbers", r"\boxed{\mathbb{N}}", None),
         ("Prove it by induction.\n" * 20, "Done.", None),
         ("60", "I give up", False),
         (None, r"\boxed{60}", None),
@@ -74,10 +75,10 @@ def test_a_code_is_two_digits_at_the_end(text: str, expected: str | None) -> Non
 def test_the_judge_is_asked_only_what_symbols_leave_open(
     chat: Any, says: Callable[..., Any], tmp_path: Path
 ) -> None:
-    chat.reply = says({"empty": "The same.\nYes", "x^2-1": "Different.\nNo", "odd": "I cannot tell"})
+    chat.reply = says({"natural": "The same.\nYes", "x^2-1": "Different.\nNo", "odd": "I cannot tell"})
     attempts = {
         "number": Attempt("q", r"\boxed{60}", "60"),
-        "set": Attempt("q", r"\boxed{\emptyset}", "the empty set"),
+        "set": Attempt("q", r"\boxed{\mathbb{N}}", "all natural numbers"),
         "sign": Attempt("q", r"\boxed{x^2-1}", "x^2+1"),
         "odd": Attempt("q", "odd", "some words that fit nothing"),
         "none": Attempt("q", "x", None),

@@ -20,6 +20,7 @@ from s1.budget import BudgetPolicy, Forcing, drive, make_script  # noqa: E402
 from s1.doctor import examine  # noqa: E402
 from s1.engines import http, load_engine  # noqa: E402
 from s1.engines.asks import seed_at  # noqa: E402
+from s1.engines.openai import NUMBERS  # noqa: E402
 from s1.engines.spec import split_address  # noqa: E402
 from s1.engines.stops import TextStops  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
@@ -688,7 +689,7 @@ def test_a_bad_address_is_explained(address, said):
 
 
 def test_an_address_holds_its_options():
-    base, options = split_address("https://h:1/v1/?model=a%2Fb&timeout=5", ["model", "timeout"])
+    base, options = split_address("https://h:1/v1/?model=a%2Fb&timeout=5", ["model", "timeout"], NUMBERS)
     assert (base, options) == ("https://h:1/v1", {"model": "a/b", "timeout": 5.0})
 
 
