@@ -28,7 +28,7 @@ _JOINED = re.compile(
 )
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
 _NUMBER = re.compile(
-    r"(?<![\w.])[-−]?\\?\$?(?:\\[dt]?frac\{[^{}]+\}\{[^{}]+\}|\d[\d,]*(?:\.\d+)?(?:/\d+)?|\.\d+)(?:\s*\\?%)?"
+    r"(?<![A-Za-zÀ-ɏ0-9_.])[-−]?\\?\$?(?:\\[dt]?frac\{[^{}]+\}\{[^{}]+\}|\d[\d,]*(?:\.\d+)?(?:/\d+)?|\.\d+)(?:\s*\\?%)?"
 )
 _REASON = re.compile(r",?\s+(?:because|since)\s|,\s+(?:so|as|which|where|and\s+(?:so|we|this|it))\s")
 _ADVERB = re.compile(
@@ -189,7 +189,13 @@ def _choice(text: str, committed: str | None, weak: bool) -> str | None:
     letter = r"\**\(?(?:([B-HJ-Z])\b|([AI])\b(?!\s+[a-z]))"
     patterns = [rf"(?i:option|choice|answer)\s*(?i:is)?\s*:?\s*{letter}"]
     if weak:
-        patterns += [r"\(([A-J])\)|\*\*([A-J])[.):]?\*\*|^\s*\(?([A-J])[.):]?\s*$", r"^\s*\(?([A-J])[.):]\s"]
+        patterns += [
+            r"\(([A-J])\)|\*\*([A-J])[.):]?\*\*|^\s*\(?([A-J])[.):]?\s*$",
+            r"^\s*\(?([A-J])[.):]\s",
+            rf"(?i:\b(?:it['’]s|it is)\s+){letter}"
+            r"|(?i:\b(?:choose|pick|select|go with|only|leaves|leaving)\s+)([A-J])\b"
+            r"|\b([A-J])\s+(?:is|must be)\s+(?:the\s+)?(?:right|correct|best|answer)\b",
+        ]
     for pattern in patterns:
         if found_all := list(re.finditer(pattern, text, re.M)):
             return next(g for g in found_all[-1].groups() if g)
@@ -198,7 +204,7 @@ def _choice(text: str, committed: str | None, weak: bool) -> str | None:
 
 def _option_line(text: str) -> str | None:
     """The letter where the whole text is one option: "c)", "$C$", "**C) Iron**"; A and I are also words."""
-    text = text.strip("*$ \n")
+    text = text.strip("*$ \n").replace("。", ". ")
     if (
         len(text) > 200
         or "\n" in text

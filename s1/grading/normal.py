@@ -122,7 +122,7 @@ def clean(text: str) -> str:
     text = text.replace("\\%", "%")
     text = _brace_arguments(text)
     text = re.sub(r"\s+", " ", text).strip()
-    return text.rstrip(".,;: ").strip() if not text.endswith("\\") else text
+    return text.rstrip(".,;: \\").strip()
 
 
 def _rows(system: re.Match[str]) -> str:

@@ -176,13 +176,13 @@ def joined_sets(text: str) -> str:
     return "\\{" + ",".join(items.values()) + "\\}"
 
 
-_LETTERED = re.compile(r"\x02?\s*\(([A-J])\)\s*\x03?\s*(\S.*)")
+_LETTERED = re.compile(r"\x02?\s*(?:\(([A-J])\)\s*\x03?\s*|([A-J])[.)]\s*\x03?\s+)(\S.*)")
 
 
 def lettered(text: str) -> tuple[str, str] | None:
-    """("C", "12") of (C) 12, the letter and content of an option; None for anything else."""
+    """("C", "12") of (C) 12 or C. 12, the letter and content of an option; None for anything else."""
     match = _LETTERED.fullmatch(text)
-    return (match.group(1), match.group(2)) if match else None
+    return (match.group(1) or match.group(2), match.group(3)) if match else None
 
 
 def without_parentheses(text: str) -> str:
