@@ -1,5 +1,6 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
-# reproduce-petri: the paper's tables on the small world.  check: format, lint, types.  bench: the benchmarks.
+# reproduce-petri: the paper's tables on the small world.  check: format, lint, types.
+# bench: speed and memory, about 20 minutes; the studies of accuracy, petri_study and rebase, say how to start them.
 # Every target makes its own environment in .venv first; only Python 3.11+, git and make are needed.
 PYTHON ?= python3
 VENV := .venv
@@ -60,7 +61,7 @@ docs: $(VENV)/installed
 	$(BIN)/python -m s1.cli.reference docs/cli.md
 
 bench: $(VENV)/installed
-	for script in $(filter-out %/vllm_engine.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for name in hf_engine forcing curation; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 bench-vllm: $(VLLM)/installed
 	for part in throughput trunk; do OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto \
