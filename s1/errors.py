@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class S1Error(Exception):
@@ -20,6 +21,16 @@ class S1Error(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors of other processes arrive whole, also those of a class that is made from something else.
+        return _again, (type(self), self.message, self.hint), self.__dict__
+
+
+def _again(kind: type[S1Error], message: str, hint: str) -> S1Error:
+    error = kind.__new__(kind)
+    S1Error.__init__(error, message, hint)
+    return error
 
 
 class BadInput(S1Error):
