@@ -26,6 +26,6 @@ def test_of_a_group_the_error_for_the_user_is_raised() -> None:
     assert first_error(plain) is plain
 
 
-def test_the_nearest_name_is_named() -> None:
-    assert nearest("majorty", ["majority", "rebase"]).startswith("Did you mean 'majority'?")
-    assert nearest("zzz", ["majority", "rebase"]) == "Known: majority, rebase."
+def test_the_nearest_name_is_named_and_all_that_there_are() -> None:
+    hint = nearest("majorty", ["rebase", "majority"])
+    assert hint == "Did you mean 'majority'? Known: majority, rebase."
