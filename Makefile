@@ -1,6 +1,6 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
 # reproduce-petri: the paper's tables on the small world.  check: format, lint, types.
-# bench: speed and memory, about 20 minutes; the studies of accuracy, petri_study and rebase, say how to start them.
+# bench: speed and memory, about ten minutes; the studies of accuracy, petri_study and rebase, say how to start them.
 # Every target makes its own environment in .venv first; only Python 3.11+, git and make are needed.
 PYTHON ?= python3
 VENV := .venv
