@@ -26,13 +26,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error
 from s1.formats import FORMATS, open_prompt
 from s1.methods import Scored
 from s1.methods.forcing import question_text
-from s1.petri.reward_report import percent_right, report
+from s1.petri.reward_report import Marked, percent_right, report
 from s1.types import Generation, Question, Sampling, to_json
 
 if TYPE_CHECKING:
@@ -77,20 +77,6 @@ class RewardSettings:
                 f"temperature {self.temperature}, learning_rate {self.learning_rate}, held_out {self.held_out}.",
                 "Use temperature and learning_rate above 0, and held_out between 0 and 1.",
             )
-
-
-class Marked(NamedTuple):
-    """A rollout with the places that the head sees. Tokens."""
-
-    question: int
-    """Its place in the list of questions."""
-    ids: tuple[int, ...]
-    """Prompt, thinking and answer."""
-    places: tuple[int, ...]
-    """Positions of the marks; the last is the rollout's end."""
-    depths: tuple[int | None, ...]
-    """For each place: how many attempts it ends, None where it ends none."""
-    right: bool
 
 
 def train_reward(

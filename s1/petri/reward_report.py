@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from s1.petri.reward import Marked
+
+class Marked(NamedTuple):
+    """A rollout with the places that the head sees. Tokens."""
+
+    question: int
+    """Its place in the list of questions."""
+    ids: tuple[int, ...]
+    """Prompt, thinking and answer."""
+    places: tuple[int, ...]
+    """Positions of the marks; the last is the rollout's end."""
+    depths: tuple[int | None, ...]
+    """For each place: how many attempts it ends, None where it ends none."""
+    right: bool
 
 
 def report(rollouts: Sequence[Marked], scores: Sequence[float]) -> dict[str, Any]:
