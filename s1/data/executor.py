@@ -9,9 +9,11 @@ block holds a piece's place and what the stage found.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,11 +120,10 @@ def open_executor(
     if count == 1:
         yield InProcess()
         return
-    import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of Polars' threads
-    with ProcessPoolExecutor(count, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(count, context, initializer=_start_worker) as pool:
         try:
             yield _Processes(pool)
         except BaseException:
@@ -162,6 +163,15 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     # Read when Polars is imported; the processes are the threads here.
     os.environ["POLARS_MAX_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool's workers wait for ever for work from a process that was killed.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -311,6 +311,12 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **environment})
 
 
+def children(pid: int) -> list[str]:
+    """The processes that a process has started; none where there is no /proc."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return listed.read_text().split() if listed.exists() else []
+
+
 @pytest.mark.slow
 def test_kill_9_in_the_middle_and_the_same_command_goes_on(tmp_path: Path) -> None:
     pl.DataFrame(rows(30_000, words=500)).drop("source").write_parquet(
@@ -322,9 +328,14 @@ def test_kill_9_in_the_middle_and_the_same_command_goes_on(tmp_path: Path) -> No
     done = tmp_path / ".killed.work" / "read"
     while process.poll() is None and len(list(done.glob("*.index.parquet"))) < 2:
         time.sleep(0.01)
+    workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed").exists()
-    time.sleep(1)  # the workers see that nobody reads them
+    limit = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()], "workers outlived their parent"
+    time.sleep(0 if workers else 1)
     before = {f: f.stat().st_mtime_ns for f in done.glob("*.json")}
     assert before
     again = start([*arguments, str(tmp_path / "killed")])
