@@ -161,10 +161,8 @@ def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame
     """The matches without the texts: id, benchmark, benchmark_id, how, shared, count."""
     import polars as pl
 
-    ours, theirs = (
-        pool.select("id", "question"),
-        benchmarks.with_columns(key=normalised(pl.col("benchmark_question"))),
-    )
+    ours = pool.select("id", "question")
+    theirs = benchmarks.with_columns(key=normalised(pl.col("benchmark_question")))
     if n:
         # Hashes of n-grams say which questions can match at all; only those are looked at as texts.
         ours = ours.filter(_may_match(ours["question"], theirs["key"], n))
