@@ -66,11 +66,11 @@ class Split(NamedTuple):
 
 def file_kind(path: Path) -> str:
     """ "jsonl", "json", "csv" or "parquet". Raises BadInput for a file that is not there or of another kind."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file or folder.", "Check the path.")
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if kind not in ("jsonl", "json", "csv", "parquet"):
         raise BadInput(f"{path}: cannot tell the format.", f"Known kinds: {', '.join(KINDS)}.")
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file.", "Check the path.")
     return kind
 
 

@@ -114,6 +114,8 @@ def test_missing_files_unknown_kinds_and_wrong_mappings_are_named(tmp_path: Path
     (tmp_path / "p.xlsx").write_text("")
     with pytest.raises(BadInput, match="no such file"):
         read_pool(tmp_path / "q.jsonl")
+    with pytest.raises(BadInput, match="no such file or folder"):
+        read_pool(tmp_path / "folder")
     with pytest.raises(BadInput, match="cannot tell the format"):
         read_pool(tmp_path / "p.xlsx")
     with pytest.raises(BadInput, match="no column 'topic'; it has: attempt"):
