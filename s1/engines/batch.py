@@ -51,6 +51,7 @@ class Batch:
         model: Any,
         *,
         shapes: Sequence[LayerShape],
+        cache_argument: str,
         tokens: int,
         eos: Sequence[int],
         context: int,
@@ -64,6 +65,7 @@ class Batch:
         self.device: torch.device = model.device
         self.board = Board(shapes, dtype=model.dtype, device=self.device)
         self.cache = BoardCache(self.board)
+        self._cached = {cache_argument: self.cache}
         self.shelf = Shelf()
         self.counts = Counts()
         self._all: set[Row] = set()  # what was added and has not ended: a failure must reach every one
@@ -285,8 +287,8 @@ class Batch:
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
+            **self._cached,
         )
         self.counts.prefills += 1
         self.counts.prefilled += sum(counts)
@@ -323,8 +325,8 @@ class Batch:
             input_ids=self._ids_B[:n, None],
             attention_mask=board.mask[:n, ..., :width],
             position_ids=positions_B[:, None],
-            past_key_values=self.cache,
             use_cache=True,
+            **self._cached,
         ).logits[:, -1]
         drawn_B = self._draw(logits_BV)
         self._ids_B[:n] = drawn_B

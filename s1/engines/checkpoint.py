@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable
 from functools import partial
@@ -10,11 +9,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedTokenizerFast
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from s1.engines.kv import LayerShape
+from s1.engines.kv import WIDTH, Board, BoardCache, LayerShape
 from s1.errors import BadInput, Unsupported
+
+
+CACHE_ARGUMENTS = ("cache", "past_key_values")
+"""What `forward` calls its cache: the name since transformers 5.24, and the one before."""
+PROBE_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    IndexError,
+    KeyError,
+)
+ELSEWHERE = "Use the vllm or openai engine for this model."
+
+
+TOLERANCE = 0.1
+"""How far logits over the board may lie from those of a plain call, as a share of their spread: rounding in
+bfloat16 stays well below, a wrong position or mask does not."""
 
 
 class Facts(NamedTuple):
@@ -22,15 +39,13 @@ class Facts(NamedTuple):
     bytes_per_token: int
     context: int
     logits: int
+    cache_argument: str
+    """The keyword under which this model takes its cache."""
 
 
 def examine(model: Any, context: int | None) -> Facts:
-    """What the batch must know of a model, from its configuration and one token through it."""
+    """What the batch must know of a model, from its configuration and from decoding a few tokens with it."""
     kind = type(model).__name__
-    accepted = inspect.signature(type(model).forward).parameters
-    for needed in ("position_ids", "past_key_values", "attention_mask"):
-        if needed not in accepted:
-            raise Unsupported(f"{kind} takes no {needed}.", "Use the vllm or openai engine for this model.")
     config = model.config.get_text_config(decoder=True)
     own = getattr(config, "max_position_embeddings", None)
     if own is None and context is None:
@@ -38,16 +53,7 @@ def examine(model: Any, context: int | None) -> Facts:
     limit = min(n for n in (own, context) if n is not None)
     if config._attn_implementation not in ("sdpa", "eager"):
         model.set_attn_implementation("sdpa")
-    cache = DynamicCache(config=model.config)
-    ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-    try:
-        with torch.inference_mode():
-            out = model(input_ids=ids, past_key_values=cache, use_cache=True)
-    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        raise Unsupported(
-            f"{kind} does not decode one token with an ordinary cache ({first_line(error)}).",
-            "Use the vllm or openai engine for recurrent and hybrid models.",
-        ) from error
+    argument, cache = _decode_one(model, kind)
     for layer in cache.layers:
         if type(layer) is DynamicSlidingWindowLayer:
             if limit > layer.sliding_window:
@@ -63,17 +69,78 @@ def examine(model: Any, context: int | None) -> Facts:
                 "Use the vllm or openai engine for recurrent and hybrid models.",
             )
     shapes = [LayerShape(c.keys.shape[1], c.keys.shape[3], c.values.shape[3]) for c in cache.layers]
+    logits = _decode_over_board(model, kind, argument, shapes)
     size = sum(s.heads * (s.key_dim + s.value_dim) for s in shapes) * cache.layers[0].keys.dtype.itemsize
-    return Facts(shapes, size, limit, out.logits.shape[-1])
+    return Facts(shapes, size, limit, logits, argument)
+
+
+def _decode_one(model: Any, kind: str) -> tuple[str, DynamicCache]:
+    """Put one token through the model: the name under which it takes a cache, and the cache it filled.
+
+    A model may ignore an argument that it does not know, so what counts is that the cache was filled.
+    """
+    failures = []
+    for argument in CACHE_ARGUMENTS:
+        cache = DynamicCache(config=model.config)
+        ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        try:
+            with torch.inference_mode():
+                model(input_ids=ids, use_cache=True, **{argument: cache})
+            if cache.layers and cache.get_seq_length() == 1:
+                return argument, cache
+        except PROBE_ERRORS as error:
+            failures.append(f"{argument}: {first_line(error)}")
+        else:
+            failures.append(f"{argument}: it was not filled")
+    raise Unsupported(
+        f"{kind} does not decode one token with an ordinary cache ({'; '.join(failures)}).",
+        "Use the vllm or openai engine for recurrent and hybrid models.",
+    )
+
+
+@torch.inference_mode()
+def _decode_over_board(model: Any, kind: str, argument: str, shapes: list[LayerShape]) -> int:
+    """Check that decoding over the board gives the logits of a plain call. Returns the width of the logits.
+
+    This finds models that take no positions or no mask of their own, whatever their `forward` is called with.
+    """
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.tensor([[n * vocabulary // 5 for n in (3, 1, 4, 2)]], device=model.device)
+    last = ids.shape[1] - 1
+    board = Board(shapes, dtype=model.dtype, device=model.device)
+    board.resize(1, WIDTH, used=0)
+    board.show(0, last + 1)
+    cache = BoardCache(board)
+    row, position = torch.tensor([0], device=model.device), torch.tensor([last], device=model.device)
+    try:
+        plain = model(input_ids=ids, use_cache=False).logits[0, -1].float()
+        cache.fresh(0, [last])
+        positions = torch.arange(last, device=model.device)[None]
+        model.base_model(
+            input_ids=ids[:, :last],
+            attention_mask=None,
+            position_ids=positions,
+            use_cache=True,
+            **{argument: cache},
+        )
+        cache.decode(row, position, width=WIDTH)
+        stepped = model(
+            input_ids=ids[:, last:], attention_mask=board.mask, position_ids=position[None], use_cache=True,
+            **{argument: cache},
+        ).logits[0, -1].float()  # fmt: skip
+    except PROBE_ERRORS as error:
+        raise Unsupported(f"{kind} does not decode in a batch ({first_line(error)}).", ELSEWHERE) from error
+    spread = (plain.max() - plain.min()).item()
+    if not (stepped - plain).abs().max().item() <= TOLERANCE * spread:
+        raise Unsupported(
+            f"{kind} gives other logits in a batch than alone: it takes no positions or no mask of its own.",
+            ELSEWHERE,
+        )
+    return int(plain.shape[0])
 
 
 def decoder_of(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Ids to text, special tokens shown, spaces left alone.
-
-    Straight to the Rust tokenizer where transformers would do nothing else: it takes four times as long.
-    """
-    if getattr(type(tokenizer), "_decode", None) is PreTrainedTokenizerFast._decode:
-        return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=False)
+    """Ids to text, special tokens shown, spaces left alone."""
     return partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 

@@ -158,6 +158,7 @@ class HFEngine:
         self.batch = Batch(
             model,
             shapes=facts.shapes,
+            cache_argument=facts.cache_argument,
             tokens=self._tokens,
             eos=eos_of(model, tokenizer),
             context=self.context,
