@@ -14,6 +14,7 @@ from importlib import import_module
 
 from s1 import __version__
 from s1.errors import MissingExtra, S1Error
+from s1.version import warn_untested
 
 VERBS = {
     "demo": "the whole path on the small world that ships: curate, train, force, measure",
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for what the user can mend, 130 after Ctrl-C."""
     arguments = build_parser().parse_args(argv)
     try:
+        warn_untested()
         code: int = arguments.run(arguments) or 0
         sys.stdout.flush()
         return code

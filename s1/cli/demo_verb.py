@@ -11,17 +11,21 @@ from pathlib import Path
 
 from s1.cli.common import DEMO
 
+WHOLE = {"questions": 400, "n": 1000, "pool": 10_000}
+QUICK = {"questions": 60, "n": 240, "pool": 700}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=DEMO, help=f"run folder (default: {DEMO})")
     parser.add_argument(
-        "--questions", type=int, default=400, metavar="N", help="test questions (default: 400)"
+        "--quick",
+        action="store_true",
+        help="a small demo in about a minute: --pool 700 --n 240 --questions 60",
     )
+    parser.add_argument("--questions", type=int, metavar="N", help="test questions (default: 400)")
     parser.add_argument("--seed", type=int, default=0, help="seed of pool, selection and training")
-    parser.add_argument(
-        "--pool", type=int, default=10_000, metavar="N", help="traces in the pool (default: 10000)"
-    )
-    parser.add_argument("--n", type=int, default=1000, help="traces to select (default: 1000)")
+    parser.add_argument("--pool", type=int, metavar="N", help="traces in the pool (default: 10000)")
+    parser.add_argument("--n", type=int, help="traces to select (default: 1000)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.petri.demo import Demo
 
     quiet()
-    demo = Demo(arguments.out, arguments.seed, arguments.questions, arguments.n, arguments.pool)
+    sizes = QUICK if arguments.quick else WHOLE
+    given = {name: getattr(arguments, name) for name in sizes if getattr(arguments, name) is not None}
+    demo = Demo(arguments.out, arguments.seed, **sizes | given)
     line = Line()
     metrics = demo.run(
         say=print,

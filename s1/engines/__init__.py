@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from s1.errors import BadConfig, MissingExtra, nearest
 from s1.types import Engine
+from s1.version import warn_untested
 
 ENGINES = {
     "hf": "s1.engines.hf:load",
@@ -26,6 +27,7 @@ def load_engine(spec: str, **options: Any) -> Engine:
     `options` go to the engine's `load`. Raises BadConfig for an unknown name or option, naming the nearest
     one, and MissingExtra where the engine's library is not installed.
     """
+    warn_untested()
     name, rest, load = _find(spec)
     known = engine_options(spec)
     for option in options:
