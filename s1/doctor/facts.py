@@ -226,19 +226,23 @@ def check_vocabulary(f: Facts) -> Check:
 
 
 def check_pad(f: Facts) -> Check:
-    """Trap: a model trained with pad equal to its end of turn never learns to stop."""
+    """Trap: a trainer that knows padding by its id teaches no end of turn where the two are one token."""
     if not f.has_tokenizer:
         return Check("pad token", "note", "cannot be seen through this engine")
     if f.pad is None:
         return Check(
-            "pad token", "note", "none; forcing needs none", "Set one that is not the EOS before training."
+            "pad token",
+            "note",
+            "none; s1 needs none",
+            "Set one that is not the EOS before training with another program.",
         )
     if f.pad == f.eos or f.pad in {s.text for s in f.ends}:
         return Check(
             "pad token",
             "note",
-            f"{f.pad} is also an end of turn; forcing is not affected",
-            "Set another before training: a loss that leaves out padding never teaches the model to stop.",
+            f"{f.pad} is also an end of turn; s1 is not affected",
+            "Set another before training with another program: one that leaves out padding by its id never "
+            "teaches the model to stop.",
         )
     return Check("pad token", "ok", f"{f.pad}, not an end of turn")
 

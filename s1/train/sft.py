@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.formats import ThinkingFormat, write_format
 from s1.train.conditional import BLANK_LINES, KINDS, conditioned
-from s1.train.render import Rendered, render_trace
+from s1.train.render import IGNORED, Rendered, render_trace
 from s1.types import Trace, to_json
 
 RECORD = "record.json"
@@ -87,8 +87,8 @@ def train(
     tokenizer = _loaded(
         base, "tokenizer", lambda: AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     )
-    tokenizer.pad_token = _pad_token(tokenizer)
-    rows = render_all(traces, fmt, tokenizer, settings)
+    end = end_of_turn(tokenizer)
+    rows = render_all(traces, fmt, tokenizer, settings, end)
     digest = hashlib.sha256(repr([(r.input_ids, r.labels) for r in rows]).encode()).hexdigest()
     record = {"base": str(base), "format": to_json(fmt), "settings": to_json(settings), "rows_sha256": digest}
     if _is_finished(out, record):
@@ -113,6 +113,7 @@ def train(
     on_cpu = not torch.cuda.is_available()
     exact = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     model = _loaded(base, "weights", lambda: AutoModelForCausalLM.from_pretrained(base, **exact))
+    _prepare_end(model, tokenizer.convert_tokens_to_ids(end))
     accumulation = settings.batch // (settings.device_batch * devices)
     steps = (
         settings.epochs * -(-len(rows) // settings.batch) if settings.max_steps < 0 else settings.max_steps
@@ -154,7 +155,7 @@ def train(
             progress(state.global_step, state.max_steps, float(losses[-1]) if losses else None)
 
     trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
-                         callbacks=[Told()])  # fmt: skip
+                         data_collator=padded, callbacks=[Told()])  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     (out / "checkpoints" / RECORD).write_text(json.dumps(record), encoding="utf-8")
@@ -198,9 +199,9 @@ def _is_finished(out: Path, record: dict[str, Any]) -> bool:
 
 
 def render_all(
-    traces: list[Trace], fmt: ThinkingFormat, tokenizer: Any, settings: TrainSettings
+    traces: list[Trace], fmt: ThinkingFormat, tokenizer: Any, settings: TrainSettings, end: str
 ) -> list[Rendered]:
-    """All rows of a dataset. Raises BadInput naming the first row that does not fit."""
+    """All rows of a dataset, each ended by `end`. Raises BadInput naming the first row that does not fit."""
 
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False))
@@ -218,7 +219,7 @@ def render_all(
         )
     rows = []
     for trace in traces:
-        row = render_trace(trace, fmt, encode=encode, render=render, end=tokenizer.eos_token,
+        row = render_trace(trace, fmt, encode=encode, render=render, end=end,
                            answer_prefix=settings.answer_prefix)  # fmt: skip
         if len(row.input_ids) > settings.max_length:
             raise BadInput(
@@ -230,16 +231,49 @@ def render_all(
     return rows
 
 
-def _pad_token(tokenizer: Any) -> str:
-    """A pad token that is not the end of turn, or the model would never learn to stop."""
-    if tokenizer.pad_token and tokenizer.pad_token != tokenizer.eos_token:
-        return str(tokenizer.pad_token)
-    for candidate in ("<|fim_pad|>", "<|reserved_special_token_5|>"):
-        if tokenizer.convert_tokens_to_ids(candidate) not in (None, tokenizer.unk_token_id):
-            return candidate
-    raise BadConfig(
-        "The tokenizer's pad token is missing or equals its end of turn.", "Give the tokenizer a pad token."
-    )
+def end_of_turn(tokenizer: Any) -> str:
+    """The token that the chat template writes after an assistant's message; the EOS where it writes none.
+
+    The two may differ: some tokenizers end a text with one token and a turn with another. Raises BadInput
+    where there is neither.
+    """
+    answer = "It is four."
+    turns = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": answer}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception:  # templates refuse with errors of their own kinds
+        rendered = ""
+    _, found, after = rendered.rpartition(answer)
+    written = [token for token in tokenizer.get_added_vocab() if found and after.lstrip().startswith(token)]
+    end = max(written, key=len, default="") or tokenizer.eos_token
+    if not end:
+        raise BadInput(
+            "The chat template writes no token after an assistant's message, and the tokenizer has no EOS token.",
+            "Set tokenizer.eos_token and save the tokenizer.",
+        )
+    return str(end)
+
+
+def padded(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
+    """One batch of rows, filled up on the right. Mask and labels leave the filling out, so any id will do."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=0),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True, padding_value=0),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    }
+
+
+def _prepare_end(model: Any, end: int) -> None:
+    """Make `end` a token that is learnt like any other, also where it is the pad token, and that stops decoding."""
+    model.get_input_embeddings().padding_idx = None  # the embedding of the pad token would get no gradient
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if end not in ends:
+        model.generation_config.eos_token_id = [*ends, end]
 
 
 def _last_checkpoint(folder: Path) -> str | None:
