@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,6 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from s1.engines.kv import WIDTH, Board, BoardCache, LayerShape
 from s1.errors import BadInput, Unsupported
-
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What `forward` calls its cache: the name since transformers 5.24, and the one before."""
@@ -51,8 +51,6 @@ def examine(model: Any, context: int | None) -> Facts:
     if own is None and context is None:
         raise Unsupported(f"{kind} states no max_position_embeddings.", "Pass the option context.")
     limit = min(n for n in (own, context) if n is not None)
-    if config._attn_implementation not in ("sdpa", "eager"):
-        model.set_attn_implementation("sdpa")
     argument, cache = _decode_one(model, kind)
     for layer in cache.layers:
         if type(layer) is DynamicSlidingWindowLayer:
@@ -69,7 +67,12 @@ def examine(model: Any, context: int | None) -> Facts:
                 "Use the vllm or openai engine for recurrent and hybrid models.",
             )
     shapes = [LayerShape(c.keys.shape[1], c.keys.shape[3], c.values.shape[3]) for c in cache.layers]
-    logits = _decode_over_board(model, kind, argument, shapes)
+    try:
+        logits = _decode_over_board(model, kind, argument, shapes)
+    except Unsupported:  # not every kernel of attention takes a mask of ours; sdpa does
+        with suppress(ValueError):  # the model has no other
+            model.set_attn_implementation("sdpa")
+        logits = _decode_over_board(model, kind, argument, shapes)
     size = sum(s.heads * (s.key_dim + s.value_dim) for s in shapes) * cache.layers[0].keys.dtype.itemsize
     return Facts(shapes, size, limit, logits, argument)
 
@@ -77,7 +80,8 @@ def examine(model: Any, context: int | None) -> Facts:
 def _decode_one(model: Any, kind: str) -> tuple[str, DynamicCache]:
     """Put one token through the model: the name under which it takes a cache, and the cache it filled.
 
-    A model may ignore an argument that it does not know, so what counts is that the cache was filled.
+    A model may ignore an argument that it does not know, so what counts is that the cache was filled. The
+    older name is tried only where the newer one is not known: beside it, it is deprecated.
     """
     failures = []
     for argument in CACHE_ARGUMENTS:
@@ -90,6 +94,8 @@ def _decode_one(model: Any, kind: str) -> tuple[str, DynamicCache]:
                 return argument, cache
         except PROBE_ERRORS as error:
             failures.append(f"{argument}: {first_line(error)}")
+            if not isinstance(error, TypeError):
+                break
         else:
             failures.append(f"{argument}: it was not filled")
     raise Unsupported(
@@ -145,7 +151,7 @@ def decoder_of(tokenizer: Any) -> Callable[[list[int]], str]:
 
 
 def eos_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    eos = getattr(model.generation_config, "eos_token_id", None)
+    eos = model.generation_config.eos_token_id
     if eos is None:
         eos = tokenizer.eos_token_id
     return () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)

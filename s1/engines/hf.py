@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def load(
             f"{path}: no model configuration that transformers can read ({first_line(error)}).",
             "Give a folder with config.json, tokenizer and safetensors weights, or a Hub id (org/name).",
         ) from error
-    if getattr(config, "is_encoder_decoder", False):
+    if config.is_encoder_decoder:
         raise Unsupported(f"{path}: an encoder-decoder model.", "Use a causal language model.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -150,8 +151,8 @@ class HFEngine:
         self.context: int = min(facts.context, fitting)
         self.ends = tuple(tokenizer.convert_ids_to_tokens(list(eos_of(model, tokenizer))))
         self.template: str | None = tokenizer.chat_template
-        folder = Path(str(getattr(model, "name_or_path", "") or ""))
-        self.folder: Path | None = folder if folder.is_dir() else None
+        came_from = model.name_or_path
+        self.folder: Path | None = Path(came_from) if came_from and Path(came_from).is_dir() else None
         self._decode = decoder_of(tokenizer)
         self._vocabulary = vocabulary_of(tokenizer)
         self._tokens = min(len(tokenizer), facts.logits)
@@ -222,8 +223,9 @@ class HFEngine:
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
         self.batch.clear()
         # A glibc that was told to keep freed memory (Makefile) would keep it from one engine to the next.
-        if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
-            ctypes.CDLL(None).malloc_trim(0)
+        if sys.platform == "linux":
+            with suppress(AttributeError):  # another libc has no such function
+                ctypes.CDLL(None).malloc_trim(0)
 
     def _check(self, ask: Ask) -> None:
         if self._closed:

@@ -43,13 +43,13 @@ class LoadedModel:
 
     def __init__(self, model: Any, tokenizer: Any, context: int | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.name = f"generate:{getattr(model, 'name_or_path', '') or type(model).__name__}"
+        self.name = f"generate:{model.name_or_path or type(model).__name__}"
         config = model.config.get_text_config(decoder=True)
         own = getattr(config, "max_position_embeddings", None)
         if own is None and context is None:
             raise Unsupported(f"{self.name} states no max_position_embeddings.", "Pass the option context.")
         self.context: int = min(n for n in (own, context) if n is not None)
-        eos = getattr(model.generation_config, "eos_token_id", None)
+        eos = model.generation_config.eos_token_id
         eos = tokenizer.eos_token_id if eos is None else eos
         self.eos: tuple[int, ...] = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
         if not self.eos:
@@ -57,8 +57,8 @@ class LoadedModel:
         self.ends: tuple[str, ...] = tuple(tokenizer.convert_ids_to_tokens(list(self.eos)))
         self.tokens: int = min(len(tokenizer), config.vocab_size)
         self.template: str | None = tokenizer.chat_template
-        folder = Path(str(getattr(model, "name_or_path", "") or ""))
-        self.folder: Path | None = folder if folder.is_dir() else None
+        came_from = model.name_or_path
+        self.folder: Path | None = Path(came_from) if came_from and Path(came_from).is_dir() else None
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -222,8 +222,7 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
         return ids
 
     added = {int(i): str(token.content).encode() for i, token in tokenizer.added_tokens_decoder.items()}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    kinds = _decoder_kinds(backend)
+    kinds = _decoder_kinds(tokenizer)
 
     @cache
     def bytes_of(token: int) -> bytes:
@@ -244,11 +243,11 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
     return Vocabulary(bytes_of, encode, frozenset(added))
 
 
-def _decoder_kinds(backend: Any) -> frozenset[str]:
-    if backend is None or backend.decoder is None:
+def _decoder_kinds(tokenizer: Any) -> frozenset[str]:
+    if not tokenizer.is_fast:
         return frozenset()
-    state = json.loads(backend.decoder.__getstate__())
-    return frozenset(str(part.get("type")) for part in [state, *state.get("decoders", [])])
+    decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"] or {}
+    return frozenset(str(part.get("type")) for part in [decoder, *decoder.get("decoders", [])])
 
 
 @cache

@@ -103,9 +103,12 @@ def _end_ids(path: str) -> tuple[int, ...]:
     """The end-of-turn ids that the checkpoint names for generation; often more than the tokenizer's one."""
     from transformers import AutoConfig, GenerationConfig
 
-    for read in (GenerationConfig.from_pretrained, AutoConfig.from_pretrained):
+    def from_config(path: str) -> Any:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path))
+
+    for read in (GenerationConfig.from_pretrained, from_config):
         try:
-            ids = _listed(getattr(read(path), "eos_token_id", None))
+            ids = _listed(read(path).eos_token_id)
         except (OSError, ValueError):  # a tokenizer alone has neither file
             continue
         if ids:

@@ -160,9 +160,7 @@ def _rows_of_hub(source: Source) -> tuple[Iterator[tuple[int, Row]], str]:
         raise BadInput(f"{where} could not be loaded: {type(error).__name__}: {reason}", hint) from error
     if "image" in data.column_names:  # decoding figures needs another library, and no model here reads them
         data = data.remove_columns("image")
-    version = (
-        f"{source.hub}:{source.config or 'default'}:{source.split}@{source.revision or data._fingerprint}"
-    )
+    version = f"{source.hub}:{source.config or 'default'}:{source.split}@{source.revision or 'main'}"
     return enumerate(data, 1), version
 
 

@@ -259,7 +259,7 @@ def plain_messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
     """Roles and texts for the chat template. Raises Unsupported for tool results and media."""
     plain = []
     for message in messages:
-        if message.role == "tool" or getattr(message, "tool_calls", None):
+        if message.role == "tool" or (message.role == "assistant" and message.tool_calls):
             raise refuse("tool calls in the conversation", "Use tasks without tools.")
         if not isinstance(message.content, str):
             for part in message.content:

@@ -254,7 +254,7 @@ class S1LM(LM):  # type: ignore[misc]
 
     @property
     def _caching(self) -> bool:
-        return getattr(self.cache_hook, "dbdict", None) is not None
+        return self.cache_hook.dbdict is not None
 
     async def _run(self, walks: Sequence[Walk], quiet: bool) -> list[tuple[str, str | None]]:
         """(text, error) of each walk."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from s1.engines.stops import StopMatcher, Vocabulary, plan_stops
+from s1.engines.stops import StopMatcher, Vocabulary, plan_stops, vocabulary_of
 from s1.errors import BadInput
 from s1.types import Stop
 
@@ -173,3 +173,54 @@ def test_of_stops_completed_together_the_first_then_the_longest_wins():
 def test_a_stop_without_text_is_refused():
     with pytest.raises(BadInput, match="no text"):
         plan_stops([Stop("", (3,))], VOCABULARY)
+
+
+def sentencepiece():
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    pieces = ["<unk>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "▁", "a", "n", "▁a", "▁an", "é"]
+    raw = Tokenizer(
+        models.BPE(
+            vocab={piece: n for n, piece in enumerate(pieces)},
+            merges=[("▁", "a"), ("▁a", "n")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    raw.normalizer = normalizers.Replace(" ", "▁")
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return raw
+
+
+def byte_level():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {c: n for n, c in enumerate([*alphabet, "an", "Ġan", "</s>"])}
+    raw = Tokenizer(models.BPE(vocab=vocab, merges=[("a", "n"), ("Ġ", "an")]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    return raw
+
+
+def whole_characters():
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    raw = Tokenizer(
+        models.WordLevel({c: n for n, c in enumerate([*" anéx漢🙂\n", "</s>"])}, unk_token="</s>")
+    )
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return raw
+
+
+@pytest.mark.parametrize("make", [sentencepiece, byte_level, whole_characters])
+def test_the_bytes_of_ids_are_those_of_their_text_for_every_kind_of_tokenizer(make):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=make(), eos_token="</s>")
+    vocabulary = vocabulary_of(tokenizer)
+    text = " an é 漢🙂 nax\n an</s>"
+    ids = vocabulary.encode(text)
+    assert b"".join(map(vocabulary.bytes_of, ids)).decode() == text
+    assert vocabulary.added == {tokenizer.eos_token_id} == {ids[-1]}

@@ -288,7 +288,6 @@ class _Hub(types.ModuleType):
 
 class _Rows(list[Any]):
     column_names = ("problem", "answer")
-    _fingerprint = "f1"
 
 
 def test_a_known_name_is_loaded_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +296,7 @@ def test_a_known_name_is_loaded_from_the_hub(monkeypatch: pytest.MonkeyPatch) ->
     found = load_benchmark("aime24_figures")
     assert hub.asked["hub"] == "simplescaling/aime24_figures"
     assert (len(found.questions), found.questions[0].text, found.kind) == (30, "60+1?", "integer")
-    assert found.version == "simplescaling/aime24_figures:default:train@f1"
+    assert found.version == "simplescaling/aime24_figures:default:train@main"
 
 
 def test_gated_gpqa_says_how_to_get_access(monkeypatch: pytest.MonkeyPatch) -> None:

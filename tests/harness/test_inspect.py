@@ -20,7 +20,7 @@ from inspect_ai.model import (  # noqa: E402
 )
 from inspect_ai.scorer import match  # noqa: E402
 from inspect_ai.solver import generate  # noqa: E402
-from inspect_ai.tool import ToolInfo, ToolParams  # noqa: E402
+from inspect_ai.tool import ToolCall, ToolInfo, ToolParams  # noqa: E402
 
 import s1.harness.inspect as provider  # noqa: E402
 from s1.budget import BudgetPolicy  # noqa: E402
@@ -143,8 +143,10 @@ def test_tools_and_media_are_refused(engines):
     picture = ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AAAA")])
     with pytest.raises(Unsupported, match="image in a message"):
         ask(model(), [picture])
-    with pytest.raises(Unsupported, match="tool calls"):
-        ask(model(), [ChatMessageTool(content="3")])
+    call = ToolCall(id="1", function="search", arguments={})
+    for message in (ChatMessageTool(content="3"), ChatMessageAssistant(content="", tool_calls=[call])):
+        with pytest.raises(Unsupported, match="tool calls"):
+            ask(model(), [message])
 
 
 def test_earlier_thinking_is_not_put_before_the_model_again(engines):
