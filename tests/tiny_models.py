@@ -1,4 +1,4 @@
-"""Untrained models for tests: the same on every machine, of any architecture, in milliseconds."""
+"""Untrained models for tests: of any architecture, in milliseconds, and in double precision."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ KINDS = {
     "olmo2": ("Olmo2", {}),
     "gemma2": ("Gemma2", {}),
     "gpt_neox": ("GPTNeoX", {}),
+    "bloom": ("Bloom", {"n_layer": 2, "n_head": 4}),
     "opt": ("OPT", {"ffn_dim": 64, "init_std": 0.3, "word_embed_proj_dim": 32}),
     "qwen3_moe": ("Qwen3Moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
     "qwen3_next": ("Qwen3Next", {"num_experts": 4, "num_experts_per_tok": 2}),
@@ -35,12 +36,15 @@ KINDS = {
         },
     ),
 }
+SINGLE = {"qwen3_moe", "qwen3_next", "deepseek_v3"}
+"""Kinds whose kernels take no double precision."""
 
 
 def tiny(kind: str, *, vocab: int, eos: int = 1, pad: int = 2, seed: int = 0, **extra: Any) -> Any:
     """A causal language model of 2 layers, width 32 and context 512 in evaluation mode.
 
-    Its weights are spread so far that logits lie far apart: rounding cannot change which is largest.
+    Its weights are spread far, so that it says many things, and its numbers are double, so that rounding does
+    not decide what: in single precision two logits are soon so close that processors disagree.
     """
     import torch
     import transformers
@@ -62,4 +66,5 @@ def tiny(kind: str, *, vocab: int, eos: int = 1, pad: int = 2, seed: int = 0, **
     }
     config = getattr(transformers, f"{name}Config")(**{**common, **needs, **extra})
     torch.manual_seed(seed)
-    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    return model if kind in SINGLE else model.double()

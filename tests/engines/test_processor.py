@@ -16,6 +16,7 @@ from tiny_models import tiny  # noqa: E402
 import s1  # noqa: E402
 from s1.budget import BudgetPolicy, Forcing, drive, make_script  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
+from s1.engines.processor import LoadedModel  # noqa: E402
 from s1.errors import BadInput, Unsupported  # noqa: E402
 from s1.formats import get_format  # noqa: E402
 from s1.petri.tokenizer import build_tokenizer  # noqa: E402
@@ -27,7 +28,7 @@ QUESTIONS = ("solve 5 x + 14 = 7 mod 23", "poly 3 x ^ 2 + 1 at 4 mod 11", "sum 3
 
 @pytest.fixture(scope="module")
 def model():
-    """A model that was not trained: it says the same on every machine and seldom ends by itself."""
+    """A model that was not trained: it seldom ends by itself."""
     return tiny("llama", vocab=576, eos=3, pad=0)
 
 
@@ -40,11 +41,11 @@ def tokenizer():
 def ending(model):
     """The same model, made to end its thinking and its answer often, so that every rule has work."""
     changed = copy.deepcopy(model)
-    head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size)
+    head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size, dtype=model.dtype)
     with torch.no_grad():
         head.weight.copy_(model.get_output_embeddings().weight)
         head.bias.zero_()
-        head.bias[[3, 5]] = torch.tensor([3.0, 4.0])
+        head.bias[[3, 5]] = torch.tensor([3.0, 4.0], dtype=model.dtype)
     changed.lm_head = head
     return changed
 
@@ -204,6 +205,17 @@ def test_what_cannot_be_taken_back_is_refused(model, tokenizer, prompts) -> None
     rounds = BudgetPolicy(max_thinking=9, waits=1, profile="official")
     with pytest.raises(Unsupported, match="official"):
         s1.budget_processor(model, tokenizer, prompts[:1], rounds, format=PETRI)
+
+
+def test_a_model_that_states_no_context_needs_one_and_a_nameless_one_has_no_folder(tokenizer) -> None:
+    unstated = tiny("bloom", vocab=576, eos=3, pad=0, max_position_embeddings=None)
+    with pytest.raises(Unsupported, match="states no max_position_embeddings.*option context"):
+        LoadedModel(unstated, tokenizer)
+    loaded = LoadedModel(unstated, tokenizer, context=100)
+    assert (loaded.context, loaded.ends, loaded.folder) == (100, ("<|end|>",), None)
+    assert loaded.name == "generate:BloomForCausalLM"
+    unstated.generation_config.eos_token_id = None
+    assert LoadedModel(unstated, tokenizer, context=100).eos == (tokenizer.eos_token_id,)
 
 
 def test_lists_of_the_wrong_length_are_refused(model, tokenizer, prompts) -> None:
