@@ -28,6 +28,7 @@ from contract import (  # noqa: E402
 from imitation import Imitation  # noqa: E402
 
 from s1.engines import load_engine  # noqa: E402
+from s1.engines.checkpoint import examine  # noqa: E402
 from s1.engines.scripted import ScriptedEngine  # noqa: E402
 from s1.types import Engine  # noqa: E402
 
@@ -38,7 +39,7 @@ def served_logits(folder):
     """Logits of the real model, with the cache of the request that each thread of the server decodes."""
     from transformers import DynamicCache
 
-    state = threading.local()
+    state, cache_argument = threading.local(), examine(model_of(folder), None).cache_argument
 
     def logits(ids: Sequence[int]) -> list[float]:
         known = getattr(state, "ids", None)
@@ -46,7 +47,8 @@ def served_logits(folder):
         if len(new) != 1 or known is None:
             state.cache = DynamicCache()
         with torch.inference_mode():
-            out = model_of(folder)(input_ids=torch.tensor([new]), past_key_values=state.cache, use_cache=True)
+            cache = {cache_argument: state.cache}
+            out = model_of(folder)(input_ids=torch.tensor([new]), use_cache=True, **cache)
         state.ids = list(ids)
         return [float(x) for x in out.logits[0, -1]]
 
