@@ -38,12 +38,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s1.budget import BudgetPolicy, Forcing, drive, make_script
-from s1.evals.runner import policies_of
+from s1.budget import Forcing, drive
+from s1.evals.run import policies_of
 from s1.formats import ThinkingFormat, choose_format
 from s1.petri import world
-from s1.trunk import Remembering, longest_first
-from s1.types import Ask, Chunk, Engine, Generation
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.replay import ReplayCache, longest_first
+from s1.types import Chunk, Continuation, Engine, Generation
 
 BUDGETS = (8, 16, 24, 32, 48, 64, 96, 128)
 WAITS = (1, 2, 4)
@@ -65,8 +67,8 @@ class Drawn:
     lengths: list[int]
     wait: tuple[int, ...]
 
-    def ask(self) -> Ask | None:
-        return Ask(self.prefix, self.lengths[0]) if self.lengths else None
+    def ask(self) -> Continuation | None:
+        return Continuation(self.prefix, self.lengths[0]) if self.lengths else None
 
     def feed(self, chunk: Chunk) -> bool:
         self.prefix += chunk.ids
@@ -113,7 +115,7 @@ class Bench:
     """Seconds of a step, and of a row in it."""
 
     def forcings(self, policy: BudgetPolicy) -> list[Forcing]:
-        return [Forcing(make_script(self.loaded, self.fmt, policy, p)) for p in self.prompts]
+        return [Forcing(encode_prompt(self.loaded, self.fmt, policy, p)) for p in self.prompts]
 
     def engine(self, rows: int) -> Any:
         from s1.engines.hf import HFEngine
@@ -217,7 +219,7 @@ def overhead(bench: Bench, own: bool) -> Iterable[dict[str, Any]]:
     """Part 1. The last policy masks the end, so that every request thinks for the whole budget."""
     count = len(bench.prompts)
 
-    async def plain(engine: Engine, asks: Sequence[Ask]) -> None:
+    async def plain(engine: Engine, asks: Sequence[Continuation]) -> None:
         await _each(engine, [Drawn(ask.prefix, [ask.max_tokens], ()) for ask in asks])
 
     long = replace(BASE, max_thinking=512, min_thinking=512, wait=("",))
@@ -227,7 +229,7 @@ def overhead(bench: Bench, own: bool) -> Iterable[dict[str, Any]]:
         receipts = bench.measure(forced)["result"]
         sides = {"forced": forced}
         for name, count_of in (("same", _tokens), ("drawn", _draws)):
-            asks = [Ask(g.segments[0].token_ids, count_of(g)) for g in receipts]
+            asks = [Continuation(g.segments[0].token_ids, count_of(g)) for g in receipts]
             sides[name] = Side(lambda asks=asks: asks, plain, count)
         found = bench.turns(sides, bench.repeats * times)
         for name in ("same", "drawn"):
@@ -331,7 +333,7 @@ def _cost(bench: Bench) -> tuple[float, float]:
         for _ in range(3):
             engine = bench.engine(rows)
             for n in range(rows):
-                engine.batch.add(engine._row(Ask(tuple(range(10 + n, 80 + n)), 60), None))
+                engine.batch.add(engine._row(Continuation(tuple(range(10 + n, 80 + n)), 60), None))
             for _ in range(4):
                 engine.batch.step()
             began = time.perf_counter()
@@ -371,7 +373,7 @@ def trunk(bench: Bench) -> Iterable[dict[str, Any]]:
 
     async def one_trunk(engine: Engine, walks: list[list[Forcing]]) -> list[Generation]:
         async def walk(column: Sequence[Forcing]) -> list[Generation]:
-            memory = Remembering(engine)
+            memory = ReplayCache(engine)
             return [await drive(machine, memory) for machine in column]
 
         receipts = await asyncio.gather(*map(walk, zip(*walks, strict=True)))
@@ -401,7 +403,7 @@ async def _each(engine: Engine, machines: Sequence[Any]) -> None:
 
 
 async def _in_rounds(engine: Engine, machines: Sequence[Any]) -> None:
-    async def one(machine: Any, ask: Ask) -> None:
+    async def one(machine: Any, ask: Continuation) -> None:
         async with aclosing(engine.stream(ask)) as chunks:
             async for chunk in chunks:
                 if not machine.feed(chunk):

@@ -225,7 +225,7 @@ def _engine_side(model: Any, rows: int) -> Side:
     from transformers import PreTrainedTokenizerFast
 
     from s1.engines.hf import HFEngine
-    from s1.types import Ask
+    from s1.types import Continuation
 
     words = Tokenizer(models.WordLevel({f"w{n}": n for n in range(model.config.vocab_size)}, unk_token="w0"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
@@ -234,7 +234,7 @@ def _engine_side(model: Any, rows: int) -> Side:
         engine = HFEngine(model, tokenizer, max_batch=rows)
 
         async def one(prompt: tuple[int, ...], limit: int) -> list[int]:
-            return [i async for chunk in engine.stream(Ask(prompt, limit)) for i in chunk.ids]
+            return [i async for chunk in engine.stream(Continuation(prompt, limit)) for i in chunk.ids]
 
         answers = await asyncio.gather(*map(one, given.prompts, given.limits))
         await engine.close()

@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from s1 import runs
-from s1.budget import BudgetPolicy
 from s1.cli.common import Line, quiet, run_progress, table, train_progress
-from s1.data.attempt import attempt
-from s1.data.funnel import CurateSettings, curate
+from s1.data.attempts import attempt
+from s1.data.pipeline import CurateSettings, curate
 from s1.data.pool import read_pool
 from s1.data.quality import PETRI
-from s1.data.traces import as_traces
+from s1.data.read_traces import as_traces
 from s1.engines import load_engine
 from s1.evals.intervals import flips, paired_difference
-from s1.evals.runner import Plan, evaluate, policies_of
+from s1.evals.run import Plan, evaluate, policies_of
 from s1.formats import FORMATS
 from s1.petri import world
 from s1.petri.demo import attempted
+from s1.policy import BudgetPolicy
 from s1.train.sft import train
 from s1.types import Generation, Grade, Question, Sampling
 

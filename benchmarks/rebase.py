@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from s1 import runs
-from s1.budget import BudgetPolicy
 from s1.cli.common import Line, quiet, run_progress
 from s1.engines import load_engine
 from s1.evals.intervals import paired_difference
-from s1.evals.runner import Plan, evaluate, grade_run
+from s1.evals.run import Plan, evaluate, grade_run
 from s1.formats import FORMATS
 from s1.methods import load_method, load_reward
 from s1.petri import world
+from s1.policy import BudgetPolicy
 from s1.types import Sampling
 
 PLAIN = BudgetPolicy(max_answer=12)

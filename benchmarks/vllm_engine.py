@@ -35,13 +35,14 @@ from typing import Any, cast
 import forcing
 import hf_engine
 
-from s1.budget import Forcing, drive, make_script
+from s1.budget import Forcing, drive
 from s1.engines import load_engine
-from s1.evals.runner import policies_of
+from s1.evals.run import policies_of
 from s1.formats import FORMATS, format_of_folder
 from s1.petri import world
-from s1.trunk import Remembering, longest_first
-from s1.types import Ask, Chunk, Engine, Generation
+from s1.prompt import encode_prompt
+from s1.replay import ReplayCache, longest_first
+from s1.types import Chunk, Continuation, Engine, Generation
 
 Walks = list[list[Forcing]]
 """A row for each policy, a column for each question."""
@@ -57,7 +58,7 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         self.requests += 1
         async with aclosing(self._engine.stream(ask)) as chunks:
             async for chunk in chunks:
@@ -108,7 +109,7 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
 
         async def together(given: hf_engine.Work) -> list[list[int]]:
             async def one(prompt: tuple[int, ...], limit: int) -> list[int]:
-                return [i async for chunk in engine.stream(Ask(prompt, limit)) for i in chunk.ids]
+                return [i async for chunk in engine.stream(Continuation(prompt, limit)) for i in chunk.ids]
 
             return await asyncio.gather(*map(one, given.prompts, given.limits))
 
@@ -156,7 +157,7 @@ def trunk(args: argparse.Namespace) -> dict[str, Any]:
 
     async def one_trunk(counting: Engine, walks: Walks) -> list[Generation]:
         async def walk(column: Sequence[Forcing]) -> list[Generation]:
-            memory = Remembering(counting)
+            memory = ReplayCache(counting)
             return [await drive(machine, memory) for machine in column]
 
         receipts = await asyncio.gather(*map(walk, zip(*walks, strict=True)))
@@ -179,7 +180,7 @@ def trunk(args: argparse.Namespace) -> dict[str, Any]:
     }
 
     async def measure(work: Callable[[Engine, Walks], Awaitable[list[Generation]]]) -> dict[str, Any]:
-        walks = [[Forcing(make_script(engine, fmt, p, text)) for text in prompts] for p in policies]
+        walks = [[Forcing(encode_prompt(engine, fmt, p, text)) for text in prompts] for p in policies]
         counting = Counting(engine)
         await _forget(engine)
         began = time.perf_counter()

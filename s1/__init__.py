@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from s1.budget import BudgetPolicy
+    from s1.policy import BudgetPolicy
     from s1.types import Engine, Generation, Sampling
 
 from s1.version import VERSION
@@ -16,7 +16,7 @@ from s1.version import VERSION
 __version__ = VERSION
 
 _PUBLIC = {
-    "BudgetPolicy": "s1.budget",
+    "BudgetPolicy": "s1.policy",
     "Forcing": "s1.budget",
     "drive": "s1.budget",
     "FORMATS": "s1.formats",
@@ -58,10 +58,12 @@ def think(
     `load_engine`, which stays open for the next call. `policy` takes the place of `max_thinking` and `waits`.
     Raises S1Error for anything the caller can mend.
     """
-    from s1.budget import BudgetPolicy, Forcing, drive, make_script
+    from s1.budget import Forcing, drive
     from s1.engines import load_engine
     from s1.errors import BadConfig
     from s1.formats import choose_format
+    from s1.policy import BudgetPolicy
+    from s1.prompt import encode_prompt
     from s1.types import Sampling
 
     if policy is not None and (max_thinking is not None or waits):
@@ -73,8 +75,8 @@ def think(
     async def run() -> Generation:
         engine = load_engine(model) if isinstance(model, str) else model
         try:
-            script = make_script(engine, choose_format(engine, format), chosen, engine.render(messages))
-            return await drive(Forcing(script, sampling or Sampling()), engine)
+            encoded = encode_prompt(engine, choose_format(engine, format), chosen, engine.render(messages))
+            return await drive(Forcing(encoded, sampling or Sampling()), engine)
         finally:
             if isinstance(model, str):
                 await engine.close()

@@ -59,6 +59,11 @@ class EngineFailure(S1Error):
     """The engine broke while it was decoding one request; recorded on that request's receipt."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, short enough for a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that does not exist: the nearest one, and all there are."""
     names = sorted(known)

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from s1.budget import BudgetPolicy, Forcing, make_script
+from s1.budget import Forcing
 from s1.errors import BadInput, Unsupported
 from s1.formats import ThinkingFormat, choose_format
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
 from s1.types import Sampling
 
 if TYPE_CHECKING:
-    from s1.engines.processor import BudgetProcessor
+    from s1.engines.logits_processor import BudgetProcessor
 
 V = TypeVar("V")
 
@@ -39,7 +41,7 @@ def budget_processor(
     Raises Unsupported for what a processor cannot do (docs/guides/transformers.md), BadInput and BadConfig
     as `s1.think` does.
     """
-    from s1.engines.processor import BudgetProcessor, LoadedModel
+    from s1.engines.logits_processor import BudgetProcessor, LoadedModel
 
     if isinstance(prompts, str) or not prompts:
         raise BadInput("No list of prompts was given.", "Give a list of rendered prompts, one for each row.")
@@ -54,16 +56,21 @@ def budget_processor(
                 "The official profile takes back tokens after its rounds, which generate() cannot.",
                 "Use profile strict, or s1.think.",
             )
-        script = make_script(loaded, fmt, policy, prompt)
-        forced = {*script.close, *script.cue, *script.transition, *(i for wait in script.waits for i in wait)}
+        encoded = encode_prompt(loaded, fmt, policy, prompt)
+        forced = {
+            *encoded.close,
+            *encoded.cue,
+            *encoded.transition,
+            *(i for wait in encoded.waits for i in wait),
+        }
         if forced & set(loaded.eos):
             raise Unsupported(
                 f"The format {fmt.name!r} forces an end-of-turn token, at which generate() ends the row.",
                 "Use s1.think or an s1 engine, which go on after it.",
             )
-        machines.append(Forcing(script, drawn))
+        machines.append(Forcing(encoded, drawn))
     side = {"padding_side": "left", "return_tensors": "pt"}
-    inputs = tokenizer.pad({"input_ids": [list(m.script.prompt) for m in machines]}, **side)
+    inputs = tokenizer.pad({"input_ids": [list(m.encoded.prompt) for m in machines]}, **side)
     return BudgetProcessor(
         machines,
         each_sampling,
@@ -76,11 +83,10 @@ def budget_processor(
 
 def _most_tokens(machine: Forcing) -> int:
     """Upper bound of what one row decodes: thinking, its end, the answer, and one end of turn."""
-    script, policy = machine.script, machine.script.policy
-    left = script.context - len(script.prompt)
-    ends = len(script.newline) + len(script.close) + len(script.cue)
+    encoded, policy = machine.encoded, machine.encoded.policy
+    left = encoded.context - len(encoded.prompt)
     answer = left if policy.max_answer is None else policy.max_answer
-    return 1 + min(left, machine.limit + policy.grace + ends + answer)
+    return 1 + min(left, machine.limit + policy.grace + encoded.forced_end + answer)
 
 
 def _for_each(given: V | Sequence[V], count: int, what: str) -> list[V]:

@@ -33,7 +33,7 @@ from s1.jsonl import (
 from s1.types import Generation, Grade, Question, from_json, to_json
 from s1.version import installed
 
-SCHEMA = 1
+SCHEMA = 2
 CONFIG, QUESTIONS, GENERATIONS = "config.json", "questions.jsonl", "generations.jsonl"
 GRADES, METRICS, LOCK = "grades.jsonl", "metrics.json", ".lock"
 
@@ -163,7 +163,7 @@ def open_run(
 ) -> Run:
     """Create the run folder `path`, or go on with it when it holds the same run.
 
-    `config` is the resolved config; its `policies` (a list of mappings with `label`) give the order in
+    `config` is the resolved config; its `policies` (a list of mappings with `key`) give the order in
     which `finish` sorts, its `benchmark` the name of the questions. `free` lists dotted fields that may
     differ from the stored ones. Raises BadConfig when anything else differs, and BadInput for a folder
     that is no run, a damaged file, or a run that another process is writing.
@@ -209,9 +209,9 @@ def finish(run: Run) -> None:
     Lines are moved, never rewritten, so `seconds` stay as measured. Two runs of one config agree in
     every byte but the digits of `seconds`; `digest` compares without them.
     """
-    labels = [str(p.get("label")) for p in run.config.get("policies") or () if isinstance(p, Mapping)]
+    keys = [str(p.get("key")) for p in run.config.get("policies") or () if isinstance(p, Mapping)]
     questions = {q.id: i for i, q in enumerate(run.questions)}
-    policies = {label: i for i, label in enumerate(labels)}
+    policies = {key: i for i, key in enumerate(keys)}
 
     def place(key: Key) -> tuple[int, int, str, int]:
         return questions[key.question_id], policies.get(key.policy, len(policies)), key.policy, key.sample
@@ -251,7 +251,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if data["schema"] != SCHEMA:
         raise BadInput(
             f"{file}: schema {data['schema']}, this version reads {SCHEMA}.",
-            "Use the version of s1 that wrote it.",
+            "Run it again, or use the version of s1 that wrote it.",
         )
     return data
 

@@ -149,7 +149,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Continuation:
     """Continue `prefix` by at most `max_tokens`; end at the first of `stops`, none before `min_tokens`."""
 
     prefix: tuple[int, ...]
@@ -176,7 +176,7 @@ class Engine(Protocol):
     name: str
     context: int
     """Longest prefix plus continuation, in tokens."""
-    ends: tuple[str, ...]
+    eos_texts: tuple[str, ...]
     """The end-of-turn tokens as text."""
     template: str | None
     """The chat template, for finding the thinking format."""
@@ -195,7 +195,7 @@ class Engine(Protocol):
         """The chat template applied, up to where the assistant begins."""
         ...
 
-    def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         """Continue. Closing the generator cancels the rest.
 
         Raises `Unsupported` before decoding when it cannot honour the ask.

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_model import FORMATS, PROMPT, SPELLED, TAGS, TokenModel, force
 
-from s1.budget import SENTENCE_ENDS, BudgetPolicy, Forcing, make_script, texts_of
+from s1.budget import SENTENCE_ENDS, Forcing, texts_of
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, BadInput
 from s1.formats import ThinkingFormat
-from s1.types import Ask, Chunk, Generation
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.types import Chunk, Continuation, Generation
 
 MANY = settings(max_examples=600, derandomize=True, deadline=None, database=None)
 SOME = settings(MANY, max_examples=200)
@@ -67,7 +69,7 @@ def test_every_request_keeps_every_promise(
 ) -> None:
     context = 140 + len(PROMPT) + spare
     engine = TokenModel(seed, ends_in=ends_in, chunk=chunk, context=context)
-    script = make_script(engine, fmt, policy, PROMPT)
+    script = encode_prompt(engine, fmt, policy, PROMPT)
     got = force(engine, policy, fmt)
     thinking = [s for s in got.segments if s.phase == "thinking"]
     answer = [s for s in got.segments if s.phase == "answer"]
@@ -131,7 +133,7 @@ def test_chunks_change_nothing(
 @given(st.booleans().flatmap(policies), st.integers(0, 99), st.integers(1, 20))
 def test_asking_twice_changes_nothing(policy: BudgetPolicy, seed: int, ends_in: int) -> None:
     engine = TokenModel(seed, ends_in=ends_in)
-    forcing = Forcing(make_script(engine, TAGS, policy, PROMPT))
+    forcing = Forcing(encode_prompt(engine, TAGS, policy, PROMPT))
     assert forcing.ask() == forcing.ask()
 
 
@@ -404,7 +406,7 @@ class Wrong(ScriptedEngine):
         super().__init__([])
         self.chunks = chunks
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         self.asked.append(ask)
         assert len(self.asked) < 1_000, "the request does not end"
         for chunk in self.chunks:
@@ -445,11 +447,6 @@ def test_an_engine_that_does_not_say_how_it_ended_is_an_error_on_the_receipt() -
 def test_one_inexact_chunk_marks_the_receipt() -> None:
     assert not force(Wrong(Chunk((65,), "stop", exact=False)), BudgetPolicy()).exact
     assert force(Wrong(Chunk((65,), "stop")), BudgetPolicy()).exact
-
-
-def test_auto_is_what_the_context_leaves_for_this_request_alone():
-    assert BudgetPolicy(max_thinking="auto", waits=1) == BudgetPolicy(waits=1)
-    assert BudgetPolicy(max_thinking="auto").label == "natural"
 
 
 @pytest.mark.parametrize("value", ["12", 1.5, True])

@@ -1,7 +1,7 @@
 import pytest
 
 from s1.config import load_settings
-from s1.data.funnel import CurateSettings
+from s1.data.pipeline import CurateSettings
 from s1.errors import BadConfig
 from s1.train.sft import TrainSettings
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from token_model import TokenModel, run
 
-from s1.budget import BudgetPolicy, make_script
 from s1.cli import main
 from s1.doctor import Report, examine
 from s1.doctor.facts import (
@@ -40,7 +39,9 @@ from s1.doctor.probes import (
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, Unsupported
 from s1.formats import get_format
-from s1.types import Ask, Chunk, Stop
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.types import Chunk, Continuation, Stop
 
 THINK = get_format("think")
 END = Stop("<|im_end|>", (7,))
@@ -52,7 +53,7 @@ HEALTHY = Facts(
     prompt_tokens=12,
     stops=(Stop("</think>", (9,)),),
     close=(9, 10),
-    ends=(END,),
+    eos_texts=(END,),
     context=8192,
     history=f"<think>\n{THOUGHT}</think>\n\n{REPLY}<|im_end|>\n<|im_start|>user\nAnd then?",
     tokenizer_size=100,
@@ -87,10 +88,10 @@ TRAPS: dict[str, tuple[Callable[[Facts], Check], dict[str, object], str, str]] =
         "note",
         "3 tokens",
     ),
-    "no end of turn": (check_ends, {"ends": ()}, "problem", "no end-of-turn"),
+    "no end of turn": (check_ends, {"eos_texts": ()}, "problem", "no end-of-turn"),
     "a template that ends turns with another token": (
         check_ends,
-        {"ends": (Stop("<|endoftext|>", (8,)),)},
+        {"eos_texts": (Stop("<|endoftext|>", (8,)),)},
         "note",
         "<|im_end|>",
     ),
@@ -183,7 +184,7 @@ class Overruns(ScriptedEngine):
         super().__init__(answers)
         self.rule = rule
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         if self.rule == "minimum" and ask.min_tokens > 1:
             raise Unsupported("No min_tokens here.", "Use waits.")
         if self.rule == "limit":
@@ -246,7 +247,7 @@ def test_an_unknown_format_is_the_callers_mistake() -> None:
 def test_an_end_of_turn_that_is_no_stop_of_thinking_is_a_problem() -> None:
     engine = ScriptedEngine(answers)
     facts = gather(engine)
-    script = make_script(engine, THINK, BudgetPolicy(max_thinking=8, max_answer=8), facts.prompt)
+    script = encode_prompt(engine, THINK, BudgetPolicy(max_thinking=8, max_answer=8), facts.prompt)
     assert check_end_in_thinking(script, facts).level == "ok"
     assert check_end_in_thinking(replace(script, stops=script.stops[:1]), facts).level == "problem"
 
@@ -294,7 +295,7 @@ def qwen(shared_data: Path, size: str) -> Facts:
     """What the doctor reads of a published tokenizer beside a model without weights."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from s1.engines.processor import LoadedModel
+    from s1.engines.logits_processor import LoadedModel
 
     folder = shared_data / "tokenizers"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "qwen2.5-instruct")

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from s1 import runs
-from s1.budget import BudgetPolicy, Forcing, drive, make_script
+from s1.budget import Forcing, drive
 from s1.engines import load_engine
 from s1.formats import choose_format
 from s1.petri import world
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
 
 pytestmark = pytest.mark.slow
 SWEEP = ["--benchmark", "petri", "--limit", "60", "--budgets", "8,32", "--waits", "1,2", "--max-answer", "12"]
@@ -91,7 +93,7 @@ def test_one_trunk_equals_separate_runs_token_for_token(demo):
         walks = []
         for q in world.exam(60)[:12]:
             prompt = engine.render([{"role": "user", "content": q.text}])
-            walks += [drive(Forcing(make_script(engine, fmt, p, prompt)), engine, q.id) for p in policies]
+            walks += [drive(Forcing(encode_prompt(engine, fmt, p, prompt)), engine, q.id) for p in policies]
         try:
             return await asyncio.gather(*walks)
         finally:

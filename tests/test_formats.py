@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from s1.budget import BudgetPolicy, make_script
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.formats import (
@@ -24,7 +23,9 @@ from s1.formats import (
     open_prompt,
     write_format,
 )
-from s1.types import Ask, Chunk
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.types import Chunk, Continuation
 
 R1_TEMPLATE = "{{ content.split('</think>')[-1] }}{% if add_generation_prompt %}<think>\n{% endif %}"
 
@@ -36,7 +37,7 @@ class TokenizerOnly:
     folder: Path | None = None
 
     def __init__(self, tokenizer: Any, ends: tuple[str, ...], template: str | None) -> None:
-        self.tokenizer, self.ends, self.template = tokenizer, ends, template
+        self.tokenizer, self.eos_texts, self.template = tokenizer, ends, template
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -47,7 +48,7 @@ class TokenizerOnly:
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         raise NotImplementedError
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         raise NotImplementedError
         yield
 
@@ -150,7 +151,7 @@ def test_qwen25_has_no_thinking_and_the_refusal_names_the_formats(qwen25: Tokeni
 
 
 def test_qwen25_with_a_template_that_thinks_is_found(qwen25: TokenizerOnly) -> None:
-    assert choose_format(TokenizerOnly(qwen25.tokenizer, qwen25.ends, R1_TEMPLATE)).name == "think"
+    assert choose_format(TokenizerOnly(qwen25.tokenizer, qwen25.eos_texts, R1_TEMPLATE)).name == "think"
 
 
 def test_qwen3_is_found_and_its_template_leaves_the_opening_to_us(qwen3: TokenizerOnly) -> None:
@@ -179,20 +180,20 @@ def test_the_token_for_unknown_texts_is_no_delimiter() -> None:
 
 def test_the_ids_of_the_s1_format_are_those_of_the_paper_s_model(qwen25: TokenizerOnly) -> None:
     chat = "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
-    official = make_script(qwen25, FORMATS["s1"], BudgetPolicy(profile="official"), chat)
+    official = encode_prompt(qwen25, FORMATS["s1"], BudgetPolicy(profile="official"), chat)
     assert official.prompt[-2:] == (151644, 26865)
     assert official.close == (151644, 9217)
     assert official.waits == ((14190,),)
     assert [stop.ids for stop in official.stops] == [(151644,), (151645,), (151643,)]
     assert [stop.ids for stop in official.answer_stops] == [(151645,), (151643,)]
-    strict = make_script(qwen25, FORMATS["s1"], BudgetPolicy(), chat)
+    strict = encode_prompt(qwen25, FORMATS["s1"], BudgetPolicy(), chat)
     assert strict.prompt == (*official.prompt, 198)
     assert strict.close == (151644, 9217, 198)
 
 
 @pytest.mark.parametrize("profile", ["strict", "official"])
 def test_the_pieces_of_a_cut_encode_like_the_whole(qwen25: TokenizerOnly, profile: Any) -> None:
-    script = make_script(qwen25, FORMATS["s1"], BudgetPolicy(profile=profile), "<|im_start|>assistant\n")
+    script = encode_prompt(qwen25, FORMATS["s1"], BudgetPolicy(profile=profile), "<|im_start|>assistant\n")
     whole = qwen25.encode("\n<|im_start|>answer\nFinal Answer:")
     assert script.newline + script.close + script.cue == whole
 

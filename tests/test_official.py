@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from oracle_official import official_ids
 from token_model import PROMPT, TokenModel, force, run
 
-from s1.budget import BudgetPolicy
 from s1.engines.scripted import ScriptedEngine
 from s1.formats import FORMATS
-from s1.types import Ask, Generation, Stop
+from s1.policy import BudgetPolicy
+from s1.types import Continuation, Generation, Stop
 
 S1 = FORMATS["s1"]
 
@@ -30,7 +30,7 @@ def official(engine: ScriptedEngine, policy: BudgetPolicy) -> list[int]:
         async def collect() -> tuple[list[int], str]:
             made = tuple(Stop(text, engine.encode(text)) for text in stops)
             ids: list[int] = []
-            async with aclosing(engine.stream(Ask(tuple(prefix), most, made, least))) as chunks:
+            async with aclosing(engine.stream(Continuation(tuple(prefix), most, made, least))) as chunks:
                 async for chunk in chunks:
                     ids.extend(chunk.ids)
                     if chunk.finish:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.retry import LONGEST_BACKOFF_SECONDS, may_be_repeated, pause_seconds, wanted_seconds
+from s1.clients.retry import LONGEST_BACKOFF_SECONDS, may_be_repeated, pause_seconds, wanted_seconds
 
 NOW = 1_800_000_000.0
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadInput
 from s1.formats import ThinkingFormat
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Grade, Question, Sampling, Segment, Trace, from_json, question_id, to_json
 
 FEW = settings(max_examples=60, derandomize=True, deadline=None, database=None)

@@ -44,7 +44,7 @@ def test_a_real_one_of_transformers_is_an_error(kind: str) -> None:
     transformers = pytest.importorskip("transformers")
     from tiny_models import tiny
 
-    from s1.engines.checkpoint import examine
+    from s1.engines.hf_checkpoint import examine
 
     if examine(tiny("llama", vocab=9), None).cache_argument == "past_key_values":
         pytest.skip("this transformers does not deprecate past_key_values")

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from s1.budget import BudgetPolicy, Forcing, drive, make_script
+from s1.budget import Forcing, drive
 from s1.engines.scripted import ScriptedEngine
 from s1.formats import ThinkingFormat
-from s1.types import Ask, Chunk, Engine, Generation, Sampling
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.types import Chunk, Continuation, Engine, Generation, Sampling
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class TokenModel(ScriptedEngine):
         ends = self.encode(delimiter) * 5 + self.encode(end) * 2
         self._tokens = tuple(common * max(1, ends_in // 2)) + ends
 
-    def next(self, ids: Sequence[int], ask: Ask, masked: frozenset[int] = frozenset()) -> int:
+    def next(self, ids: Sequence[int], ask: Continuation, masked: frozenset[int] = frozenset()) -> int:
         """The token after `ids`, all tokens since the start of the prompt."""
         state = self._seed * 7919 + (ask.sampling.seed or 0) * 104729
         for token in ids[-12:]:
@@ -58,7 +60,7 @@ class TokenModel(ScriptedEngine):
             state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
         return token
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         assert ask.max_tokens > 0 and 0 <= ask.min_tokens <= ask.max_tokens
         assert len(ask.prefix) + ask.max_tokens <= self.context
         self.asked.append(ask)
@@ -100,4 +102,4 @@ def force(
     engine: Engine, policy: BudgetPolicy, fmt: ThinkingFormat = TAGS, sampling: Sampling = GREEDY
 ) -> Generation:
     """One request from prompt to receipt."""
-    return run(drive(Forcing(make_script(engine, fmt, policy, PROMPT), sampling), engine))
+    return run(drive(Forcing(encode_prompt(engine, fmt, policy, PROMPT), sampling), engine))

@@ -14,7 +14,7 @@ from s1.errors import BadInput
 
 if TYPE_CHECKING:
     from s1.evals.benchmarks import Benchmark
-    from s1.evals.runner import Progress
+    from s1.evals.run import Progress
     from s1.types import Engine
 
 DEMO = Path("runs/demo")

@@ -14,10 +14,10 @@ from s1.errors import BadConfig, BadInput
 from s1.types import to_json
 
 if TYPE_CHECKING:
-    from s1.data.api import ApiSettings
-    from s1.data.asking import Caller, Progress, Watch
-    from s1.data.funnel import CurateSettings
-    from s1.data.shards import Shards
+    from s1.clients.chat import ApiSettings
+    from s1.clients.map_calls import Caller, Progress, Watch
+    from s1.data.partitions import Shards
+    from s1.data.pipeline import CurateSettings
     from s1.data.stages import StageResult
 
 
@@ -27,8 +27,8 @@ def open_pool(arguments: argparse.Namespace) -> Iterator[Shards]:
     from s1.config import split_pairs
     from s1.data.difficulty import measured
     from s1.data.executor import open_executor
-    from s1.data.funnel import as_shards
-    from s1.data.reading import read_shards, work_folder
+    from s1.data.ingest import read_shards, work_folder
+    from s1.data.pipeline import as_shards
 
     if arguments.pool == ["petri"]:
         from s1.petri import world
@@ -209,7 +209,7 @@ def _done(result: StageResult, arguments: argparse.Namespace, settings: Any = No
 
 def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:
     from s1.config import load_settings
-    from s1.data.funnel import CurateSettings
+    from s1.data.pipeline import CurateSettings
 
     defaults = CurateSettings(n=1000 if arguments.n is None else arguments.n, seed=arguments.seed or 0)
     return load_settings(defaults, arguments.config, arguments.set or ())
@@ -218,8 +218,8 @@ def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:
 def _api_settings(arguments: argparse.Namespace) -> ApiSettings:
     from dataclasses import replace
 
+    from s1.clients.chat import ApiSettings
     from s1.config import load_settings
-    from s1.data.api import ApiSettings
 
     settings = load_settings(ApiSettings(), arguments.config, arguments.set or ())
     given = {"url": arguments.url, "max_usd": arguments.max_usd}
@@ -235,8 +235,8 @@ def _callers(
     arguments: argparse.Namespace, settings: ApiSettings
 ) -> Iterator[tuple[list[Caller], Caller | None]]:
     """The models and the judge; engines are closed at the end."""
-    from s1.cli.calling import open_caller
-    from s1.data.attempt import EngineCaller
+    from s1.cli.judges import open_caller
+    from s1.data.attempts import EngineCaller
 
     made: list[Any] = []
     try:
@@ -251,9 +251,9 @@ def _callers(
 
 @contextmanager
 def _journal(arguments: argparse.Namespace) -> Iterator[Any]:
-    from s1.data.journal import Journal
+    from s1.clients.call_cache import CallCache
 
-    with Journal(arguments.out / "journal.jsonl") as journal:
+    with CallCache(arguments.out / "journal.jsonl") as journal:
         yield journal
 
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         type=Path,
-        help="YAML with settings of s1.data.funnel.CurateSettings, or s1.data.api.ApiSettings where models are asked",
+        help="YAML with CurateSettings (s1.data.pipeline), or ApiSettings (s1.clients.chat) where models are asked",
     )
     models = parser.add_argument_group("stages that ask models")
     models.add_argument(
@@ -130,9 +130,9 @@ def whole_funnel(arguments: argparse.Namespace) -> int:
     from s1.cli.curate_stages import open_pool
     from s1.config import load_settings
     from s1.data.decontaminate import read_benchmarks
-    from s1.data.folder import refuse_existing
-    from s1.data.funnel import CurateSettings, curate
     from s1.data.ledger import Stage
+    from s1.data.output import refuse_existing
+    from s1.data.pipeline import CurateSettings, curate
 
     refuse_existing(arguments.out, False)
     defaults = CurateSettings(n=1000 if arguments.n is None else arguments.n, seed=arguments.seed or 0)

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s1.cli.calling import add_judge, open_judge
 from s1.cli.common import (
     Line,
     add_model,
@@ -23,9 +22,10 @@ from s1.cli.common import (
     table,
     wait_string,
 )
+from s1.cli.judges import add_judge, open_judge
 
 if TYPE_CHECKING:
-    from s1.budget import BudgetPolicy
+    from s1.policy import BudgetPolicy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +74,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.budget import BudgetPolicy
     from s1.errors import BadConfig
+    from s1.policy import BudgetPolicy
 
     if arguments.compare_graders is not None:
         return _compare_graders(arguments)
@@ -104,7 +104,7 @@ def run_policies(
     import asyncio
 
     from s1.errors import BadConfig
-    from s1.evals.runner import Plan, evaluate
+    from s1.evals.run import Plan, evaluate
     from s1.formats import choose_format
     from s1.methods import load_method, load_reward
     from s1.types import Sampling
@@ -139,7 +139,7 @@ def run_policies(
 
 def _compare_graders(arguments: argparse.Namespace) -> int:
     """The disagreements of the graders on one run, and how often each says right."""
-    from s1.evals.graders import agreement, as_row, compare_graders
+    from s1.evals.compare_graders import agreement, as_row, compare_graders
 
     folder: Path = arguments.compare_graders
     with open_judge(arguments.judge, arguments.url, folder) as judge:

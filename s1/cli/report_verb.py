@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s1.cli.calling import add_judge, open_judge
 from s1.cli.common import columns, table
+from s1.cli.judges import add_judge, open_judge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     import json
 
     from s1.errors import BadConfig
-    from s1.evals.runner import grade_run
+    from s1.evals.run import grade_run
 
     if arguments.against is not None:
         if arguments.judge or arguments.grading:
@@ -68,7 +68,7 @@ def write_report(folder: Path) -> list[Path]:
 def _compare(arguments: argparse.Namespace) -> int:
     import json
 
-    from s1.evals.against import compare_runs
+    from s1.evals.compare_runs import compare_runs
 
     named = (arguments.policies[0], arguments.policies[1]) if arguments.policies else None
     rows = compare_runs(arguments.folder, arguments.against, named)

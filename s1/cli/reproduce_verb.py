@@ -71,8 +71,8 @@ def _one(
     recipe: Recipe, models: dict[str, str], benchmark: Benchmark, reward: Any, arguments: argparse.Namespace
 ) -> list[str]:
     """The runs of one recipe, and its section of the report."""
+    from s1.evals.recipe_tables import recipe_table
     from s1.evals.recipes import run_recipe
-    from s1.evals.tables import recipe_table
     from s1.report.figures import scaling_figure
 
     out = arguments.out / recipe.name

@@ -30,9 +30,9 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.budget import BudgetPolicy
     from s1.cli.report_verb import write_report
-    from s1.evals.runner import policies_of
+    from s1.evals.run import policies_of
+    from s1.policy import BudgetPolicy
 
     base = BudgetPolicy(max_answer=arguments.max_answer)
     grid = policies_of(arguments.budgets, arguments.waits, base=base, strings=arguments.wait)

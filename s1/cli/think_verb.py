@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-answer",
         type=int,
         metavar="N",
-        help="limit of the answer, tokens (default: 2048, or a quarter of a shorter context)",
+        help="limit of the answer, tokens (default: what the context leaves)",
     )
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy")
     parser.add_argument("--seed", type=int, help="makes a sampled run repeatable")
@@ -51,11 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     import asyncio
-    from dataclasses import replace
 
-    from s1.budget import BudgetPolicy, Forcing, drive, make_script
+    from s1.budget import Forcing, drive
     from s1.errors import BadConfig, BadInput
     from s1.formats import choose_format
+    from s1.policy import BudgetPolicy
+    from s1.prompt import encode_prompt
     from s1.types import Sampling, to_json
 
     question = sys.stdin.read().strip() if arguments.question == "-" else arguments.question
@@ -76,16 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     messages.append({"role": "user", "content": question})
     engine = open_engine(default_model(arguments.model))
-    if policy.max_answer is None:
-        policy = replace(policy, max_answer=min(2048, engine.context // 4))
     shown = Shown(engine.decode, sys.stderr, sys.stdout)
 
     async def go() -> Generation:
         try:
             prompt = engine.render(messages)
-            script = make_script(engine, choose_format(engine, arguments.format), policy, prompt)
+            encoded = encode_prompt(engine, choose_format(engine, arguments.format), policy, prompt)
             watch = (lambda f: None) if arguments.json else shown.update
-            return await drive(Forcing(script, sampling), engine, watch=watch)
+            return await drive(Forcing(encoded, sampling), engine, watch=watch)
         finally:
             await engine.close()
 
@@ -114,7 +113,7 @@ def summary(generation: Generation) -> str:
 class Shown:
     """Shows a request while it comes: thinking and forced text on one stream, the answer on the other.
 
-    Forced text is in colour on a terminal, in square brackets elsewhere. The answer loses the blank space
+    BudgetForcing text is in colour on a terminal, in square brackets elsewhere. The answer loses the blank space
     around it, so that a pipe gets the answer alone.
     """
 

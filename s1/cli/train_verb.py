@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from s1.cli.common import Line, quiet, train_progress
     from s1.config import load_settings
-    from s1.data.traces import read_traces
+    from s1.data.read_traces import read_traces
     from s1.formats import get_format
     from s1.train.sft import TrainSettings, train
 

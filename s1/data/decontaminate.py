@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from s1.data.partitions import Shards, gathered, key_of, map_rows, memory_shards, normalised, spaces_only
 from s1.data.pool import conform, read_pool, rejects_frame
-from s1.data.shards import Shards, gathered, key_of, map_rows, memory_shards, normalised, spaces_only
 from s1.errors import BadConfig, BadInput
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def contamination(
     """
     import polars as pl
 
-    from s1.data.near import NEAR_COLUMNS, near_reasons, shards_near_pairs
+    from s1.data.near_duplicates import NEAR_COLUMNS, near_reasons, shards_near_pairs
 
     shards = pool if isinstance(pool, Shards) else memory_shards(conform(pool), rejects_frame())
     rows = shards.index if rows is None else rows

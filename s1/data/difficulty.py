@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1.data.shards import Shards, key_of, map_rows
+from s1.data.partitions import Shards, key_of, map_rows
 from s1.errors import BadConfig, BadInput
 
 if TYPE_CHECKING:

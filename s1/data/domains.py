@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from s1.data.asking import Caller, Watch, read_all
-from s1.data.journal import Journal
+from s1.clients.call_cache import CallCache
+from s1.clients.map_calls import Caller, Watch, read_all
 from s1.errors import BadConfig
 
 DOMAIN_SYSTEM = (
@@ -107,7 +107,7 @@ def read_domains(path: Path) -> dict[str, str]:
 async def classify(
     questions: Mapping[str, str],
     classifier: Caller,
-    journal: Journal,
+    journal: CallCache,
     *,
     domains: Mapping[str, str] = MSC,
     progress: Watch = lambda p: None,

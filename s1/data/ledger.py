@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from s1.data.shards import Shards, gathered
+from s1.data.partitions import Shards, gathered
 from s1.version import installed
 
 if TYPE_CHECKING:

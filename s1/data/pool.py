@@ -29,7 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s1.data.checking import (
+from s1.data.partitions import Shards, gathered, index_part, pool_types, settle_ids
+from s1.data.read_files import Rows, data_files, splits
+from s1.data.validate_rows import (
     ALIASES,
     MAX_CHARACTERS,
     REJECT_COLUMNS,
@@ -39,8 +41,6 @@ from s1.data.checking import (
     row_frames,
     split_frames,
 )
-from s1.data.files import Rows, data_files, splits
-from s1.data.shards import Shards, gathered, index_part, pool_types, settle_ids
 from s1.errors import BadInput
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from s1.data.loops import may_loop
-from s1.data.shards import Shards, key_of, map_rows, pool_types
+from s1.data.partitions import Shards, key_of, map_rows, pool_types
+from s1.data.repetition import may_loop
 from s1.errors import BadConfig
 
 if TYPE_CHECKING:

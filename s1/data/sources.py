@@ -31,8 +31,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s1.data.files import KINDS, BadRow, data_files, raw_rows
 from s1.data.pool import Pool, pool_of_rows, rejects_frame
+from s1.data.read_files import KINDS, BadRow, data_files, raw_rows
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.types import from_json
 

@@ -19,18 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from s1.data.asking import Caller, Watch, ask_all, check_samples
+from s1.clients.call_cache import CallCache
+from s1.clients.map_calls import Caller, Watch, ask_all, check_samples
+from s1.data.answer_judge import judge_all
 from s1.data.decontaminate import contamination
 from s1.data.difficulty import difficulty_reasons, join_attempts
 from s1.data.domains import MSC, classify
-from s1.data.folder import write_parquet, write_rejected
-from s1.data.funnel import as_shards
-from s1.data.journal import Journal
-from s1.data.judge import judge_all
 from s1.data.ledger import Stage, count_stage, rejects_of
+from s1.data.output import write_parquet, write_rejected
+from s1.data.partitions import Shards, gather, gathered, memory_shards
+from s1.data.pipeline import as_shards
 from s1.data.pool import Pool, conform
 from s1.data.quality import QualitySettings, shards_quality
-from s1.data.shards import Shards, gather, gathered, memory_shards
 from s1.errors import BadConfig, BadInput
 from s1.grading.judge import Attempt
 from s1.jsonl import dump_line, parse_object, write_bytes, write_json
@@ -119,7 +119,7 @@ def difficulty(
     pool: Pool | Shards,
     models: Sequence[Caller],
     judge: Caller | None,
-    journal: Journal,
+    journal: CallCache,
     *,
     attempts: int = 1,
     most_solved: float = 0.0,
@@ -173,7 +173,7 @@ async def _attempts(
     rows: pl.DataFrame,
     models: Sequence[Caller],
     judge: Caller | None,
-    journal: Journal,
+    journal: CallCache,
     attempts: int,
     progress: Watch,
 ) -> tuple[list[dict[str, Any]], int]:
@@ -215,7 +215,7 @@ async def _attempts(
 def diversity(
     pool: Pool | Shards,
     classifier: Caller | None,
-    journal: Journal | None,
+    journal: CallCache | None,
     *,
     domains: Mapping[str, str] = MSC,
     progress: Watch = lambda p: None,

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import NamedTuple
 
-from s1.data.asking import Caller, Watch, ask_all, check_samples
-from s1.data.journal import Journal
+from s1.clients.call_cache import CallCache
+from s1.clients.map_calls import Caller, Watch, ask_all, check_samples
 from s1.data.pool import Pool, conform, rejects_frame
 
 BATCH = 2_000
@@ -26,7 +26,7 @@ class Taught(NamedTuple):
 def teach(
     pool: Pool,
     teacher: Caller,
-    journal: Journal,
+    journal: CallCache,
     *,
     samples: int = 1,
     progress: Watch = lambda p: None,
@@ -49,7 +49,7 @@ def teach(
     return _taught(pool, teacher, journal, samples, refused)
 
 
-def _taught(pool: Pool, teacher: Caller, journal: Journal, samples: int, refused: dict[str, str]) -> Taught:
+def _taught(pool: Pool, teacher: Caller, journal: CallCache, samples: int, refused: dict[str, str]) -> Taught:
     import polars as pl
 
     rows, frames, rejects = list[dict[str, object]](), list[pl.DataFrame](), list[dict[str, object]]()

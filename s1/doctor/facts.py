@@ -40,7 +40,7 @@ class Facts:
     stops: tuple[Stop, ...]
     """The delimiters that end thinking."""
     close: tuple[int, ...]
-    ends: tuple[Stop, ...]
+    eos_texts: tuple[Stop, ...]
     """The end-of-turn tokens."""
     context: int
     lost: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ def gather(engine: Engine, format: str | None = None, question: str = QUESTION) 
         prompt_tokens=len(engine.encode(open_prompt(prompt, fmt))),
         stops=as_stops(fmt.stops, engine.encode),
         close=engine.encode(fmt.close),
-        ends=as_stops(engine.ends, engine.encode),
+        eos_texts=as_stops(engine.eos_texts, engine.encode),
         context=engine.context,
         lost=tuple(dict.fromkeys(m for m in marks if engine.decode(engine.encode(m)).strip() != m.strip())),
         history=history,
@@ -159,8 +159,8 @@ def check_delimiters(f: Facts) -> Check:
 
 def check_ends(f: Facts) -> Check:
     """Trap: the token that ends a turn in the template is not the one at which decoding stops."""
-    name, listed = "end of turn", ", ".join(s.text for s in f.ends)
-    if not f.ends:
+    name, listed = "end of turn", ", ".join(s.text for s in f.eos_texts)
+    if not f.eos_texts:
         return Check(
             name,
             "problem",
@@ -169,14 +169,14 @@ def check_ends(f: Facts) -> Check:
         )
     if f.history and REPLY in f.history:
         after = f.history.rsplit(REPLY, 1)[1].strip()
-        if not any(after.startswith(s.text) for s in f.ends):
+        if not any(after.startswith(s.text) for s in f.eos_texts):
             return Check(
                 name,
                 "note",
                 f"the template ends a turn with {after[:30]!r}, decoding stops at {listed}",
                 "If answers run on, add the template's token to eos_token_id in generation_config.json.",
             )
-    if f.eos is not None and f.eos not in {s.text for s in f.ends}:
+    if f.eos is not None and f.eos not in {s.text for s in f.eos_texts}:
         return Check(
             name,
             "note",
@@ -188,7 +188,7 @@ def check_ends(f: Facts) -> Check:
 
 def check_close(f: Facts) -> Check:
     """Trap: the delimiter holds the end of turn, at which other programs stop."""
-    inside = [s.text for s in f.ends if len(s.ids) == 1 and s.ids[0] in f.close]
+    inside = [s.text for s in f.eos_texts if len(s.ids) == 1 and s.ids[0] in f.close]
     if inside:
         return Check(
             "close",
@@ -236,7 +236,7 @@ def check_pad(f: Facts) -> Check:
             "none; s1 needs none",
             "Set one that is not the EOS before training with another program.",
         )
-    if f.pad == f.eos or f.pad in {s.text for s in f.ends}:
+    if f.pad == f.eos or f.pad in {s.text for s in f.eos_texts}:
         return Check(
             "pad token",
             "note",

@@ -7,11 +7,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from s1.budget import BudgetPolicy, Forcing, Script, drive, make_script
+from s1.budget import Forcing, drive
 from s1.doctor.facts import Check, Facts, Level
 from s1.errors import S1Error, Unsupported
 from s1.formats import ThinkingFormat
-from s1.types import Ask, Chunk, Engine, Generation, Stop
+from s1.policy import BudgetPolicy
+from s1.prompt import EncodedPrompt, encode_prompt
+from s1.types import Chunk, Continuation, Engine, Generation, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class _Listening:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         async with aclosing(self._engine.stream(ask)) as chunks:
             async for chunk in chunks:
                 if chunk.finish:
@@ -48,14 +50,14 @@ async def probe(engine: Engine, facts: Facts, tokens: int = 64) -> tuple[list[Ch
     """
     listening = _Listening(engine)
     probes: list[Probe] = []
-    script = make_script(engine, facts.format, BudgetPolicy(max_thinking=8, max_answer=8), facts.prompt)
-    checks: list[Check] = [check_end_in_thinking(script, facts)]
+    encoded = encode_prompt(engine, facts.format, BudgetPolicy(max_thinking=8, max_answer=8), facts.prompt)
+    checks: list[Check] = [check_end_in_thinking(encoded, facts)]
 
     async def think(name: str, policy: BudgetPolicy, fmt: ThinkingFormat) -> Generation | None:
         """The receipt, or None and a check where it failed."""
         try:
-            script = make_script(cast(Engine, listening), fmt, policy, facts.prompt)
-            receipt = await drive(Forcing(script), cast(Engine, listening), name)
+            encoded = encode_prompt(cast(Engine, listening), fmt, policy, facts.prompt)
+            receipt = await drive(Forcing(encoded), cast(Engine, listening), name)
         except S1Error as error:
             unasked = name == "minimum" and isinstance(error, Unsupported)
             level: Level = "note" if unasked else "problem"
@@ -109,24 +111,24 @@ async def probe(engine: Engine, facts: Facts, tokens: int = 64) -> tuple[list[Ch
     return checks, tuple(probes)
 
 
-def check_end_in_thinking(script: Script, facts: Facts) -> Check:
+def check_end_in_thinking(encoded: EncodedPrompt, facts: Facts) -> Check:
     """Trap: an end of turn inside thinking must end the thinking, not the request. Walks the machine by hand."""
-    for end in script.answer_stops:
-        request = Forcing(script)
+    for end in encoded.answer_stops:
+        request = Forcing(encoded)
         request.ask()
         request.feed(Chunk((), "stop", end))
         following = request.ask()
-        if end not in script.stops or request.phase != "answer" or following is None:
+        if end not in encoded.stops or request.phase != "answer" or following is None:
             found = f"{end.text} inside thinking ends the request without an answer"
             return Check("end in thinking", "problem", found, "Report it: this is a mistake in s1.")
-    told = ", ".join(s.text for s in facts.ends)
+    told = ", ".join(s.text for s in facts.eos_texts)
     return Check("end in thinking", "ok", f"{told} inside thinking ends the thinking, and an answer follows")
 
 
 async def _unopened(engine: Engine, facts: Facts) -> Check:
     """What the model does with the bare prompt: some open the block themselves, others never think."""
     ids: list[int] = []
-    ask = Ask(engine.encode(facts.prompt), 8, facts.ends)  # some servers end there anyway
+    ask = Continuation(engine.encode(facts.prompt), 8, facts.eos_texts)  # some servers end there anyway
     try:
         async with aclosing(engine.stream(ask)) as chunks:
             async for chunk in chunks:
@@ -172,7 +174,7 @@ def judge_natural(receipt: Generation, stop: Stop | None, facts: Facts) -> Check
     if receipt.cut:
         return Check("natural", "ok", f"thinks past {receipt.thinking_tokens} tokens when left alone")
     found = f"ends its thinking by itself after {receipt.thinking_tokens} tokens"
-    if stop is not None and stop.text in {s.text for s in facts.ends} - set(facts.format.stops):
+    if stop is not None and stop.text in {s.text for s in facts.eos_texts} - set(facts.format.stops):
         return Check(
             "natural",
             "note",

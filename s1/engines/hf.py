@@ -24,21 +24,20 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from s1.engines.batch import Batch
-from s1.engines.checkpoint import (
+from s1.engines.hf_batch import Batch
+from s1.engines.hf_checkpoint import (
     check_folder,
     decoder_of,
     default_cache_bytes,
     eos_of,
     examine,
-    first_line,
 )
-from s1.engines.kv import WIDTH
-from s1.engines.rows import Row
+from s1.engines.hf_kv_cache import WIDTH
+from s1.engines.hf_row import Row
 from s1.engines.stops import StopMatcher, StopPlan, plan_stops, vocabulary_of
-from s1.engines.text import apply_template
-from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported
-from s1.types import Ask, Chunk, Stop
+from s1.engines.tokenizer import apply_template
+from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported, first_line
+from s1.types import Chunk, Continuation, Stop
 
 DELIVERY_SECONDS = 0.05
 """Ids of running requests are handed over at most this often: waking a coroutine per token is dear."""
@@ -149,7 +148,7 @@ class HFEngine:
                 f"Give at least {WIDTH * facts.bytes_per_token} bytes ({WIDTH} tokens).",
             )
         self.context: int = min(facts.context, fitting)
-        self.ends = tuple(tokenizer.convert_ids_to_tokens(list(eos_of(model, tokenizer))))
+        self.eos_texts = tuple(tokenizer.convert_ids_to_tokens(list(eos_of(model, tokenizer))))
         self.template: str | None = tokenizer.chat_template
         came_from = model.name_or_path
         self.folder: Path | None = Path(came_from) if came_from and Path(came_from).is_dir() else None
@@ -192,7 +191,7 @@ class HFEngine:
             )
         return apply_template(self.tokenizer, messages, self.name)
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         """Continue `ask.prefix`. Only `ask.stops` end it early: an EOS not among them is an ordinary token.
 
         Before `min_tokens`, stops that are a single token and the model's EOS are never drawn; a stop of
@@ -227,7 +226,7 @@ class HFEngine:
             with suppress(AttributeError):  # another libc has no such function
                 ctypes.CDLL(None).malloc_trim(0)
 
-    def _check(self, ask: Ask) -> None:
+    def _check(self, ask: Continuation) -> None:
         if self._closed:
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
         if not ask.prefix:
@@ -247,7 +246,7 @@ class HFEngine:
                 f"Ask for at most {max(0, self.context - len(ask.prefix))} tokens or shorten the prefix.",
             )
 
-    def _row(self, ask: Ask, handle: Any) -> Row:
+    def _row(self, ask: Continuation, handle: Any) -> Row:
         plan = self._plans.get(ask.stops)
         if plan is None:
             wrong = [i for stop in ask.stops for i in stop.ids if not 0 <= i < self._tokens]

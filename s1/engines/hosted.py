@@ -20,14 +20,14 @@ from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
-from s1.engines.http import Http
+from s1.clients.http import Http
 from s1.engines.spec import split_address
-from s1.engines.text import LocalText
+from s1.engines.tokenizer import LocalText
 from s1.errors import BadConfig, EngineFailure, Unsupported
 from s1.types import Finish, Generation, Sampling, Segment
 
 if TYPE_CHECKING:
-    from s1.budget import BudgetPolicy
+    from s1.policy import BudgetPolicy
 
 SLACK = 1.1
 """An API that thought more than this times the cap did not keep to it; below, it only counts otherwise."""

@@ -16,15 +16,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from s1.engines.asks import check_ask, seed_at, single_ids, valid_count
-from s1.engines.beside import Beside
-from s1.engines.http import Http
-from s1.engines.server import BIAS, Server, examine
+from s1.clients.http import Http
+from s1.engines.background_loop import BackgroundLoop
+from s1.engines.openai_probe import BIAS, Server, examine
+from s1.engines.requests import check_request, seed_at, single_ids, valid_count
 from s1.engines.spec import split_address
 from s1.engines.stops import StopMatcher, TextStops, Vocabulary, plan_stops
-from s1.engines.text import Text
+from s1.engines.tokenizer import Text
 from s1.errors import BadConfig, EngineFailure, Unsupported
-from s1.types import Ask, Chunk, Finish, Stop
+from s1.types import Chunk, Continuation, Finish, Stop
 
 NUMBERS: Mapping[str, type] = {"timeout": float, "retries": int, "connections": int, "context": int}
 """Options that are numbers, for reading them from an address."""
@@ -38,7 +38,7 @@ def load(
     model: str | None = None,
     tokenizer: str | None = None,
     context: int | None = None,
-    ends: str | None = None,
+    eos: str | None = None,
     honours: str = "",
     api_key_env: str = "OPENAI_API_KEY",
     timeout: float = 300.0,
@@ -48,7 +48,7 @@ def load(
     """The engine for a server. Every option may stand in the address: http://host:8000/v1?model=NAME&retries=2.
 
     model: needed where the server has several. tokenizer: folder or Hub id; found by itself where the server
-    is vLLM. context: tokens; the server's own caps it. ends: the end-of-turn token, where the tokenizer does
+    is vLLM. context: tokens; the server's own caps it. eos: the end-of-turn token, where the tokenizer does
     not tell. honours: extensions that the server is vouched to honour, with commas (see `server.VOUCHABLE`).
     api_key_env: the environment variable that holds the key; it is sent to this server and written nowhere.
     timeout: seconds of silence after which a request fails. retries: see `http.py`. connections: most at once.
@@ -57,7 +57,7 @@ def load(
         "model": model,
         "tokenizer": tokenizer,
         "context": context,
-        "ends": ends,
+        "eos": eos,
         "honours": honours,
         "api_key_env": api_key_env,
         "timeout": timeout,
@@ -85,7 +85,7 @@ def load(
         model=options["model"],
         tokenizer=options["tokenizer"],
         context=options["context"],
-        ends=(options["ends"],) if options["ends"] else (),
+        eos=(options["eos"],) if options["eos"] else (),
         honours=frozenset(part for part in options["honours"].split(",") if part),
     )
     return OpenAIEngine(http, server, text)
@@ -108,14 +108,14 @@ class OpenAIEngine:
     def __init__(self, http: Http, server: Server, text: Text) -> None:
         self.name = f"openai:{http.base}?model={urllib.parse.quote(server.model, safe='/')}"
         self.server, self.context = server, server.context
-        self.ends, self.template, self.folder = text.ends, text.template, text.folder
+        self.eos_texts, self.template, self.folder = text.eos_texts, text.template, text.folder
         self.tokenizer = text.tokenizer
         self._http, self._text = http, text
         self._padding: set[int] = (
             set()
         )  # ids beyond the vocabulary that the model has drawn: banned from then on
         self._shown: dict[int, bool] = {}
-        self._beside = Beside("s1-openai")
+        self._beside = BackgroundLoop("s1-openai")
 
     def encode(self, text: str) -> tuple[int, ...]:
         return self._text.encode(text)
@@ -130,14 +130,14 @@ class OpenAIEngine:
         """Hang up. Requests still running end."""
         await self._beside.close(self._http.close())
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         """Continue `ask.prefix`. Raises BadInput and Unsupported before decoding, EngineFailure afterwards.
 
         Leaving the iteration closes the connection, by which servers cancel the request.
         """
         if self._beside.loop.is_closed():
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
-        check_ask(ask, context=self.context, tokens=self._text.tokens)
+        check_request(ask, context=self.context, tokens=self._text.tokens)
         self._check_honoured(ask)
         if ask.max_tokens == 0:
             yield Chunk((), "length")
@@ -146,7 +146,7 @@ class OpenAIEngine:
             async for chunk in chunks:
                 yield chunk
 
-    def _check_honoured(self, ask: Ask) -> None:
+    def _check_honoured(self, ask: Continuation) -> None:
         """Refuse what the server would drop."""
         server = self.server
 
@@ -163,7 +163,9 @@ class OpenAIEngine:
             refuse("seed")
         if ask.min_tokens and "min_tokens" not in server.honours and not server.logit_bias:
             refuse("min_tokens")
-        if "ignore_eos" not in server.honours and not set(self.ends) <= {stop.text for stop in ask.stops}:
+        if "ignore_eos" not in server.honours and not set(self.eos_texts) <= {
+            stop.text for stop in ask.stops
+        }:
             raise Unsupported(
                 f"{self.name} ends at its end of turn, which is not among the stops.",
                 "Give it as a stop, or add honours=ignore_eos to the address if the server honours that.",
@@ -174,13 +176,13 @@ class OpenAIEngine:
                 "Give its folder or Hub id: tokenizer=org/name.",
             )
 
-    async def _continue(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def _continue(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         if not ask.min_tokens or "min_tokens" in self.server.honours:
             async for chunk in self._decode(ask, banned=()):
                 yield chunk
             return
         # Twice: the minimum with every end banned, then the rest. The server's cache keeps that cheap.
-        ends = [i for text in self.ends for i in self._text.encode(text)[:1]]
+        ends = [i for text in self.eos_texts for i in self._text.encode(text)[:1]]
         first = replace(ask, max_tokens=ask.min_tokens, min_tokens=0, stops=())
         got: list[int] = []
         async for chunk in self._decode(first, banned=(*single_ids(ask), *ends)):
@@ -194,10 +196,10 @@ class OpenAIEngine:
         async for chunk in self._decode(second, banned=()):
             yield chunk
 
-    def _decode(self, ask: Ask, *, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
+    def _decode(self, ask: Continuation, *, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
         return self._by_ids(ask, banned) if self.server.ids_out else self._by_text(ask, banned)
 
-    async def _by_ids(self, ask: Ask, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
+    async def _by_ids(self, ask: Continuation, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
         """Stops are matched here, on the ids; the server ends at single ones by itself where it can."""
         matcher = self._matcher(ask)
         exact = self.server.exact
@@ -243,13 +245,13 @@ class OpenAIEngine:
                 )
             self._padding.add(padding)
 
-    def _matcher(self, ask: Ask) -> StopMatcher:
+    def _matcher(self, ask: Continuation) -> StopMatcher:
         vocabulary = self._text.vocabulary or Vocabulary(
             lambda token: b"?", self._text.encode, frozenset(single_ids(ask))
         )
         return StopMatcher(plan_stops(ask.stops, vocabulary), vocabulary, min_tokens=ask.min_tokens)
 
-    async def _by_text(self, ask: Ask, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
+    async def _by_text(self, ask: Continuation, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
         """Text is turned into ids piece by piece, so counts are estimates."""
         await self._check_shown(ask)
         texts, count = TextStops(ask.stops), 0
@@ -272,7 +274,7 @@ class OpenAIEngine:
                     return
         raise EngineFailure(f"{self.name}: the stream ended in the middle.", "See the log of the server.")
 
-    def _finished(self, piece: Piece, ask: Ask) -> tuple[Finish, Stop | None]:
+    def _finished(self, piece: Piece, ask: Continuation) -> tuple[Finish, Stop | None]:
         """What the server's own end means: the limit, one of the stops, or the end of turn."""
         if piece.finish == "length":
             return "length", None
@@ -282,19 +284,19 @@ class OpenAIEngine:
             if piece.reason is not None and piece.reason in (*stop.ids[:1], stop.text):
                 return "stop", stop
         for stop in ask.stops:
-            if stop.text in self.ends:
+            if stop.text in self.eos_texts:
                 return "stop", stop
         raise EngineFailure(
             f"{self.name} ended the turn where only {[s.text for s in ask.stops]} should end it.",
-            "Its own end of turn is not among ends: name it with ends=...",
+            "Its own end of turn is not among its eos strings: name it with eos=...",
         )
 
-    async def _check_shown(self, ask: Ask) -> None:
+    async def _check_shown(self, ask: Continuation) -> None:
         """Servers often hide special tokens: a delimiter that is never shown would never end anything."""
         if "stop_token_ids" in self.server.honours:
             return
         for stop in ask.stops:
-            if stop.text in self.ends or len(stop.ids) != 1:
+            if stop.text in self.eos_texts or len(stop.ids) != 1:
                 continue
             token = stop.ids[0]
             if token not in self._shown:
@@ -314,7 +316,7 @@ class OpenAIEngine:
                 )
 
     async def _pieces(
-        self, ask: Ask, banned: set[int], forced: int | None = None
+        self, ask: Continuation, banned: set[int], forced: int | None = None
     ) -> AsyncGenerator[Piece, None]:
         """One request."""
         body = self._body(ask, banned, forced)
@@ -324,7 +326,7 @@ class OpenAIEngine:
                 if piece is not None:
                     yield piece
 
-    def _body(self, ask: Ask, banned: set[int], forced: int | None) -> dict[str, Any]:
+    def _body(self, ask: Continuation, banned: set[int], forced: int | None) -> dict[str, Any]:
         server, sampling = self.server, ask.sampling
         body: dict[str, Any] = {
             "model": server.model,
@@ -361,7 +363,7 @@ class OpenAIEngine:
             body["ignore_eos"] = True
         return body
 
-    def _piece(self, event: Any, ask: Ask) -> Piece | None:
+    def _piece(self, event: Any, ask: Continuation) -> Piece | None:
         """An event, checked. None for one without a choice (usage)."""
         if isinstance(event, dict) and event.get("error"):
             error = event["error"]

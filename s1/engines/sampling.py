@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from s1.engines.stops import StopPlan
-from s1.types import Ask
+from s1.types import Continuation
 
 _MASK = (1 << 64) - 1
 
@@ -66,7 +66,7 @@ def _pick(weight_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
 class Drawing(Protocol):
     """What a draw has to know of a row of the batch."""
 
-    ask: Ask
+    ask: Continuation
     plan: StopPlan
     seed: int
     ids: list[int]

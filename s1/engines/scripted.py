@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from pathlib import Path
 
 from s1.errors import BadInput, EngineFailure
-from s1.types import Ask, Chunk
+from s1.types import Chunk, Continuation
 
 SPECIAL = re.compile(r"(<\|[a-z_]+\|>|</?think>)")
 FIRST_SPECIAL = 256
@@ -30,10 +30,10 @@ class ScriptedEngine:
     ) -> None:
         self.name = "scripted"
         self.context = context
-        self.ends = (end,)
+        self.eos_texts = (end,)
         self.template: str | None = "<think></think>"
         self.folder: Path | None = None
-        self.asked: list[Ask] = []
+        self.asked: list[Continuation] = []
         """Every ask so far, for tests."""
         self._chunk = chunk
         self._names: dict[int, str] = {}
@@ -71,7 +71,7 @@ class ScriptedEngine:
     async def close(self) -> None:
         """Nothing to release."""
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         if len(ask.prefix) + ask.max_tokens > self.context:
             raise BadInput(
                 f"{len(ask.prefix)} prompt tokens and {ask.max_tokens} more exceed "

@@ -13,13 +13,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from s1.engines.asks import check_ask, seed_at, single_ids, valid_count
-from s1.engines.beside import Beside
+from s1.engines.background_loop import BackgroundLoop
+from s1.engines.requests import check_request, seed_at, single_ids, valid_count
 from s1.engines.spec import options_in
 from s1.engines.stops import StopMatcher, StopPlan, plan_stops
-from s1.engines.text import LocalText, first_line, has_tokenizer
-from s1.errors import BadConfig, BadInput, EngineFailure, MissingExtra
-from s1.types import Ask, Chunk, Finish, Stop
+from s1.engines.tokenizer import LocalText, has_tokenizer
+from s1.errors import BadConfig, BadInput, EngineFailure, MissingExtra, first_line
+from s1.types import Chunk, Continuation, Finish, Stop
 
 NEVER = -100.0
 """The bias that keeps the padding of the vocabulary from being drawn; vLLM allows no lower one."""
@@ -87,7 +87,7 @@ def load(
     }
     given |= options_in(query, list(given), KINDS)
     options = engine_options(str(folder) if folder.is_dir() else path, **given)
-    beside = Beside("s1-vllm")
+    beside = BackgroundLoop("s1-vllm")
 
     async def start() -> VLLMEngine:
         llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
@@ -141,10 +141,10 @@ def engine_options(
 class VLLMEngine:
     """Engine over a running AsyncLLM, which lives in the loop of `beside`. Close it when done."""
 
-    def __init__(self, llm: Any, text: LocalText, beside: Beside, *, name: str) -> None:
+    def __init__(self, llm: Any, text: LocalText, beside: BackgroundLoop, *, name: str) -> None:
         self.name, self.llm = name, llm
         self.context = int(llm.model_config.max_model_len)
-        self.ends, self.template, self.folder = text.ends, text.template, text.folder
+        self.eos_texts, self.template, self.folder = text.eos_texts, text.template, text.folder
         self._text, self._beside = text, beside
         self.tokenizer = text.tokenizer
         self.logits = int(llm.model_config.get_vocab_size())
@@ -171,7 +171,7 @@ class VLLMEngine:
         self.llm.shutdown()
         self.llm = None  # its finalizer must not run when Python is half gone
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         """Continue `ask.prefix`. Raises BadInput before decoding, EngineFailure when vLLM fails.
 
         Before `min_tokens`, stops of a single token and the model's EOS are never drawn; a stop of several
@@ -179,7 +179,7 @@ class VLLMEngine:
         """
         if self._beside.loop.is_closed():
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
-        check_ask(ask, context=self.context, tokens=self._tokens)
+        check_request(ask, context=self.context, tokens=self._tokens)
         if ask.max_tokens == 0:
             yield Chunk((), "length")
             return
@@ -187,7 +187,7 @@ class VLLMEngine:
             async for chunk in chunks:
                 yield chunk
 
-    async def _decode(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+    async def _decode(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
         from vllm.inputs import TokensPrompt
 
         matcher = self._matcher(ask)
@@ -218,7 +218,7 @@ class VLLMEngine:
             raise EngineFailure(f"{self.name}: {first_line(error)}", "See vLLM's log above.") from error
         raise EngineFailure(f"{self.name}: the stream ended in the middle.", "See vLLM's log above.")
 
-    def _finished(self, made: Any, ask: Ask) -> tuple[Finish, Stop | None]:
+    def _finished(self, made: Any, ask: Continuation) -> tuple[Finish, Stop | None]:
         if made.finish_reason == "length":
             return "length", None
         for stop in ask.stops:
@@ -226,7 +226,7 @@ class VLLMEngine:
                 return "stop", stop
         raise EngineFailure(f"{self.name} ended with {made.finish_reason!r}.", "See vLLM's log above.")
 
-    def _matcher(self, ask: Ask) -> StopMatcher:
+    def _matcher(self, ask: Continuation) -> StopMatcher:
         vocabulary = self._text.vocabulary
         assert vocabulary is not None
         plan = self._plans.get(ask.stops)
@@ -236,7 +236,7 @@ class VLLMEngine:
             plan = self._plans[ask.stops] = plan_stops(ask.stops, vocabulary)
         return StopMatcher(plan, vocabulary, min_tokens=ask.min_tokens)
 
-    def _params(self, ask: Ask) -> Any:
+    def _params(self, ask: Continuation) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from s1.errors import BadConfig, BadInput, MissingExtra
-from s1.evals.described import KNOWN, Columns, Source, checked_kind, columns_of, described, selected
-from s1.evals.rows import Row, rows_of_file
+from s1.evals.benchmark_files import KNOWN, Columns, Source, checked_kind, columns_of, described, selected
+from s1.evals.benchmark_rows import Row, rows_of_file
 from s1.types import Question, question_id, to_json
 
 

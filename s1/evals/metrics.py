@@ -133,21 +133,20 @@ def metrics_of(
 ) -> dict[str, Any]:
     """Everything that metrics.json holds; docs/formats.md says what each field is.
 
-    A policy is a mapping with `label`, `max_thinking` and `min_thinking` (None for no bound), `waits`, and
+    A policy is a mapping with `key`, `label`, `max_thinking` and `min_thinking` (None for no bound), `waits`, and
     optionally `kind` and `wait`. Only questions that every policy has finished are counted, so that points
     can be compared. `about` (model, benchmark, ...) is copied in front. Raises BadInput for a receipt
     without a grade, or with a policy or question that is not listed.
     """
     import numpy as np
 
-    labels = [str(p["label"]) for p in policies]
-    table = table_of(generations, grades, [q.id for q in questions], labels)
+    keys = [str(p["key"]) for p in policies]
+    labels = {str(p["key"]): str(p["label"]) for p in policies}
+    table = table_of(generations, grades, [q.id for q in questions], keys)
     samples = 1 + max((sample for cell in table.values() for sample in cell), default=0)
-    complete = [q.id for q in questions if all(len(table[label, q.id]) == samples for label in labels)]
-    cells = {
-        label: [table[label, q][sample] for q in complete for sample in range(samples)] for label in labels
-    }
-    points = [point_of(p, cells[str(p["label"])], samples, seed=seed, draws=draws) for p in policies]
+    complete = [q.id for q in questions if all(len(table[key, q.id]) == samples for key in keys)]
+    cells = {key: [table[key, q][sample] for q in complete for sample in range(samples)] for key in keys}
+    points = [point_of(p, cells[str(p["key"])], samples, seed=seed, draws=draws) for p in policies]
     metrics: dict[str, Any] = {
         "schema": SCHEMA,
         **(about or {}),
@@ -166,7 +165,7 @@ def metrics_of(
     for per in ("doubling", "1k"):
         metrics |= _scalings(points, *resampled, per)
     metrics["flips"] = [
-        _flips(before, after, cells, scores, complete, samples, seed=seed, draws=draws)
+        _flips(before, after, cells, scores, complete, samples, labels, seed=seed, draws=draws)
         for before, after in _steps(policies)
         if complete
     ]
@@ -195,7 +194,7 @@ def _controls(
         if point["thinking_tokens"] is None or (low is None and high is None):
             continue
         runs.append((point["thinking_tokens"], low, high))
-        per_sample += [(r.thinking_tokens, low, high) for r in cells[point["policy"]] if not r.failed]
+        per_sample += [(r.thinking_tokens, low, high) for r in cells[point["key"]] if not r.failed]
     return {
         name: control([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
         for name, rows in (("control", runs), ("control_per_sample", per_sample))
@@ -264,11 +263,11 @@ def _scalings(
 
 def _steps(policies: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Pairs to compare for flips: the natural end with each wait, and each wait with the one before."""
-    natural = [str(p["label"]) for p in policies if kind_of(p) == "natural"]
+    natural = [str(p["key"]) for p in policies if kind_of(p) == "natural"]
     chains: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for p in policies:
         if kind_of(p) == "wait":
-            chains[repr(p.get("wait"))].append((int(p["waits"]), str(p["label"])))
+            chains[repr(p.get("wait"))].append((int(p["waits"]), str(p["key"])))
     steps = [(before, label) for before in natural[:1] for chain in chains.values() for _, label in chain]
     for chain in chains.values():
         ordered = [label for _, label in sorted(chain)]
@@ -283,6 +282,7 @@ def _flips(
     scores: Mapping[str, list[float]],
     ids: Sequence[str],
     samples: int,
+    labels: Mapping[str, str],
     *,
     seed: int,
     draws: int,
@@ -293,8 +293,8 @@ def _flips(
     earlier, later = (dict(zip(ids, scores[label], strict=True)) for label in (before, after))
     change = paired_difference(earlier, later, seed=seed, draws=draws)
     return {
-        "before": before,
-        "after": after,
+        "before": labels[before],
+        "after": labels[after],
         "n": len(ids),
         "wrong_to_right": found.wrong_to_right,
         "right_to_wrong": found.right_to_wrong,
@@ -325,7 +325,7 @@ def _advice(
             chosen, worst = i, low
             break
         if untold["candidate"] is None and gap > -MARGIN:
-            one, two = (np.array(scores[points[j]["policy"]]) for j in (i, best))
+            one, two = (np.array(scores[points[j]["key"]]) for j in (i, best))
             z = statistics.NormalDist().inv_cdf(CONFIDENCE) + statistics.NormalDist().inv_cdf(0.8)
             needed = math.ceil((z * 100 * float(np.std(one - two)) / (MARGIN + gap)) ** 2)
             untold = {"candidate": points[i]["policy"], "questions_needed": needed}

@@ -39,13 +39,13 @@ def table_of(
     generations: Iterable[Generation],
     grades: Mapping[Key, Grade],
     ids: Sequence[str],
-    labels: Sequence[str],
+    keys: Sequence[str],
 ) -> dict[tuple[str, str], dict[int, Row]]:
     """(policy, question) -> sample -> row, with an empty entry where nothing was generated."""
-    twice = [label for label, count in Counter(labels).items() if count > 1]
+    twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
-        raise BadInput(f"Two policies have the label {twice[0]!r}.", "Give each policy its own label.")
-    table: dict[tuple[str, str], dict[int, Row]] = {(p, q): {} for p in labels for q in ids}
+        raise BadInput(f"Two policies have the key {twice[0]!r}.", "Remove the copy.")
+    table: dict[tuple[str, str], dict[int, Row]] = {(p, q): {} for p in keys for q in ids}
     for g in generations:
         key = Key(g.question_id, g.sample, g.policy)
         if (g.policy, g.question_id) not in table:
@@ -84,6 +84,7 @@ def point_of(
     outcomes = Counter(r.outcome for r in rows)
     open_ended = sum(outcomes[o] for o in ("cut", "no answer", "error"))
     return {
+        "key": str(policy["key"]),
         "policy": str(policy["label"]),
         "kind": kind_of(policy),
         "max_thinking": policy.get("max_thinking"),

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadConfig, BadInput, nearest
 from s1.evals.benchmarks import Benchmark
-from s1.evals.runner import Plan, Progress, evaluate, policies_of
+from s1.evals.run import Plan, Progress, evaluate, policies_of
 from s1.formats import choose_format
 from s1.methods import Reward, load_method
+from s1.policy import BudgetPolicy
 from s1.types import Engine, Sampling, from_json
 
 FOLDER = Path(__file__).parent.parent / "recipes"

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadConfig
 from s1.harness.request import refuse
 from s1.harness.settings import POLICY, change_policy, nearest
+from s1.policy import BudgetPolicy
 from s1.types import Sampling
 
 log = logging.getLogger(__name__)

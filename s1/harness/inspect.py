@@ -28,12 +28,15 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from s1.budget import BudgetPolicy, drive
+from s1.budget import Forcing, drive
 from s1.engines import load_engine
 from s1.errors import BadConfig, EngineFailure, S1Error
 from s1.formats import choose_format
-from s1.harness.request import begin, counts, refuse, render, seed_of, shown_text
+from s1.harness.request import counts, refuse, render, shown_text
 from s1.harness.settings import IN_FLIGHT, change_policy, read_arguments
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.seeds import seed_of
 from s1.types import Engine, Generation, Sampling, to_json
 
 HONOURED = frozenset(
@@ -144,13 +147,10 @@ class S1API(ModelAPI):  # type: ignore[misc]
             raise BadConfig(
                 f"num_choices is {wanted} at temperature 0.", "Set --temperature: all would be the same."
             )
-        walks = [
-            begin(
-                self.engine, self.fmt, policy, prompt, sampling_of(config, prompt, choice),
-                stops=config.stop_seqs or (), total_limit=config.max_tokens,
-            )
-            for choice in range(wanted)
-        ]  # fmt: skip
+        encoded = encode_prompt(
+            self.engine, self.fmt, policy, prompt, stops=config.stop_seqs or (), total_limit=config.max_tokens
+        )
+        walks = [Forcing(encoded, sampling_of(config, prompt, choice)) for choice in range(wanted)]
         try:
             asyncio.get_running_loop()
         except RuntimeError as error:
@@ -159,12 +159,12 @@ class S1API(ModelAPI):  # type: ignore[misc]
         for generation in generations:
             if generation.error is not None:
                 raise EngineFailure(generation.error)
-        generations = [replace(g, policy=policy.label) for g in generations]
+        generations = [replace(g, policy=policy.key) for g in generations]
         call = ModelCall.create(
             {"model": self.engine.name, "prompt": prompt, "policy": to_json(policy)},
             {"generations": [to_json(g) for g in generations]},
         )
-        return self._output(generations, config, walks[0].script.context), call
+        return self._output(generations, config, encoded.context), call
 
     def _output(self, generations: Sequence[Generation], config: GenerateConfig, context: int) -> ModelOutput:
         """Several choices count their tokens together, but the prompt once."""

@@ -23,15 +23,18 @@ import lm_eval.models  # noqa: F401 - fills the registry, which does so by itsel
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from s1.budget import BudgetPolicy, Forcing, drive
+from s1.budget import Forcing, drive
 from s1.engines import engine_options, load_engine
-from s1.engines.beside import Beside
+from s1.engines.background_loop import BackgroundLoop
 from s1.errors import BadConfig, BadInput, S1Error, first_error
 from s1.formats import choose_format
 from s1.harness.arguments import read_request
-from s1.harness.request import begin, counts, refuse, render, seed_of, shown_text
+from s1.harness.request import counts, refuse, render, shown_text
 from s1.harness.settings import IN_FLIGHT, read_arguments
 from s1.jsonl import dump_line, write_all
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.seeds import seed_of
 from s1.types import Engine, Generation, to_json
 from s1.version import VERSION
 
@@ -106,7 +109,7 @@ class S1LM(LM):  # type: ignore[misc]
         if self.engine.template and not self.options.raw_prompts:
             mark = "\u241f"
             self._begins = render(self.engine, [{"role": "user", "content": mark}]).rpartition(mark)[2]
-        self._beside = Beside("s1-lm-eval")
+        self._beside = BackgroundLoop("s1-lm-eval")
 
     # --- what the harness asks of a model -----------------------------------------------------------
 
@@ -233,10 +236,15 @@ class S1LM(LM):  # type: ignore[misc]
             seed = seed_of(self.options.seed if read.seed is None else read.seed, *place)
             sampling = replace(read.sampling, seed=seed if read.sampling.temperature else None)
             try:
-                forcing = begin(
-                    self.engine, self.fmt, read.policy, context, sampling,
-                    stops=read.until, answer_limit=read.answer_limit,
-                )  # fmt: skip
+                encoded = encode_prompt(
+                    self.engine,
+                    self.fmt,
+                    read.policy,
+                    context,
+                    stops=read.until,
+                    answer_limit=read.answer_limit,
+                )
+                forcing = Forcing(encoded, sampling)
             except BadInput as error:
                 walks.append(Walk(request, sample, None, read.policy, str(error)))
             else:
@@ -270,7 +278,7 @@ class S1LM(LM):  # type: ignore[misc]
                 async with slots:
                     name = f"{each.request.task_name}/{each.request.doc_id}/{each.request.idx}"
                     generation = await drive(each.forcing, self.engine, name, each.sample)
-                found[index] = self._done(each, replace(generation, policy=each.policy.label))
+                found[index] = self._done(each, replace(generation, policy=each.policy.key))
                 bar.set_postfix(thinking=self.totals["thinking_tokens"], refresh=False)
             bar.update()
 

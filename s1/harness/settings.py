@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple, TypeVar
 
-from s1.budget import BudgetPolicy
 from s1.engines import engine_options
 from s1.errors import BadConfig, BadInput
+from s1.policy import BudgetPolicy
 from s1.types import from_json
 
 T = TypeVar("T")

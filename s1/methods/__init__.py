@@ -1,14 +1,14 @@
 """Ways to spend compute at test time, each in one file with one signature: `await method.answer(task)`.
 
-A method is a frozen dataclass of its settings with a `label` (unique in a run), a `kind` (what plots group
-by) and `answer`, which takes a `Task` and gives one receipt. Every token that went into the answer is on it
-(`Generation.spent`). Within one task asks go through the task's engine, which remembers: a vote of 4 replays
+A method is a frozen dataclass of its settings with a `key` (unique in a run), a `label` and a `kind` (what plots
+show and group by) and `answer`, which takes a `Task` and gives one receipt.
+Every token that went into the answer is on it (`Generation.spent`).
+Within one task asks go through the task's engine, which remembers: a vote of 4 replays
 the first 4 samples of a vote of 8 (section 4 of the paper: sequential against parallel scaling).
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from s1.errors import BadConfig, BadInput, nearest
 from s1.formats import ThinkingFormat
+from s1.policy import settings_key
+from s1.seeds import seed_of
 from s1.types import Engine, Generation, Question, Sampling, Spent, from_json, to_json
 
 
@@ -55,19 +57,25 @@ class Task:
         """The sampling of rollout `index`; rollout 0 draws what the plain method would."""
         if index == 0 or self.sampling.seed is None:
             return self.sampling
-        text = f"{self.sampling.seed}/{index}"
-        return replace(self.sampling, seed=int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+        return replace(self.sampling, seed=seed_of(self.sampling.seed, index))
 
 
 class Method(Protocol):
     @property
-    def label(self) -> str: ...
+    def key(self) -> str:
+        """What names the method in a run folder."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What names it in tables and plots."""
+        ...
 
     @property
     def kind(self) -> str: ...
 
     async def answer(self, task: Task) -> Generation:
-        """One receipt, with `policy` set to `label`. A question that does not fit is an error on it."""
+        """One receipt, with `policy` set to `key`. A question that does not fit is an error on it."""
         ...
 
 
@@ -81,7 +89,7 @@ class Checked(Protocol):
 
 
 METHODS = {
-    "forcing": "s1.methods.forcing:Forced",
+    "forcing": "s1.methods.budget_forcing:BudgetForcing",
     "majority": "s1.methods.voting:Majority",
     "weighted": "s1.methods.voting:Weighted",
     "shortest-majority": "s1.methods.voting:ShortestMajority",
@@ -141,7 +149,13 @@ def described(method: Method) -> dict[str, Any]:
     """
     bounds = getattr(method, "bounds", {})
     settings = {"method": type(method).__name__, **to_json(method), **bounds}
-    return {"label": method.label, "kind": method.kind, **settings}
+    return {"key": method.key, "label": method.label, "kind": method.kind, **settings}
+
+
+def method_key(method: Any) -> str:
+    """The name of a method and the settings that differ from its defaults, as `load_method` takes them."""
+    name = next(n for n, place in METHODS.items() if place.endswith(f":{type(method).__name__}"))
+    return f"{name}:{settings_key(method)}".rstrip(":")
 
 
 def spent_on(generations: Sequence[Generation], reward: int = 0) -> Spent:

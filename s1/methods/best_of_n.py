@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from s1.budget import BudgetPolicy
 from s1.errors import EngineFailure
-from s1.methods import Reward, Task
+from s1.methods import Reward, Task, method_key
 from s1.methods.rollouts import (
     broken,
     check_count,
@@ -19,6 +18,7 @@ from s1.methods.rollouts import (
     whole,
 )
 from s1.methods.voting import named
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Sampling
 
 
@@ -31,6 +31,10 @@ class BestOfN:
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
+
+    @property
+    def key(self) -> str:
+        return method_key(self)
 
     @property
     def label(self) -> str:
@@ -50,10 +54,10 @@ class BestOfN:
         rolled = await rollouts(task, self.n, self.policy)
         found = whole(rolled)
         if not found:
-            return broken(task, self.label, rolled, began)
+            return broken(task, self.key, rolled, began)
         try:
             scores, read = await scores_of(task, reward, found)
         except EngineFailure as failure:
-            return broken(task, self.label, rolled, began, str(failure))
+            return broken(task, self.key, rolled, began, str(failure))
         best = min(range(len(found)), key=lambda i: (-scores[i], found[i].thinking_tokens, i))
-        return receipt(task, self.label, found[best], rolled, began, reward=read)
+        return receipt(task, self.key, found[best], rolled, began, reward=read)

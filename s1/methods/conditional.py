@@ -20,12 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadConfig
 from s1.formats import ThinkingFormat
-from s1.methods import Task, forcing
+from s1.methods import Task, method_key
+from s1.methods.budget_forcing import force, question_text
 from s1.methods.rollouts import check_count
 from s1.methods.voting import named
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Question
 
 TOKENS_PER_STEP = 100
@@ -93,6 +94,10 @@ class TokenConditional:
         check_count("tokens", self.tokens)
 
     @property
+    def key(self) -> str:
+        return method_key(self)
+
+    @property
     def label(self) -> str:
         return named(_forced(f"asked {self.tokens} tokens", self.forced), self.policy)
 
@@ -110,7 +115,7 @@ class TokenConditional:
             limits = (self.tokens, policy.max_thinking)
             policy = replace(policy, max_thinking=min(n for n in limits if n is not None))
         question = _asking(task.question, lambda text: asked_tokens(text, self.tokens))
-        return await forcing.forced(task, policy, self.label, question=question)
+        return await force(task, policy, self.key, question=question)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,10 @@ class StepConditional:
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
+
+    @property
+    def key(self) -> str:
+        return method_key(self)
 
     @property
     def label(self) -> str:
@@ -139,7 +148,7 @@ class StepConditional:
     async def answer(self, task: Task) -> Generation:
         question = _asking(task.question, lambda text: asked_steps(text, self.steps))
         fmt = step_format(task.fmt, self.forced)
-        return await forcing.forced(task, self.policy, self.label, question=question, fmt=fmt)
+        return await force(task, self.policy, self.key, question=question, fmt=fmt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +169,10 @@ class ClassConditional:
         self._forced()
 
     @property
+    def key(self) -> str:
+        return method_key(self)
+
+    @property
     def label(self) -> str:
         return named(f"asked {self.amount}", self._forced())
 
@@ -177,12 +190,12 @@ class ClassConditional:
 
     async def answer(self, task: Task) -> Generation:
         question = _asking(task.question, lambda text: asked_class(text, self.amount))
-        return await forcing.forced(task, self._forced(), self.label, question=question)
+        return await force(task, self._forced(), self.key, question=question)
 
 
 def _asking(question: Question, ask: Callable[[str], str]) -> Question:
     """The question with the request at its very end, after its choices."""
-    return replace(question, text=ask(forcing.question_text(question)), choices=())
+    return replace(question, text=ask(question_text(question)), choices=())
 
 
 def _forced(name: str, forced: bool) -> str:

@@ -13,7 +13,6 @@ parent did: a search of width 1 is the plain sample.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -21,11 +20,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from s1.budget import BudgetPolicy, Forcing, Script, drive
+from s1.budget import Forcing, drive
 from s1.errors import BadConfig, EngineFailure
 from s1.formats import as_stops
-from s1.methods import Reward, Task
-from s1.methods.forcing import begin
+from s1.methods import Reward, Task, method_key
+from s1.methods.budget_forcing import begin
 from s1.methods.rollouts import (
     broken,
     check_count,
@@ -38,7 +37,10 @@ from s1.methods.rollouts import (
     whole,
 )
 from s1.methods.voting import majority, named, vote, weighted
-from s1.types import Ask, Chunk, Engine, Generation, Sampling, Spent, Stop
+from s1.policy import BudgetPolicy
+from s1.prompt import EncodedPrompt
+from s1.seeds import seed_of
+from s1.types import Chunk, Continuation, Engine, Generation, Sampling, Spent, Stop
 
 STEPS = {"petri": " ."}
 """What ends a step, by the format's name: in petri an attempt, elsewhere a paragraph."""
@@ -74,6 +76,10 @@ class Rebase:
             raise BadConfig("REBASE has no official profile.", "Use profile strict.")
 
     @property
+    def key(self) -> str:
+        return method_key(self)
+
+    @property
     def label(self) -> str:
         parts = [f"rebase {self.width}"]
         for name, usual in (("balance", 0.2), ("step", ""), ("step_tokens", 256), ("max_steps", 50)):
@@ -100,19 +106,19 @@ class Rebase:
         self.check(task.sampling, task.reward)
         check_seed(self.width, task.sampling)
         began = time.perf_counter()
-        first = begin(task, self.policy, self.label)
+        first = begin(task, self.policy, self.key)
         if isinstance(first, Generation):
             return first
-        tree = _Tree(self, task, check_reward(self.label, task.reward), first.script)
+        tree = _Tree(self, task, check_reward(self.label, task.reward), first.encoded)
         try:
             chosen, why = await tree.search(), ""
         except EngineFailure as failure:
             chosen, why = None, str(failure)
         spent = tree.spent()
         if chosen is None:
-            found = broken(task, self.label, tree.rolled, began, why)
+            found = broken(task, self.key, tree.rolled, began, why)
         else:
-            found = receipt(task, self.label, chosen, tree.rolled, began)
+            found = receipt(task, self.key, chosen, tree.rolled, began)
         return replace(found, spent=spent, seed=task.sampling.seed, first_token_seconds=None)
 
 
@@ -145,8 +151,7 @@ def fork_sampling(task: Task, path: Sequence[int]) -> Sampling:
         kept.pop()
     if len(kept) == 1 or task.sampling.seed is None:
         return task.member(kept[0])
-    text = f"{task.sampling.seed}/{'.'.join(map(str, kept))}"
-    return replace(task.sampling, seed=int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+    return replace(task.sampling, seed=seed_of(task.sampling.seed, ".".join(map(str, kept))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class _Tree:
     method: Rebase
     task: Task
     reward: Reward
-    script: Script
+    encoded: EncodedPrompt
     leaves: list[Generation] = field(default_factory=list)
     frontier: list[Generation] = field(default_factory=list)
     """The branches that have not ended, as they stand."""
@@ -255,7 +260,7 @@ class _Tree:
 
     def _replayed(self, node: _Node) -> Forcing:
         """The machine of a branch, told again what was told on its way."""
-        forcing = Forcing(self.script, fork_sampling(self.task, node.path))
+        forcing = Forcing(self.encoded, fork_sampling(self.task, node.path))
         for chunk in node.told:
             forcing.ask()
             forcing.feed(chunk)
@@ -278,7 +283,7 @@ class _Tree:
                 return
             left -= len(told[-1].ids)
 
-    def _as_told(self, came: Chunk, shorter: Ask, ask: Ask) -> Chunk:
+    def _as_told(self, came: Chunk, shorter: Continuation, ask: Continuation) -> Chunk:
         """What the machine, which wants `ask`, hears of what came of `shorter`.
 
         The delimiter of a step is the model's own: it is put back, and the machine goes on after it. Where only
@@ -292,7 +297,7 @@ class _Tree:
         return came
 
 
-async def _continued(engine: Engine, ask: Ask) -> Chunk:
+async def _continued(engine: Engine, ask: Continuation) -> Chunk:
     """All that comes of an ask as one chunk."""
     ids, is_exact = list[int](), True
     async with aclosing(engine.stream(ask)) as chunks:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from s1.budget import BudgetPolicy, Forcing, drive
+from s1.budget import Forcing, drive
 from s1.errors import BadConfig
-from s1.methods import Reward, Task
-from s1.methods.forcing import begin
+from s1.methods import Reward, Task, method_key
+from s1.methods.budget_forcing import begin
 from s1.methods.rollouts import broken, check_count, check_draws, check_seed, receipt
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Sampling
 
 
@@ -43,6 +44,10 @@ class Rejection:
             )
 
     @property
+    def key(self) -> str:
+        return method_key(self)
+
+    @property
     def label(self) -> str:
         return f"rejection at {self.limit}, {self.tries} tries"
 
@@ -65,17 +70,17 @@ class Rejection:
         for i in range(self.tries):
             rolled.append(await self._attempt(replace(task, sampling=task.member(i))))
             if rolled[-1].error is None and rolled[-1].finish is not None:
-                return receipt(task, self.label, rolled[-1], rolled, began)
+                return receipt(task, self.key, rolled[-1], rolled, began)
             if not rolled[-1].segments:  # the question does not fit; no draw will change that
                 break
         rejected = [g for g in rolled if g.error is None]
         if not rejected:
-            return broken(task, self.label, rolled, began)
-        return receipt(task, self.label, replace(rejected[-1], finish="length"), rolled, began)
+            return broken(task, self.key, rolled, began)
+        return receipt(task, self.key, replace(rejected[-1], finish="length"), rolled, began)
 
     async def _attempt(self, task: Task) -> Generation:
         """One try; one that was too long has no answer segments and no finish."""
-        forcing = begin(task, replace(self.policy, max_thinking=self.limit + 1), self.label)
+        forcing = begin(task, replace(self.policy, max_thinking=self.limit + 1), self.key)
         if isinstance(forcing, Generation):
             return forcing
         began = time.perf_counter()

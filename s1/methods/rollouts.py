@@ -9,10 +9,10 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadConfig, EngineFailure, first_error
 from s1.methods import Reward, Task, spent_on
-from s1.methods.forcing import forced
+from s1.methods.budget_forcing import force
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Sampling, Spent
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ async def rollouts(task: Task, n: int, policy: BudgetPolicy) -> list[Generation]
     """
     check_draws(n, task.sampling)
     check_seed(n, task.sampling)
-    return await side_by_side(forced(task, policy, sampling=task.member(i)) for i in range(n))
+    return await side_by_side(force(task, policy, sampling=task.member(i)) for i in range(n))
 
 
 def check_draws(n: int, sampling: Sampling) -> None:

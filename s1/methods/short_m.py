@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from s1.budget import BudgetPolicy, Forcing, drive
+from s1.budget import Forcing, drive
 from s1.errors import BadConfig
-from s1.methods import Reward, Task
-from s1.methods.forcing import begin
+from s1.methods import Reward, Task, method_key
+from s1.methods.budget_forcing import begin
 from s1.methods.rollouts import (
     broken,
     check_count,
@@ -29,6 +29,7 @@ from s1.methods.rollouts import (
     whole,
 )
 from s1.methods.voting import majority, named, vote
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Sampling, Spent
 
 
@@ -75,6 +76,10 @@ class ShortM:
             raise BadConfig(f"short-{self.m}@{self.k} waits for more rollouts than it begins.", "Use m <= k.")
 
     @property
+    def key(self) -> str:
+        return method_key(self)
+
+    @property
     def label(self) -> str:
         return named(f"short-{self.m}@{self.k}", self.policy)
 
@@ -91,10 +96,10 @@ class ShortM:
         check_seed(self.k, task.sampling)
         began, race = time.perf_counter(), _Race(self.m)
         members = [replace(task, sampling=task.member(i)) for i in range(self.k)]
-        begun = [begin(member, self.policy, self.label) for member in members]
+        begun = [begin(member, self.policy, self.key) for member in members]
         forcings = [forcing for forcing in begun if isinstance(forcing, Forcing)]
         if len(forcings) < self.k:  # the question does not fit
-            return broken(task, self.label, [g for g in begun if isinstance(g, Generation)], began)
+            return broken(task, self.key, [g for g in begun if isinstance(g, Generation)], began)
         failed = await side_by_side(_think(race, i, f, task) for i, f in enumerate(forcings))
         answers = await side_by_side(
             drive(forcings[i], task.engine, task.question.id, task.sample) for i in race.first
@@ -102,10 +107,10 @@ class ShortM:
         broke = [g for g in (*answers, *failed) if g is not None and g.error is not None]
         voters = whole(answers)
         if not voters:
-            return broken(task, self.label, broke, began)
+            return broken(task, self.key, broke, began)
         chosen = replace(await vote(task, voters, majority), first_token_seconds=None)
         spent = _spent(race, forcings, answers, len(broke))
-        return receipt(task, self.label, chosen, [*answers, *broke], began, spent=spent)
+        return receipt(task, self.key, chosen, [*answers, *broke], began, spent=spent)
 
 
 async def _think(race: _Race, number: int, forcing: Forcing, task: Task) -> Generation | None:

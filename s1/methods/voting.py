@@ -17,13 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from s1.budget import BudgetPolicy
 from s1.errors import EngineFailure
 from s1.grading import committed, equivalent
 from s1.grading.equivalence import LONGEST, letters
 from s1.grading.normal import clean, number, squeeze
 from s1.grading.structure import words_of
-from s1.methods import Reward, Task
+from s1.methods import Reward, Task, method_key
 from s1.methods.rollouts import (
     broken,
     check_count,
@@ -34,6 +33,7 @@ from s1.methods.rollouts import (
     scores_of,
     whole,
 )
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Sampling
 
 COMPARE_SECONDS = 1.0
@@ -154,6 +154,10 @@ class Majority:
         check_count("n", self.n)
 
     @property
+    def key(self) -> str:
+        return method_key(self)
+
+    @property
     def label(self) -> str:
         return named(f"majority of {self.n}", self.policy)
 
@@ -166,7 +170,7 @@ class Majority:
 
     async def answer(self, task: Task) -> Generation:
         """The shortest rollout of the winning answer."""
-        return await _answer(self.label, self.n, self.policy, majority, task)
+        return await _answer(self.key, self.n, self.policy, majority, task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,10 @@ class ShortestMajority:
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
+
+    @property
+    def key(self) -> str:
+        return method_key(self)
 
     @property
     def label(self) -> str:
@@ -192,7 +200,7 @@ class ShortestMajority:
 
     async def answer(self, task: Task) -> Generation:
         """The shortest rollout of the winning answer."""
-        return await _answer(self.label, self.n, self.policy, shortest_majority, task)
+        return await _answer(self.key, self.n, self.policy, shortest_majority, task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +212,10 @@ class Weighted:
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
+
+    @property
+    def key(self) -> str:
+        return method_key(self)
 
     @property
     def label(self) -> str:
@@ -220,7 +232,7 @@ class Weighted:
     async def answer(self, task: Task) -> Generation:
         """The shortest rollout of the winning answer. Without a reward model: BadConfig."""
         reward = check_reward(self.label, task.reward)
-        return await _answer(self.label, self.n, self.policy, weighted, task, reward)
+        return await _answer(self.key, self.n, self.policy, weighted, task, reward)
 
 
 async def _answer(

@@ -18,7 +18,7 @@ from s1.types import Question, Sampling
 if TYPE_CHECKING:
     from s1.data.ledger import Stage
     from s1.data.pool import Pool
-    from s1.evals.runner import Progress
+    from s1.evals.run import Progress
 
 BUDGETS = (16, 32, 64, 128)
 WAITS = (1, 2, 4)
@@ -43,11 +43,11 @@ class Demo:
         progress: Callable[[Progress], None],
     ) -> dict[str, Any]:
         """All stages; returns the metrics of the sweep."""
-        from s1.budget import BudgetPolicy
-        from s1.data.traces import read_traces
+        from s1.data.read_traces import read_traces
         from s1.engines import load_engine
-        from s1.evals.runner import Plan, evaluate, policies_of
+        from s1.evals.run import Plan, evaluate, policies_of
         from s1.formats import FORMATS, choose_format
+        from s1.policy import BudgetPolicy
         from s1.train.sft import train
 
         self._check()
@@ -98,7 +98,7 @@ class Demo:
         self, curated: Path, stage: Callable[[Stage], None], count: Callable[[str, int, int], None]
     ) -> None:
         from s1.data.decontaminate import benchmark_frame
-        from s1.data.funnel import CurateSettings, curate
+        from s1.data.pipeline import CurateSettings, curate
         from s1.data.quality import PETRI
 
         pool = attempted(world.pool(self.pool, self.seed), self.seed, count)
@@ -113,7 +113,7 @@ def attempted(pool: Pool, seed: int, count: Callable[[str, int, int], None]) -> 
     """The pool with the base model's attempts: one greedy, one sampled. Rows that quality drops are not tried."""
     import polars as pl
 
-    from s1.data.attempt import attempt
+    from s1.data.attempts import attempt
     from s1.data.quality import PETRI, quality_reasons
     from s1.engines import load_engine
 

@@ -56,9 +56,9 @@ def make_models(
 
 def training_set(pool: Pool, strategy: str, n: int, seed: int) -> list[Trace]:
     """The traces of one set of the pool."""
-    from s1.data.funnel import CurateSettings, curate
+    from s1.data.pipeline import CurateSettings, curate
     from s1.data.quality import PETRI
-    from s1.data.traces import as_traces
+    from s1.data.read_traces import as_traces
 
     settings = CurateSettings(n=n, seed=seed, strategy=strategy, quality=PETRI, ngram=0)  # type: ignore[arg-type]
     return as_traces(curate(pool, settings).selected)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error
 from s1.formats import FORMATS, open_prompt
 from s1.methods import Scored
-from s1.methods.forcing import question_text
+from s1.methods.budget_forcing import question_text
 from s1.petri.reward_report import Marked, percent_right, report
 from s1.types import Generation, Question, Sampling, to_json
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from s1.engines.hf import HFEngine
-    from s1.evals.runner import Progress
+    from s1.evals.run import Progress
 
 RECORD, HEAD, ROLLOUTS = "reward.json", "head.safetensors", "rollouts"
 ATTEMPT = " ."
@@ -134,9 +134,9 @@ def _rollouts(
     engine: HFEngine, out: Path, settings: RewardSettings, progress: Callable[[Progress], None]
 ) -> list[Marked]:
     from s1 import runs
-    from s1.budget import BudgetPolicy
-    from s1.evals.runner import Plan, evaluate
+    from s1.evals.run import Plan, evaluate
     from s1.petri import world
+    from s1.policy import BudgetPolicy
 
     exam = world.benchmark(settings.questions, "train", settings.seed)
     sampling = Sampling(temperature=settings.temperature, seed=0)

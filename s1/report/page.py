@@ -19,7 +19,7 @@ from typing import Any
 from s1.jsonl import write_bytes
 from s1.report.curve import curve, link
 from s1.report.layout import caption, default_title, thinking_of
-from s1.report.traces import LIMIT, pack
+from s1.report.page_traces import LIMIT, pack
 from s1.runs import (
     GRADES,
     read_config,
@@ -40,9 +40,9 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
     """
     folder = Path(run_folder)
     config, metrics = read_config(folder), read_metrics(folder)
-    labels = [p["policy"] for p in metrics["points"]]
+    labels = {p["key"]: p["policy"] for p in metrics["points"]}
     grades = read_grades(folder) if (folder / GRADES).exists() else {}
-    generations = [g for g in read_generations(folder) if g.policy in set(labels)]
+    generations = [g for g in read_generations(folder) if g.policy in labels]
     questions = read_questions(folder)
     held = pack(questions, labels, generations, grades, limit=limit)
     script, style = _asset("page.js"), _asset("page.css")

@@ -16,12 +16,12 @@ from typing import Any
 
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.formats import ThinkingFormat, write_format
-from s1.train.conditional import BLANK_LINES, KINDS, conditioned
+from s1.train.conditional_data import BLANK_LINES, KINDS, conditioned
 from s1.train.render import IGNORED, Rendered, render_trace
 from s1.types import Trace, to_json
 
 RECORD = "record.json"
-"""Beside the checkpoints: what run they belong to."""
+"""The file in the checkpoint folder that names their run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 import s1
-from s1.budget import BudgetPolicy, Forcing, drive, make_script
+from s1.budget import Forcing, drive
 from s1.cli import main
 from s1.cli.think_verb import FORCED, PLAIN, Shown
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.formats import get_format
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
 from s1.types import Generation, Sampling, from_json
 
 THINK = get_format("think")
@@ -85,7 +87,7 @@ def test_no_color_is_honoured_on_a_terminal(monkeypatch) -> None:
 
 
 def think(engine: ScriptedEngine, policy: BudgetPolicy, shown: Shown) -> Generation:
-    request = Forcing(make_script(engine, THINK, policy, "<|user|>2+2?<|assistant|>"))
+    request = Forcing(encode_prompt(engine, THINK, policy, "<|user|>2+2?<|assistant|>"))
     receipt = asyncio.run(drive(request, engine, watch=shown.update))
     shown.end()
     return receipt

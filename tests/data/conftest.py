@@ -120,7 +120,7 @@ class ChatServer:
 
 @pytest.fixture
 def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    monkeypatch.setattr("s1.data.api.FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("s1.clients.chat.FIRST_BACKOFF_SECONDS", 0.01)
     server = ChatServer()
     yield server
     server.close()

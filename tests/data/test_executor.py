@@ -12,10 +12,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from s1.data.folder import FILES
-from s1.data.funnel import CurateSettings, curate
+from s1.data.ingest import read_shards
+from s1.data.output import FILES
+from s1.data.pipeline import CurateSettings, curate
 from s1.data.pool import conform
-from s1.data.reading import read_shards
 from s1.errors import BadInput, S1Error
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +60,8 @@ from ray.cluster_utils import Cluster
 
 sys.path[:0] = sys.argv[1:3]
 from s1.data.executor import open_executor
-from s1.data.funnel import CurateSettings, curate
-from s1.data.reading import read_shards
+from s1.data.pipeline import CurateSettings, curate
+from s1.data.ingest import read_shards
 from test_executor import last_first, refuse, slowly
 
 folder = Path(sys.argv[3])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.data.api import ApiSettings
-from s1.data.journal import Journal
+from s1.clients.call_cache import CallCache
+from s1.clients.chat import ApiSettings
+from s1.clients.rate import MINUTE_SECONDS, Rate
 from s1.data.pool import pool_of_rows
-from s1.data.rate import MINUTE_SECONDS, Rate
 from s1.data.teach import teach
 from s1.errors import BadConfig
 
@@ -117,11 +117,11 @@ def test_what_is_larger_than_the_limit_goes_alone() -> None:
 def test_a_server_sees_no_more_than_its_limits(
     chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
 ) -> None:
-    monkeypatch.setattr("s1.data.rate.MINUTE_SECONDS", 2.0)
+    monkeypatch.setattr("s1.clients.rate.MINUTE_SECONDS", 2.0)
     chat.share, chat.faults = 0.2 if "requests_per_minute" in limits else 0.0, ("500", "half")
     rows = ({"id": f"q{i}", "question": f"what is {i} and {i}?"} for i in range(10))
     api = ApiSettings(url=chat.url, model="m", max_tokens=20, concurrency=8, **limits)
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         began = time.monotonic()
         taught = teach(pool_of_rows(enumerate(rows, 1), "rows"), api, journal)
     assert taught.pool.rows.height == 10

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1.cli import main
-from s1.data.api import ApiSettings, Purse
-from s1.data.asking import Refused
-from s1.data.journal import Journal, Reply, Request
+from s1.clients.call_cache import CallCache, Reply, Request
+from s1.clients.chat import ApiSettings, SpendingCap
+from s1.clients.chat_replies import Broken, message_texts, read_json, read_stream, split_thinking
+from s1.clients.map_calls import Refused
 from s1.data.pool import Pool, pool_of_rows
-from s1.data.replies import Broken, message_texts, read_json, read_stream, split_thinking
 from s1.data.teach import teach
 from s1.errors import BadConfig, BadInput, S1Error
 
@@ -40,7 +40,7 @@ def test_every_row_arrives_though_three_in_ten_calls_fail(
 ) -> None:
     monkeypatch.setattr("s1.data.teach.BATCH", 7)
     chat.share = 0.3
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         taught = teach(questions(80), api(chat, stream=stream), journal)
     assert taught.pool.rows.height == 80 and taught.pool.rejects.height == 0
     assert set(chat.faulty) == {"", "429", "500", "nothing", "garbage", "half"}
@@ -53,12 +53,12 @@ def test_every_row_arrives_though_three_in_ten_calls_fail(
 
 def test_nothing_is_asked_twice(chat: Any, tmp_path: Path) -> None:
     for count in (10, 20):
-        with Journal(tmp_path / "journal.jsonl") as journal:
+        with CallCache(tmp_path / "journal.jsonl") as journal:
             rows = teach(questions(count), api(chat), journal).pool.rows
         assert rows.height == count
     assert set(chat.answered.values()) == {1} and len(chat.bodies) == 20
     moved = api(chat, concurrency=3, stream=False, tries=2)
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         assert teach(questions(20), moved, journal).pool.rows.equals(rows)
         assert len(chat.bodies) == 20
         teach(questions(2), api(chat, max_tokens=51), journal)
@@ -67,11 +67,11 @@ def test_nothing_is_asked_twice(chat: Any, tmp_path: Path) -> None:
 
 def test_several_samples_are_several_calls_and_equal_texts_share_one(chat: Any, tmp_path: Path) -> None:
     rows = [{"id": i, "question": "same?", "source": "s"} for i in ("a", "b")]
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         pool = teach(pool_of_rows(enumerate(rows, 1), "r"), api(chat), journal, samples=3).pool
     assert pool.rows["id"].to_list() == ["a", "a-1", "a-2", "b", "b-1", "b-2"]
     assert len(chat.bodies) == 3
-    with pytest.raises(BadConfig, match="at temperature 0"), Journal(tmp_path / "j2") as journal:
+    with pytest.raises(BadConfig, match="at temperature 0"), CallCache(tmp_path / "j2") as journal:
         teach(questions(1), api(chat, temperature=0.0), journal, samples=2)
 
 
@@ -79,7 +79,7 @@ def test_the_spending_cap_holds_at_the_server(chat: Any, tmp_path: Path) -> None
     chat.share, chat.seconds = 0.3, 0.002
     prices = {"usd_per_million_in": 1000.0, "usd_per_million_out": 4000.0}
     capped = api(chat, max_usd=2.5, stream=True, **prices)
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         taught = teach(questions(80), capped, journal)
         booked = journal.spent_usd
     billed = (chat.tokens_in * 1000 + chat.tokens_out * 4000) / 1e6
@@ -87,7 +87,7 @@ def test_the_spending_cap_holds_at_the_server(chat: Any, tmp_path: Path) -> None
     assert set(taught.pool.rejects["reason"]) == {"not asked: the spending cap is reached"}
     assert billed <= booked <= 2.5
     # A second run goes on with what the first left.
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         assert journal.spent_usd == pytest.approx(booked)
         more = api(chat, max_usd=100.0, **prices)
         assert teach(questions(80), more, journal).pool.rows.height == 80
@@ -98,7 +98,7 @@ def test_the_spending_cap_holds_at_the_server(chat: Any, tmp_path: Path) -> None
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 1)), max_size=12), st.floats(0, 6))
 def test_a_purse_never_gives_more_than_the_cap(calls: list[tuple[float, float]], cap: float) -> None:
     async def run() -> float:
-        purse, spent, held = Purse(cap), 0.0, 0.0
+        purse, spent, held = SpendingCap(cap), 0.0, 0.0
 
         async def call(bound: float, share: float) -> None:
             nonlocal spent, held
@@ -125,7 +125,7 @@ def test_retry_after_stops_every_request(chat: Any, tmp_path: Path) -> None:
     chat.share, chat.faults, chat.retry_after, chat.seconds = 1.0, ("429",), "0.5", 0.3
 
     async def run() -> Pool:
-        with Journal(tmp_path / "journal.jsonl") as journal:
+        with CallCache(tmp_path / "journal.jsonl") as journal:
             settings = api(chat, concurrency=2, tries=1)
             task = asyncio.create_task(asyncio.to_thread(teach, questions(6), settings, journal))
             while chat.faulty["429"] < 2:  # both workers are waiting for their refusals
@@ -141,9 +141,9 @@ def test_retry_after_stops_every_request(chat: Any, tmp_path: Path) -> None:
 def test_a_server_that_only_ever_says_later_is_given_up(
     chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: str
 ) -> None:
-    monkeypatch.setattr("s1.data.api.MOST_PAUSES", 3)
+    monkeypatch.setattr("s1.clients.chat.MOST_PAUSES", 3)
     chat.share, chat.faults, chat.retry_after = 1.0, ("429",), seconds
-    with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(S1Error, match="No reply.*HTTP 429"):
+    with CallCache(tmp_path / "journal.jsonl") as journal, pytest.raises(S1Error, match="No reply.*HTTP 429"):
         teach(questions(1), api(chat, tries=2), journal)
     assert len(chat.times) == (2 if seconds == "0" else 5)
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_mended_by_asking_again_ends_the_run(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-key")
     chat.share, chat.faults = 1.0, ("401",)
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         with pytest.raises(S1Error, match="HTTP 401") as caught:
             teach(questions(5), api(chat), journal)
         chat.faults = ("400",)
@@ -166,7 +166,7 @@ def test_what_cannot_be_mended_by_asking_again_ends_the_run(
 
 def test_a_server_that_is_not_there_is_named_after_a_few_tries(chat: Any, tmp_path: Path) -> None:
     chat.close()
-    with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(S1Error, match="No reply from http"):
+    with CallCache(tmp_path / "journal.jsonl") as journal, pytest.raises(S1Error, match="No reply from http"):
         teach(questions(3), api(chat, tries=2), journal)
 
 
@@ -175,7 +175,7 @@ def test_a_row_that_never_gets_a_reply_is_rejected_and_the_others_stay(chat: Any
         return {"content": "" if "what is 3 " in body["messages"][-1]["content"] else "fine"}
 
     chat.reply = reply
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         pool = teach(questions(6), api(chat, tries=3, concurrency=1), journal).pool
     assert pool.rows.height == 5
     assert pool.rejects.select("id", "reason").row(0) == ("q003", "no reply in 3 tries: the reply is empty")
@@ -226,20 +226,20 @@ def test_after_kill_9_the_same_command_goes_on_and_asks_only_what_was_in_flight(
 def test_a_journal_belongs_to_one_process_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     request = Request("m", (("user", "hi"),))
-    with Journal(path) as journal:
+    with CallCache(path) as journal:
         journal.append(request, Reply("t", "a", "stop", 1, 2, 0.5))
         journal.book(request, "half a stream", 0.25)
         with pytest.raises(BadInput, match="in use"):
-            Journal(path)
-    with Journal(path) as journal:
+            CallCache(path)
+    with CallCache(path) as journal:
         assert journal.get(request.key) == Reply("t", "a", "stop", 1, 2, 0.5)
         assert len(journal) == 1 and journal.spent_usd == 0.75 and journal.get("other") is None
     path.write_bytes(path.read_bytes() + b"garbage\n")
     with pytest.raises(BadInput, match=r"journal.jsonl, line 4: no JSON"):
-        Journal(path)
+        CallCache(path)
     (tmp_path / "other.jsonl").write_text('{"question": "q"}\n')
     with pytest.raises(BadInput, match="not a journal"):
-        Journal(tmp_path / "other.jsonl")
+        CallCache(tmp_path / "other.jsonl")
 
 
 @settings(deadline=None, max_examples=15)
@@ -250,13 +250,13 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines(cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         requests = [Request("m", (("user", f"q{i}"),)) for i in range(3)]
-        with Journal(path) as journal:
+        with CallCache(path) as journal:
             for request in requests:
                 journal.append(request, Reply("ü", request.messages[0][1], "stop"))
         whole = path.read_bytes()
         path.write_bytes(whole[:cut])
         kept = max(whole[:cut].count(b"\n") - 1, 0)
-        with Journal(path) as journal:
+        with CallCache(path) as journal:
             assert len(journal) == kept
             for request in requests[kept:]:
                 journal.append(request, Reply("ü", request.messages[0][1], "stop"))

@@ -29,15 +29,15 @@ if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
 from s1.cli.common import DEMO  # noqa: E402
-from s1.data.api import ApiSettings  # noqa: E402
-from s1.data.journal import Journal  # noqa: E402
+from s1.clients.call_cache import CallCache  # noqa: E402
+from s1.clients.chat import ApiSettings  # noqa: E402
+from s1.clients.chat_replies import split_thinking  # noqa: E402
 from s1.data.pool import Pool, pool_of_rows  # noqa: E402
-from s1.data.replies import split_thinking  # noqa: E402
 from s1.data.teach import teach  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.errors import BadInput  # noqa: E402
 from s1.petri.world import base_model, exam  # noqa: E402
-from s1.types import Ask, Stop  # noqa: E402
+from s1.types import Continuation, Stop  # noqa: E402
 
 START_SECONDS = 600
 pytestmark = pytest.mark.timeout(900)
@@ -108,13 +108,13 @@ def url(
 def expected(folder: Path) -> list[tuple[str, str, int]]:
     """Thinking, answer and prompt tokens of each reply, as the hf engine decodes them greedily."""
     engine = load_engine(str(folder))
-    stops = tuple(Stop(end, engine.encode(end)) for end in engine.ends)
+    stops = tuple(Stop(end, engine.encode(end)) for end in engine.eos_texts)
 
     async def run() -> list[tuple[str, str, int]]:
         found = []
         for question in exam(12):
             prompt = engine.encode(engine.render([{"role": "user", "content": question.text}]) + "<think>")
-            chunks = engine.stream(Ask(prompt, 200, stops))
+            chunks = engine.stream(Continuation(prompt, 200, stops))
             ids = [i async for chunk in chunks for i in chunk.ids]
             found.append((*split_thinking(engine.decode(ids)), len(prompt)))
         await engine.close()
@@ -141,7 +141,7 @@ def test_traces_are_those_of_the_model(
         (answer, "") if parsed and not thinking else (thinking, answer) for thinking, answer, _ in expected
     ]
     settings = ApiSettings(url=url, model="petri", max_tokens=200, temperature=0.0, body=TAGS_SHOWN)
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with CallCache(tmp_path / "journal.jsonl") as journal:
         taught = teach(pool(12), settings, journal)
     rows = taught.pool.rows.sort("id")
     assert list(zip(rows["thinking"], rows["attempt"], strict=True)) == traces

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from s1.budget import BudgetPolicy, Forcing, drive, make_script
+from s1.budget import Forcing, drive
 from s1.errors import BadInput
 from s1.formats import FORMATS, ThinkingFormat
 from s1.petri.world import base_model
-from s1.types import Ask, Chunk, Engine, Generation, Sampling, Stop
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.types import Chunk, Continuation, Engine, Generation, Sampling, Stop
 
 WORD = ThinkingFormat("word", "<think>", " so", (" so",), " Answer :")
 """Ends at a plain word, which the model writes often and which is no added token."""
@@ -82,7 +84,7 @@ def receipts(
 
     async def one(case: Case, text: str) -> Generation:
         prompt = engine.render([{"role": "user", "content": text}])
-        script = make_script(engine, case.format, case.policy, prompt)
+        script = encode_prompt(engine, case.format, case.policy, prompt)
         return await drive(Forcing(script), engine)
 
     names = [f"{case.name}, question {n}" for case in cases for n in range(questions)]
@@ -168,46 +170,48 @@ async def _collect(chunks: AsyncGenerator[Chunk, None]) -> tuple[tuple[int, ...]
     return tuple(ids), last
 
 
-def continued(engine: Engine, ask: Ask) -> tuple[tuple[int, ...], Chunk]:
+def continued(engine: Engine, ask: Continuation) -> tuple[tuple[int, ...], Chunk]:
     return asyncio.run(_collect(engine.stream(ask)))
 
 
 def check_limits(engine: Engine, prefix: tuple[int, ...]) -> None:
     """A limit is met exactly, and a shorter continuation is the beginning of a longer one."""
-    ids, last = continued(engine, Ask(prefix, 40))
+    ids, last = continued(engine, Continuation(prefix, 40))
     assert (len(ids), last.finish, last.stop) == (40, "length", None)
     for limit in (0, 1, 7):
-        assert continued(engine, Ask(prefix, limit))[0] == ids[:limit]
-    assert continued(engine, Ask(prefix + ids[:13], 27))[0] == ids[13:]
+        assert continued(engine, Continuation(prefix, limit))[0] == ids[:limit]
+    assert continued(engine, Continuation(prefix + ids[:13], 27))[0] == ids[13:]
 
 
 def check_stops(engine: Engine, prefix: tuple[int, ...]) -> None:
     """The first stop ends it and is left out; one that does not fit within the limit does not count."""
-    ids, _ = continued(engine, Ask(prefix, 40))
+    ids, _ = continued(engine, Continuation(prefix, 40))
     at = next(n for n in range(5, 40) if ids[n] not in ids[:n])
     stop = Stop(engine.decode(ids[at : at + 1]), ids[at : at + 1])
-    got, last = continued(engine, Ask(prefix, 40, (Stop("never said", engine.encode("never said")), stop)))
+    got, last = continued(
+        engine, Continuation(prefix, 40, (Stop("never said", engine.encode("never said")), stop))
+    )
     assert (got, last.finish, last.stop) == (ids[:at], "stop", stop)
-    got, last = continued(engine, Ask(prefix, at, (stop,)))
+    got, last = continued(engine, Continuation(prefix, at, (stop,)))
     assert (got, last.finish) == (ids[:at], "length")
-    got, last = continued(engine, Ask(prefix, at + 1, (stop,)))
+    got, last = continued(engine, Continuation(prefix, at + 1, (stop,)))
     assert (got, last.finish) == (ids[:at], "stop")
     pair = next(n for n in range(3, 38) if not any(ids[m : m + 2] == ids[n : n + 2] for m in range(n)))
     both = Stop(engine.decode(ids[pair : pair + 2]), ids[pair : pair + 2])
-    got, last = continued(engine, Ask(prefix, 40, (both,)))
+    got, last = continued(engine, Continuation(prefix, 40, (both,)))
     assert (got, last.finish, last.stop) == (ids[:pair], "stop", both)
 
 
 def check_minimum(engine: Engine, prefix: tuple[int, ...]) -> None:
     """Before the minimum, neither a stop of a single token nor the end of turn; afterwards both."""
-    ends = tuple(Stop(text, engine.encode(text)) for text in engine.ends)
-    ids, _ = continued(engine, Ask(prefix, 40, ends, min_tokens=40))
+    ends = tuple(Stop(text, engine.encode(text)) for text in engine.eos_texts)
+    ids, _ = continued(engine, Continuation(prefix, 40, ends, min_tokens=40))
     assert not {i for end in ends for i in end.ids} & set(ids)
     at = next(n for n in range(5, 40) if ids[n] not in ids[:n])
     stop = Stop(engine.decode(ids[at : at + 1]), ids[at : at + 1])
-    got, last = continued(engine, Ask(prefix, 40, (stop, *ends), min_tokens=at + 5))
+    got, last = continued(engine, Continuation(prefix, 40, (stop, *ends), min_tokens=at + 5))
     assert len(got) >= at + 5 and got[:at] == ids[:at] and ids[at] not in got[: at + 5]
-    got, last = continued(engine, Ask(prefix, 40, (stop, *ends), min_tokens=at))
+    got, last = continued(engine, Continuation(prefix, 40, (stop, *ends), min_tokens=at))
     assert (got, last.finish) == (ids[:at], "stop") and last.stop in (stop, *ends)
 
 
@@ -216,24 +220,24 @@ def check_leaving(engine: Engine, prefix: tuple[int, ...]) -> None:
 
     async def leave() -> None:
         for _ in range(3):
-            async with aclosing(engine.stream(Ask(prefix, 200))) as chunks:
+            async with aclosing(engine.stream(Continuation(prefix, 200))) as chunks:
                 async for _chunk in chunks:
                     break
 
     asyncio.run(leave())
-    assert len(continued(engine, Ask(prefix, 5))[0]) == 5
+    assert len(continued(engine, Continuation(prefix, 5))[0]) == 5
 
 
 def check_bad_asks(engine: Engine, prefix: tuple[int, ...]) -> None:
     """What cannot be served is refused before anything is decoded."""
     size = engine.context - len(prefix)
     for ask in (
-        Ask(prefix, size + 1),
-        Ask((), 5),
-        Ask(prefix, 5, min_tokens=6),
-        Ask((*prefix, 10**6), 5),
-        Ask((-1,), 5),
-        Ask(prefix, 5, (Stop("x", (10**6,)),)),
+        Continuation(prefix, size + 1),
+        Continuation((), 5),
+        Continuation(prefix, 5, min_tokens=6),
+        Continuation((*prefix, 10**6), 5),
+        Continuation((-1,), 5),
+        Continuation(prefix, 5, (Stop("x", (10**6,)),)),
     ):
         with pytest.raises(BadInput):
             continued(engine, ask)
@@ -242,8 +246,8 @@ def check_bad_asks(engine: Engine, prefix: tuple[int, ...]) -> None:
 def check_seeds(engine: Engine, prefix: tuple[int, ...]) -> None:
     """A seed repeats a sample, whatever runs beside it; another seed gives another."""
 
-    def ask(seed: int) -> Ask:
-        return Ask(prefix, 30, sampling=Sampling(temperature=1.5, top_p=0.98, top_k=40, seed=seed))
+    def ask(seed: int) -> Continuation:
+        return Continuation(prefix, 30, sampling=Sampling(temperature=1.5, top_p=0.98, top_k=40, seed=seed))
 
     async def together() -> list[tuple[int, ...]]:
         found = await asyncio.gather(*(_collect(engine.stream(ask(seed))) for seed in (1, 2, 3, 1, 2, 3)))

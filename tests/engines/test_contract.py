@@ -28,7 +28,7 @@ from contract import (  # noqa: E402
 from imitation import Imitation  # noqa: E402
 
 from s1.engines import load_engine  # noqa: E402
-from s1.engines.checkpoint import examine  # noqa: E402
+from s1.engines.hf_checkpoint import examine  # noqa: E402
 from s1.engines.scripted import ScriptedEngine  # noqa: E402
 from s1.types import Engine  # noqa: E402
 

@@ -18,7 +18,7 @@ from s1.engines import load_engine  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
 from s1.engines.sampling import draw, draw_filtered, uniform  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
-from s1.types import Ask, Sampling, Stop  # noqa: E402
+from s1.types import Continuation, Sampling, Stop  # noqa: E402
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -111,7 +111,7 @@ def reference(model, prefix, max_tokens, tokens=300):
 
 
 def test_greedy_equals_generate_for_mixed_lengths_and_fewer_rows_than_requests(make, model):
-    asks = [Ask(p, m) for p, m in zip(prompts(20), [1, 40, 7, 90, 3] * 4, strict=True)]
+    asks = [Continuation(p, m) for p, m in zip(prompts(20), [1, 40, 7, 90, 3] * 4, strict=True)]
     results = run(make(max_batch=6, prefill_tokens=100), asks)
     for ask, (ids, finish, _) in zip(asks, results, strict=True):
         assert finish == "length"
@@ -120,7 +120,7 @@ def test_greedy_equals_generate_for_mixed_lengths_and_fewer_rows_than_requests(m
 
 def test_a_long_prefix_in_pieces_equals_generate_while_others_decode(make, model):
     long = prompts(1, low=300, high=300)[0]
-    asks = [Ask(p, 60) for p in prompts(3, seed=5)] + [Ask(long, 20)]
+    asks = [Continuation(p, 60) for p in prompts(3, seed=5)] + [Continuation(long, 20)]
     engine = make(prefill_tokens=64)
     for ask, (ids, _, _) in zip(asks, run(engine, asks), strict=True):
         assert ids == reference(model, ask.prefix, ask.max_tokens)
@@ -146,10 +146,10 @@ def test_a_request_that_joins_midway_gets_and_leaves_the_same_result(make, model
     joined = held(engine, monkeypatch, 20)
 
     async def together():
-        early = asyncio.create_task(collect(engine, Ask(first, 100)))
+        early = asyncio.create_task(collect(engine, Continuation(first, 100)))
         while engine.batch.counts.decoded < 20:
             await asyncio.sleep(0.001)
-        late = asyncio.create_task(collect(engine, Ask(second, 30)))
+        late = asyncio.create_task(collect(engine, Continuation(second, 30)))
         await asyncio.sleep(0.001)
         joined.set()
         return await late, await early
@@ -163,10 +163,10 @@ def test_a_request_that_joins_midway_gets_and_leaves_the_same_result(make, model
 def test_a_continuation_after_forced_tokens_equals_a_fresh_request_and_computes_only_the_new(make, model):
     engine = make()
     prefix = prompts(1, low=100, high=100)[0]
-    ((ids, _, _),) = run(engine, [Ask(prefix, 50)])
+    ((ids, _, _),) = run(engine, [Continuation(prefix, 50)])
     before = engine.batch.counts.prefilled
     longer = (*prefix, *ids, 20, 30, 40)
-    ((more, _, _),) = run(engine, [Ask(longer, 25)])
+    ((more, _, _),) = run(engine, [Continuation(longer, 25)])
     assert more == reference(model, longer, 25)
     assert (
         engine.batch.counts.prefilled - before == 3
@@ -188,7 +188,7 @@ def test_a_continuation_takes_the_place_of_what_it_goes_on_from(make, model, mon
         ids = prefix
         for forced in ((7,), (), (7, 8, 9), (11,) * 8):  # from none to as many as steps may feed
             ids += forced
-            ids += (await collect(engine, Ask(ids, 12)))[0]
+            ids += (await collect(engine, Continuation(ids, 12)))[0]
         return ids
 
     ids = asyncio.run(walk())
@@ -200,16 +200,18 @@ def test_a_continuation_takes_the_place_of_what_it_goes_on_from(make, model, mon
     assert not moved
     assert engine.batch.counts.prefills == 1
     assert engine.batch.counts.prefilled + engine.batch.counts.decoded == len(ids) - 1
-    assert run(engine, [Ask(prefix, 3)])[0][0] == reference(model, prefix, 3)  # the last one gives way
+    assert run(engine, [Continuation(prefix, 3)])[0][0] == reference(
+        model, prefix, 3
+    )  # the last one gives way
     assert "save" in moved
 
 
 def test_forks_of_one_trunk_equal_separate_runs_and_share_its_prefill(make, model):
     engine = make()
     prefix = prompts(1, low=80, high=80)[0]
-    ((ids, _, _),) = run(engine, [Ask(prefix, 100)])
+    ((ids, _, _),) = run(engine, [Continuation(prefix, 100)])
     before = engine.batch.counts.prefilled
-    forks = [Ask((*prefix, *ids[:cut], 7, 8), 12) for cut in (0, 1, 17, 50, 99)]
+    forks = [Continuation((*prefix, *ids[:cut], 7, 8), 12) for cut in (0, 1, 17, 50, 99)]
     for ask, (found, _, _) in zip(forks, run(engine, forks), strict=True):
         assert found == reference(model, ask.prefix, 12)
     assert engine.batch.counts.prefilled - before <= 2 * len(forks)
@@ -218,7 +220,7 @@ def test_forks_of_one_trunk_equal_separate_runs_and_share_its_prefill(make, mode
 def test_many_requests_with_one_new_prefix_prefill_it_once(make):
     engine = make()
     prefix = prompts(1, low=200, high=200)[0]
-    results = run(engine, [Ask(prefix, 10)] * 16)
+    results = run(engine, [Continuation(prefix, 10)] * 16)
     assert len(set(results)) == 1
     assert engine.batch.counts.prefilled == 199
 
@@ -227,13 +229,13 @@ def test_a_seed_gives_the_same_sample_alone_in_company_and_in_pieces(make):
     engine = make()
     prefix = prompts(1, low=50, high=50)[0]
     sampling = Sampling(temperature=0.8, top_p=0.9, top_k=40, seed=11)
-    ((alone, _, _),) = run(engine, [Ask(prefix, 40, sampling=sampling)])
-    others = [Ask(p, 30, sampling=Sampling(temperature=1.0)) for p in prompts(7, seed=3)]
-    company = run(engine, [*others, Ask(prefix, 40, sampling=sampling), Ask(prefix, 9)])
+    ((alone, _, _),) = run(engine, [Continuation(prefix, 40, sampling=sampling)])
+    others = [Continuation(p, 30, sampling=Sampling(temperature=1.0)) for p in prompts(7, seed=3)]
+    company = run(engine, [*others, Continuation(prefix, 40, sampling=sampling), Continuation(prefix, 9)])
     assert company[7][0] == alone
-    ((rest, _, _),) = run(engine, [Ask((*prefix, *alone[:15]), 25, sampling=sampling)])
+    ((rest, _, _),) = run(engine, [Continuation((*prefix, *alone[:15]), 25, sampling=sampling)])
     assert alone[:15] + rest == alone
-    seeds = {run(engine, [Ask(prefix, 40, sampling=Sampling(1.0, seed=s))])[0][0] for s in range(4)}
+    seeds = {run(engine, [Continuation(prefix, 40, sampling=Sampling(1.0, seed=s))])[0][0] for s in range(4)}
     assert len(seeds) == 4
 
 
@@ -244,11 +246,11 @@ def test_stops_end_a_request_and_are_not_among_its_ids(make, model, tokenizer):
         single = Stop(tokenizer.convert_ids_to_tokens(ids[20]), (ids[20],))
         several = Stop(engine.decode(ids[9:12]), ids[9:12])
         first = ids.index(ids[20])
-        ((out, finish, stop),) = run(engine, [Ask(prefix, 60, (Stop("<|im_end|>", (1,)), single))])
+        ((out, finish, stop),) = run(engine, [Continuation(prefix, 60, (Stop("<|im_end|>", (1,)), single))])
         if 1 not in ids[:first]:
             assert (finish, stop) == ("stop", single)
             assert out == ids[: len(out)]
-        ((out, finish, stop),) = run(engine, [Ask(prefix, 60, (several,))])
+        ((out, finish, stop),) = run(engine, [Continuation(prefix, 60, (several,))])
         assert (finish, stop) == ("stop", several)
         assert len(out) <= 9
 
@@ -259,16 +261,18 @@ def test_single_token_stops_and_eos_are_not_drawn_before_min_tokens(make, model)
     ids = reference(model, prefix, 40)
     stops = tuple(Stop("<|im_start|>", (i,)) for i in range(0, 300) if i != 50)
     # Every id but one is a stop: before min_tokens only that one is left (and never the padded ids).
-    ((out, finish, stop),) = run(engine, [Ask(prefix, 40, stops, min_tokens=12)])
+    ((out, finish, stop),) = run(engine, [Continuation(prefix, 40, stops, min_tokens=12)])
     assert out[:12] == (50,) * 12
     assert finish == "length" or stop in stops
-    ((out, finish, _),) = run(engine, [Ask(prefix, 40, (Stop("x", (ids[0],)),), min_tokens=0)])
+    ((out, finish, _),) = run(engine, [Continuation(prefix, 40, (Stop("x", (ids[0],)),), min_tokens=0)])
     assert (out, finish) == ((), "stop")
 
 
 def test_padded_ids_are_never_sampled(make):
     engine = make()
-    asks = [Ask(p, 60, sampling=Sampling(temperature=50.0, seed=s)) for s, p in enumerate(prompts(8))]
+    asks = [
+        Continuation(p, 60, sampling=Sampling(temperature=50.0, seed=s)) for s, p in enumerate(prompts(8))
+    ]
     found = {i for ids, _, _ in run(engine, asks) for i in ids}
     assert len(found) > 150
     assert max(found) < 300
@@ -280,14 +284,14 @@ def test_leaving_a_stream_frees_its_row(make, monkeypatch):
     first, second = prompts(2, seed=6)
 
     async def leave():
-        task = asyncio.create_task(collect(engine, Ask(first, 450)))
+        task = asyncio.create_task(collect(engine, Continuation(first, 450)))
         while engine.batch.counts.decoded < 5:
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         gone.set()
-        return await collect(engine, Ask(second, 5))
+        return await collect(engine, Continuation(second, 5))
 
     assert len(asyncio.run(leave())[0]) == 5
     assert engine.batch.counts.decoded == 5 + 5
@@ -307,7 +311,7 @@ def test_memory_stays_within_the_bound_and_every_request_ends_right(make, model)
         return ended
 
     engine.batch.step = watched
-    asks = [Ask(p, 200) for p in prompts(12, low=20, high=60, seed=2)]
+    asks = [Continuation(p, 200) for p in prompts(12, low=20, high=60, seed=2)]
     for ask, (ids, _, _) in zip(asks, run(engine, asks), strict=True):
         assert ids == reference(model, ask.prefix, 200)
     assert 0 < worst <= bound
@@ -327,7 +331,7 @@ def stepped(engine, asks):
 
 def test_finished_rows_take_no_part_and_their_places_are_filled_at_once(make, model):
     engine = make(max_batch=3)
-    asks = [Ask(p, m) for p, m in zip(prompts(6, low=40), [4, 30, 2, 9, 1, 12], strict=True)]
+    asks = [Continuation(p, m) for p, m in zip(prompts(6, low=40), [4, 30, 2, 9, 1, 12], strict=True)]
     found, running = stepped(engine, asks)
     assert found == [reference(model, ask.prefix, ask.max_tokens) for ask in asks]
     assert engine.batch.counts.decoded == sum(running) == 58
@@ -345,7 +349,7 @@ def test_waiting_requests_are_prefilled_by_length_but_the_oldest_is_never_passed
         engine.batch, "_prefill", lambda rows: groups.append([len(r.ids) for r in rows]) or prefill(rows)
     )
     lengths = (50, 100, 12, 90, 10, 11, 95)
-    asks = [Ask(prompts(1, low=n, high=n, seed=n)[0], 20) for n in lengths]
+    asks = [Continuation(prompts(1, low=n, high=n, seed=n)[0], 20) for n in lengths]
     stepped(engine, asks)
     assert groups[0] == [50, 10]  # 2 x 50 positions; a third row would exceed 128
     assert groups[1] == [100]  # now the oldest
@@ -359,10 +363,10 @@ def test_other_architectures_with_an_ordinary_cache_are_served_alike(kind, token
     model = tiny(kind, vocab=305)
     engine = HFEngine(model, tokenizer, cache_bytes=1 << 24, max_batch=3, prefill_tokens=80)
     prefixes = prompts(5, low=20)
-    first = run(engine, [Ask(p, 12) for p in prefixes])
+    first = run(engine, [Continuation(p, 12) for p in prefixes])
     assert [ids for ids, _, _ in first] == [reference(model, p, 12) for p in prefixes]
     longer = [(*p, *ids[:7], 7, 8) for p, (ids, _, _) in zip(prefixes, first, strict=True)]
-    assert [ids for ids, _, _ in run(engine, [Ask(p, 6) for p in longer])] == [
+    assert [ids for ids, _, _ in run(engine, [Continuation(p, 6) for p in longer])] == [
         reference(model, p, 6) for p in longer
     ]
     asyncio.run(engine.close())
@@ -370,27 +374,27 @@ def test_other_architectures_with_an_ordinary_cache_are_served_alike(kind, token
 
 def test_one_engine_serves_several_event_loops_one_after_the_other(make):
     engine = make()
-    ask = Ask(prompts(1)[0], 5)
+    ask = Continuation(prompts(1)[0], 5)
     assert run(engine, [ask]) == run(engine, [ask])
 
 
 def test_asks_that_cannot_be_served_are_refused_with_the_numbers(make):
     engine = make(context=100)
     for ask, said in [
-        (Ask((5,) * 60, 50), "60 tokens and 50 more exceed the context of 100"),
-        (Ask((), 5), "empty"),
-        (Ask((5, 301), 5), "id 301 of the prefix"),
-        (Ask((5,), 5, min_tokens=6), "min_tokens 6"),
-        (Ask((5,), 5, (Stop("x", (999,)),)), "id 999 of a stop"),
+        (Continuation((5,) * 60, 50), "60 tokens and 50 more exceed the context of 100"),
+        (Continuation((), 5), "empty"),
+        (Continuation((5, 301), 5), "id 301 of the prefix"),
+        (Continuation((5,), 5, min_tokens=6), "min_tokens 6"),
+        (Continuation((5,), 5, (Stop("x", (999,)),)), "id 999 of a stop"),
     ]:
         with pytest.raises(BadInput, match=said):
             run(engine, [ask])
-    assert run(engine, [Ask((5,), 0)]) == [((), "length", None)]
+    assert run(engine, [Continuation((5,), 0)]) == [((), "length", None)]
 
 
 def test_a_failing_model_fails_the_request_and_not_the_engine(make, monkeypatch):
     engine = make()
-    ask = Ask(prompts(1)[0], 5)
+    ask = Continuation(prompts(1)[0], 5)
 
     def broken(*_, **__):
         raise ValueError("the weights are gone")
@@ -409,7 +413,7 @@ def test_a_closed_engine_refuses(model, tokenizer):
     engine = HFEngine(model, tokenizer, cache_bytes=1 << 24)
     asyncio.run(engine.close())
     with pytest.raises(EngineFailure, match="closed"):
-        run(engine, [Ask((5,), 5)])
+        run(engine, [Continuation((5,), 5)])
 
 
 def test_a_saved_model_loads_and_speaks_text(tmp_path, model, tokenizer):
@@ -422,7 +426,7 @@ def test_a_saved_model_loads_and_speaks_text(tmp_path, model, tokenizer):
     assert engine.decode(engine.encode(text)) == text
     assert engine.render([{"role": "user", "content": "hi"}]).endswith("<|im_end|>\n<|im_start|>assistant")
     prefix = engine.encode(text)
-    assert run(engine, [Ask(prefix, 7)])[0][0] == reference(engine.model, prefix, 7)
+    assert run(engine, [Continuation(prefix, 7)])[0][0] == reference(engine.model, prefix, 7)
     asyncio.run(engine.close())
 
 
@@ -432,7 +436,7 @@ def test_models_whose_cache_forgets_are_refused_unless_the_context_fits(tokenize
         HFEngine(model, tokenizer)
     engine = HFEngine(model, tokenizer, context=64, cache_bytes=1 << 22)
     prefix = prompts(1, low=30, high=30)[0]
-    assert run(engine, [Ask(prefix, 30)])[0][0] == reference(model, prefix, 30)
+    assert run(engine, [Continuation(prefix, 30)])[0][0] == reference(model, prefix, 30)
     asyncio.run(engine.close())
 
 
@@ -481,7 +485,7 @@ def test_a_kernel_of_attention_that_takes_no_mask_is_replaced(tokenizer):
     model = tiny("llama", vocab=305)
     model.set_attn_implementation("deaf")
     engine = HFEngine(model, tokenizer, cache_bytes=1 << 22)
-    asks = [Ask(p, 12) for p in prompts(3)]
+    asks = [Continuation(p, 12) for p in prompts(3)]
     expected = [reference(tiny("llama", vocab=305), ask.prefix, 12) for ask in asks]
     assert [ids for ids, _, _ in run(engine, asks)] == expected
     asyncio.run(engine.close())
@@ -554,7 +558,7 @@ def test_draws_follow_the_distribution_and_respect_top_k_and_top_p():
 
 def test_closing_gives_the_memory_of_the_cache_back(make):
     engine = make(max_batch=4)
-    asks = [Ask(p, 30) for p in prompts(8, seed=5)]
+    asks = [Continuation(p, 30) for p in prompts(8, seed=5)]
 
     async def all_of():
         await asyncio.gather(*(collect(engine, ask) for ask in asks))

@@ -11,10 +11,10 @@ pytest.importorskip("transformers")
 
 from imitation import Imitation, noise  # noqa: E402
 
-from s1.budget import BudgetPolicy  # noqa: E402
 from s1.engines.hosted import think_hosted  # noqa: E402
 from s1.errors import BadConfig, EngineFailure, Unsupported  # noqa: E402
 from s1.petri.tokenizer import VOCABULARY_SIZE, build_tokenizer  # noqa: E402
+from s1.policy import BudgetPolicy  # noqa: E402
 from s1.types import Sampling  # noqa: E402
 
 ANSWER = {

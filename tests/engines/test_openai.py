@@ -16,17 +16,19 @@ pytest.importorskip("transformers")
 
 from imitation import Imitation, noise, status  # noqa: E402
 
-from s1.budget import BudgetPolicy, Forcing, drive, make_script  # noqa: E402
+from s1.budget import Forcing, drive  # noqa: E402
 from s1.doctor import examine  # noqa: E402
 from s1.engines import http, load_engine  # noqa: E402
-from s1.engines.asks import seed_at  # noqa: E402
 from s1.engines.openai import NUMBERS  # noqa: E402
+from s1.engines.requests import seed_at  # noqa: E402
 from s1.engines.spec import split_address  # noqa: E402
 from s1.engines.stops import TextStops  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
 from s1.petri.tokenizer import VOCABULARY_SIZE, build_tokenizer  # noqa: E402
-from s1.types import Ask, Sampling, Stop  # noqa: E402
+from s1.policy import BudgetPolicy  # noqa: E402
+from s1.prompt import encode_prompt  # noqa: E402
+from s1.types import Continuation, Sampling, Stop  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +115,7 @@ def test_ids_go_in_and_come_out_and_the_stop_is_left_out(tokenizer, folder):
     with served(tokenizer, logits, f"tokenizer={folder}") as (server, engine):
         close = stop_of(engine, "</think>")
         prefix = engine.encode("<|user|> 3 + 4<|assistant|><think>")
-        ids, finish, stop, exact = all_of(engine, Ask(prefix, 60, (close,)))
+        ids, finish, stop, exact = all_of(engine, Continuation(prefix, 60, (close,)))
         assert (finish, stop, exact) == ("stop", close, True)
         assert ids == greedy(logits, prefix, 60, close.ids, len(tokenizer))
         assert server.bodies[0]["prompt"] == list(prefix)
@@ -123,7 +125,7 @@ def test_an_end_of_turn_that_is_no_stop_is_an_ordinary_token(tokenizer, folder):
     logits = words(tokenizer, 9.0)
     with served(tokenizer, logits, f"tokenizer={folder}") as (_, engine):
         prefix = engine.encode(" 1 2")
-        ids, finish, stop, _ = all_of(engine, Ask(prefix, 40))
+        ids, finish, stop, _ = all_of(engine, Continuation(prefix, 40))
         assert (len(ids), finish, stop) == (40, "length", None)
         assert set(engine.encode("<|end|>")) & set(ids)
         assert ids == greedy(logits, prefix, 40, valid=len(tokenizer))
@@ -132,9 +134,9 @@ def test_an_end_of_turn_that_is_no_stop_is_an_ordinary_token(tokenizer, folder):
 def test_a_stop_of_several_tokens_ends_it_and_hangs_up(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}", pace_seconds=0.01) as (server, engine):
         prefix = engine.encode(" 1 2")
-        free, _, _, _ = all_of(engine, Ask(prefix, 30))
+        free, _, _, _ = all_of(engine, Continuation(prefix, 30))
         text = engine.decode(free[10:12])
-        ids, finish, stop, _ = all_of(engine, Ask(prefix, 300, (Stop(text, engine.encode(text)),)))
+        ids, finish, stop, _ = all_of(engine, Continuation(prefix, 300, (Stop(text, engine.encode(text)),)))
         assert (finish, ids) == ("stop", free[:10])
         assert stop is not None and len(stop.ids) == 2
         wait_for(lambda: server.hangups == 1)
@@ -145,7 +147,7 @@ def test_no_stop_comes_before_min_tokens(tokenizer, folder):
     with served(tokenizer, logits, f"tokenizer={folder}") as (_, engine):
         close, end = stop_of(engine, "</think>"), stop_of(engine, "<|end|>")
         prefix = engine.encode(" 1 2")
-        ids, *_ = all_of(engine, Ask(prefix, 60, (close, end), min_tokens=25))
+        ids, *_ = all_of(engine, Continuation(prefix, 60, (close, end), min_tokens=25))
         assert len(ids) >= 25
         assert ids == greedy(logits, prefix, 60, close.ids + end.ids, len(tokenizer), least=25)
 
@@ -157,7 +159,7 @@ def test_bans_by_bias_give_the_same_minimum_where_a_server_has_no_min_tokens(tok
         options = f"tokenizer={folder}" + ("&context=400" if flags else "")
         with served(tokenizer, options=options, **flags) as (server, engine):
             stops = (stop_of(engine, "</think>"), stop_of(engine, "<|end|>"))
-            ask = Ask(engine.encode(" 1 2"), 60, stops, min_tokens=25)
+            ask = Continuation(engine.encode(" 1 2"), 60, stops, min_tokens=25)
             results.append(all_of(engine, ask))
             assert len(server.bodies) == (2 if flags else 1)
     assert results[0] == results[1] and results[0][3]
@@ -176,25 +178,27 @@ def test_ids_beyond_the_vocabulary_are_passed_over_and_never_sent_back(tokenizer
 
     with served(tokenizer, logits, f"tokenizer={folder}") as (server, engine):
         prefix = engine.encode(" 1 2")
-        ids, finish, _, _ = all_of(engine, Ask(prefix, 40))
+        ids, finish, _, _ = all_of(engine, Continuation(prefix, 40))
         assert finish == "length"
         assert ids == greedy(plain, prefix, 40, valid=len(tokenizer))
         assert len(server.bodies) == 4
-        all_of(engine, Ask(prefix, 40))
+        all_of(engine, Continuation(prefix, 40))
         assert len(server.bodies) == 5  # known by now
         with pytest.raises(BadInput, match="vocabulary"):
-            all_of(engine, Ask((*prefix, padding[0]), 5))
+            all_of(engine, Continuation((*prefix, padding[0]), 5))
         assert len(server.bodies) == 5
 
 
 def test_the_same_seed_gives_the_same_draws_and_a_continuation_gets_others(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         sampling = Sampling(temperature=1.0, seed=7)
-        ask = Ask(engine.encode(" 1 2"), 30, sampling=sampling)
+        ask = Continuation(engine.encode(" 1 2"), 30, sampling=sampling)
         first = all_of(engine, ask)
         assert all_of(engine, ask) == first
-        assert all_of(engine, Ask(ask.prefix, 30, sampling=Sampling(temperature=1.0, seed=8))) != first
-        all_of(engine, Ask(ask.prefix + first[0], 5, sampling=sampling))
+        assert (
+            all_of(engine, Continuation(ask.prefix, 30, sampling=Sampling(temperature=1.0, seed=8))) != first
+        )
+        all_of(engine, Continuation(ask.prefix + first[0], 5, sampling=sampling))
         seeds = [body["seed"] for body in server.bodies]
         assert seeds[0] == seeds[1] and len(set(seeds)) == 3
 
@@ -210,7 +214,7 @@ def test_seeds_fit_every_server_and_depend_on_the_position(seed, position):
 def test_forcing_walks_through_a_server(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (_, engine):
         policy = BudgetPolicy(max_thinking=30, waits=2, max_answer=5)
-        script = make_script(engine, FORMATS["petri"], policy, "<|user|> 3 + 4<|assistant|>")
+        script = encode_prompt(engine, FORMATS["petri"], policy, "<|user|> 3 + 4<|assistant|>")
         receipt = asyncio.run(drive(Forcing(script), engine))
         assert receipt.error is None and receipt.exact and receipt.waits == 2
         assert receipt.thinking_tokens <= 30 and receipt.answer_tokens <= 5
@@ -218,7 +222,7 @@ def test_forcing_walks_through_a_server(tokenizer, folder):
 
 def test_sampling_defaults_of_the_checkpoint_are_overruled(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
-        all_of(engine, Ask((5,), 2))
+        all_of(engine, Continuation((5,), 2))
         body = server.bodies[0]
         said = {k: body[k] for k in ("top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty")}
         assert said == {
@@ -235,9 +239,9 @@ def test_sampling_defaults_of_the_checkpoint_are_overruled(tokenizer, folder):
 
 def test_a_busy_server_is_asked_again_after_the_time_it_names(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
-        expected = all_of(engine, Ask((5,), 6))
+        expected = all_of(engine, Continuation((5,), 6))
         server.faults += [status(429, "busy", {"Retry-After": "0.5"}), status(503)]
-        assert all_of(engine, Ask((5,), 6)) == expected
+        assert all_of(engine, Continuation((5,), 6)) == expected
         waited = [b - a for a, b in zip(server.times[-3:], server.times[-2:], strict=False)]
         assert 0.5 <= waited[0] < 2.0 and waited[1] < 0.4
 
@@ -249,7 +253,7 @@ def test_retry_after_may_be_a_date(tokenizer, folder):
         server.faults.append(
             status(429, "busy", {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True)})
         )
-        all_of(engine, Ask((5,), 2))
+        all_of(engine, Continuation((5,), 2))
         assert server.times[-1] - server.times[-2] >= 0.9  # a date has whole seconds
 
 
@@ -257,14 +261,14 @@ def test_a_server_that_asks_for_an_hour_fails_the_request_at_once(tokenizer, fol
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         server.faults.append(status(429, "quota", {"Retry-After": "3600"}))
         with pytest.raises(EngineFailure, match="wait 3600 s"):
-            all_of(engine, Ask((5,), 2))
+            all_of(engine, Continuation((5,), 2))
 
 
 def test_retries_end(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}&retries=2") as (server, engine):
         server.faults += [status(500, "boom")] * 5
         with pytest.raises(EngineFailure, match="500.*boom"):
-            all_of(engine, Ask((5,), 2))
+            all_of(engine, Continuation((5,), 2))
         assert len(server.bodies) == 3
 
 
@@ -272,7 +276,7 @@ def test_a_bad_request_is_not_repeated_and_its_reason_is_shown(tokenizer, folder
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         server.faults.append(status(400, "min_tokens is too many"))
         with pytest.raises(EngineFailure, match="400.*min_tokens is too many"):
-            all_of(engine, Ask((5,), 2))
+            all_of(engine, Continuation((5,), 2))
         assert len(server.bodies) == 1
 
 
@@ -282,7 +286,7 @@ def test_the_key_is_sent_and_never_shown(tokenizer, folder, monkeypatch):
         assert "Bearer sk-secret-123" in server.keys
         server.faults.append(status(401, "Incorrect API key provided: sk-secret-123"))
         with pytest.raises(EngineFailure) as caught:
-            all_of(engine, Ask((5,), 2))
+            all_of(engine, Continuation((5,), 2))
         assert "401" in str(caught.value) and "environment variable" in str(caught.value)
         assert "secret" not in str(caught.value) and "secret" not in engine.name
 
@@ -347,14 +351,14 @@ def test_a_broken_answer_is_a_clear_failure(kind, tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         server.faults.append(fault)
         with pytest.raises(EngineFailure, match=said):
-            all_of(engine, Ask((5,), 4))
+            all_of(engine, Continuation((5,), 4))
         assert len(server.bodies) == 1
-        assert len(all_of(engine, Ask((5,), 4))[0]) == 4  # the next request is served
+        assert len(all_of(engine, Continuation((5,), 4))[0]) == 4  # the next request is served
 
 
 def test_a_broken_request_keeps_what_had_come_on_its_receipt(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
-        script = make_script(
+        script = encode_prompt(
             engine, FORMATS["petri"], BudgetPolicy(max_thinking=30), "<|user|> 3<|assistant|>"
         )
         server.faults.append(half)
@@ -366,7 +370,7 @@ def test_a_broken_request_keeps_what_had_come_on_its_receipt(tokenizer, folder):
 def test_a_connection_that_breaks_before_any_answer_is_tried_again(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         server.faults.append(lambda handler: handler.break_off())
-        assert len(all_of(engine, Ask((5,), 4))[0]) == 4
+        assert len(all_of(engine, Continuation((5,), 4))[0]) == 4
         assert len(server.bodies) == 2
 
 
@@ -384,7 +388,7 @@ def test_a_silent_server_fails_the_request_and_is_not_asked_again(tokenizer, fol
             began = time.monotonic()
             server.faults.append(fault)
             with pytest.raises(EngineFailure, match="silent for 0.4 s.*raise timeout"):
-                all_of(engine, Ask((5,), 4))
+                all_of(engine, Continuation((5,), 4))
             assert time.monotonic() - began < 3
         assert len(server.bodies) == 2
         released.append(True)
@@ -405,7 +409,7 @@ def test_comments_that_keep_a_connection_alive_are_no_answer(tokenizer, folder):
         server.faults.append(stuck)
         began = time.monotonic()
         with pytest.raises(EngineFailure, match="silent for 0.6 s.*raise timeout"):
-            all_of(engine, Ask((5,), 4))
+            all_of(engine, Continuation((5,), 4))
         assert 0.5 < time.monotonic() - began < 5
         released.append(True)
 
@@ -417,7 +421,7 @@ def test_a_server_that_draws_ever_new_ids_beyond_the_vocabulary_is_left(tokenize
         for n in range(20):
             server.faults.append(events(f'data: {{"choices": [{{"token_ids": [{10**6 + n}]}}]}}\n\n'))
         with pytest.raises(EngineFailure, match="beyond the vocabulary.*tokenizer="):
-            all_of(engine, Ask((5,), 4))
+            all_of(engine, Continuation((5,), 4))
         assert len(server.bodies) == 6
 
 
@@ -465,7 +469,7 @@ def test_leaving_the_stream_hangs_up_on_the_server(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}", pace_seconds=0.02) as (server, engine):
 
         async def leave():
-            async with aclosing(engine.stream(Ask((5,), 390))) as chunks:
+            async with aclosing(engine.stream(Continuation((5,), 390))) as chunks:
                 async for _ in chunks:
                     break
             # Within the loop: when that is closed, its streams end anyway.
@@ -479,7 +483,7 @@ def test_a_cancelled_task_hangs_up_too(tokenizer, folder):
 
         async def cancel():
             async def consume():
-                async for _ in engine.stream(Ask((5,), 390)):
+                async for _ in engine.stream(Continuation((5,), 390)):
                     pass
 
             task = asyncio.create_task(consume())
@@ -499,7 +503,7 @@ def test_no_more_connections_are_open_than_allowed(tokenizer, folder):
 
         async def many():
             async def one(n):
-                return [i async for c in engine.stream(Ask((5 + n,), 10)) for i in c.ids]
+                return [i async for c in engine.stream(Continuation((5 + n,), 10)) for i in c.ids]
 
             return await asyncio.gather(*(one(n) for n in range(12)))
 
@@ -513,14 +517,14 @@ def test_a_closed_engine_says_so(tokenizer, folder):
         asyncio.run(engine.close())
         asyncio.run(engine.close())
         with pytest.raises(EngineFailure, match="closed"):
-            all_of(engine, Ask((5,), 4))
+            all_of(engine, Continuation((5,), 4))
 
 
 def test_closing_fails_the_requests_that_still_run(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}", pace_seconds=0.02) as (_, engine):
 
         async def close_amid():
-            stream = engine.stream(Ask((5,), 390))
+            stream = engine.stream(Continuation((5,), 390))
             await anext(stream)
             await engine.close()
             async for _ in stream:
@@ -539,9 +543,9 @@ PLAIN = {"vllm": False, "ids_in": False, "ids_out": False}
 @pytest.mark.parametrize(
     ("what", "ask"),
     [
-        ("seed", Ask((5,), 9, sampling=Sampling(temperature=1.0, seed=1))),
-        ("top_k", Ask((5,), 9, sampling=Sampling(temperature=1.0, top_k=4))),
-        ("min_tokens", Ask((5,), 9, min_tokens=2)),
+        ("seed", Continuation((5,), 9, sampling=Sampling(temperature=1.0, seed=1))),
+        ("top_k", Continuation((5,), 9, sampling=Sampling(temperature=1.0, top_k=4))),
+        ("min_tokens", Continuation((5,), 9, min_tokens=2)),
     ],
 )
 def test_what_a_server_may_drop_is_refused_before_decoding_unless_vouched_for(what, ask, tokenizer, folder):
@@ -560,7 +564,7 @@ def test_what_a_server_may_drop_is_refused_before_decoding_unless_vouched_for(wh
 def test_a_server_that_ends_every_turn_must_be_told_that_this_is_a_stop(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}&context=400", **PLAIN) as (server, engine):
         with pytest.raises(Unsupported, match="ignore_eos"):
-            all_of(engine, Ask((5,), 9, (stop_of(engine, "</think>"),)))
+            all_of(engine, Continuation((5,), 9, (stop_of(engine, "</think>"),)))
         assert not server.bodies
 
 
@@ -569,7 +573,7 @@ def test_text_is_used_and_marked_inexact_where_a_server_knows_no_ids(tokenizer, 
     with served(tokenizer, logits, f"tokenizer={folder}&context=400", **PLAIN) as (server, engine):
         close, end = stop_of(engine, "</think>"), stop_of(engine, "<|end|>")
         prefix = engine.encode("<|user|> 3 + 4<|assistant|><think>")
-        ids, finish, stop, exact = all_of(engine, Ask(prefix, 60, (close, end)))
+        ids, finish, stop, exact = all_of(engine, Continuation(prefix, 60, (close, end)))
         assert (finish, exact) == ("stop", False)
         assert stop in (close, end)
         assert ids == greedy(logits, prefix, 60, close.ids + end.ids, len(tokenizer))
@@ -577,7 +581,7 @@ def test_text_is_used_and_marked_inexact_where_a_server_knows_no_ids(tokenizer, 
         receipt = asyncio.run(
             drive(
                 Forcing(
-                    make_script(
+                    encode_prompt(
                         engine,
                         FORMATS["petri"],
                         BudgetPolicy(max_thinking=30, waits=1),
@@ -593,10 +597,10 @@ def test_text_is_used_and_marked_inexact_where_a_server_knows_no_ids(tokenizer, 
 def test_a_delimiter_that_a_server_hides_is_refused(tokenizer, folder):
     flags = {**PLAIN, "shows_special": False}
     with served(tokenizer, options=f"tokenizer={folder}&context=400", **flags) as (_, engine):
-        ask = Ask((5,), 20, (stop_of(engine, "</think>"), stop_of(engine, "<|end|>")))
+        ask = Continuation((5,), 20, (stop_of(engine, "</think>"), stop_of(engine, "<|end|>")))
         with pytest.raises(Unsupported, match="does not show the token '</think>'"):
             all_of(engine, ask)
-        assert all_of(engine, Ask((5,), 20, ask.stops[1:]))[1] in ("stop", "length")
+        assert all_of(engine, Continuation((5,), 20, ask.stops[1:]))[1] in ("stop", "length")
 
 
 def test_a_server_without_completions_is_refused(tokenizer, folder):
@@ -641,12 +645,12 @@ def test_the_servers_own_tokenizer_is_used_where_there_is_none_here(tokenizer, f
     receipts = []
     for options in (f"tokenizer={folder}", ""):
         with served(tokenizer, options=options) as (_, engine):
-            script = make_script(engine, FORMATS["petri"], policy, engine.render(question))
+            script = encode_prompt(engine, FORMATS["petri"], policy, engine.render(question))
             receipts.append(asyncio.run(drive(Forcing(script), engine)))
-            assert engine.ends == ("<|end|>",)
+            assert engine.eos_texts == ("<|end|>",)
             if not options:
                 with pytest.raises(Unsupported, match="tokenizer="):
-                    all_of(engine, Ask((5,), 9, (stop_of(engine, " 1 2"),)))
+                    all_of(engine, Continuation((5,), 9, (stop_of(engine, " 1 2"),)))
     assert receipts[0].segments == receipts[1].segments and receipts[1].exact
 
 
@@ -695,10 +699,18 @@ def test_an_address_holds_its_options():
 
 def test_one_engine_serves_several_event_loops(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (_, engine):
-        assert all_of(engine, Ask((5,), 4)) == all_of(engine, Ask((5,), 4))
+        assert all_of(engine, Continuation((5,), 4)) == all_of(engine, Continuation((5,), 4))
 
 
-@pytest.mark.parametrize("ask", [Ask((), 3), Ask((5,), 3, min_tokens=4), Ask((5,), 400), Ask((-1,), 3)])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Continuation((), 3),
+        Continuation((5,), 3, min_tokens=4),
+        Continuation((5,), 400),
+        Continuation((-1,), 3),
+    ],
+)
 def test_an_ask_that_nobody_could_serve_never_reaches_the_server(ask, tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         with pytest.raises(S1Error):

@@ -14,12 +14,12 @@ from token_model import run
 from s1.engines import load_engine
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadInput, EngineFailure
-from s1.types import Ask, Chunk, Stop
+from s1.types import Chunk, Continuation, Stop
 
 FEW = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
 
-def all_of(engine: ScriptedEngine, ask: Ask) -> list[Chunk]:
+def all_of(engine: ScriptedEngine, ask: Continuation) -> list[Chunk]:
     async def collect() -> list[Chunk]:
         return [chunk async for chunk in engine.stream(ask)]
 
@@ -36,14 +36,14 @@ def stop_of(engine: ScriptedEngine, text: str) -> Stop:
 
 def test_a_stop_ends_the_continuation_and_is_not_part_of_it() -> None:
     engine = ScriptedEngine(["ab</think>cd"])
-    chunks = all_of(engine, Ask((1,), 50, (stop_of(engine, "</think>"),)))
+    chunks = all_of(engine, Continuation((1,), 50, (stop_of(engine, "</think>"),)))
     assert said(chunks, engine) == "ab"
     assert chunks[-1].finish == "stop" and chunks[-1].stop == stop_of(engine, "</think>")
 
 
 def test_the_limit_ends_the_continuation() -> None:
     engine = ScriptedEngine(["abcdef"])
-    chunks = all_of(engine, Ask((1,), 4, (stop_of(engine, "</think>"),)))
+    chunks = all_of(engine, Continuation((1,), 4, (stop_of(engine, "</think>"),)))
     assert said(chunks, engine) == "abcd"
     assert (chunks[-1].finish, chunks[-1].stop) == ("length", None)
 
@@ -51,7 +51,7 @@ def test_the_limit_ends_the_continuation() -> None:
 def test_a_script_that_runs_out_ends_the_turn() -> None:
     engine = ScriptedEngine(["ab"])
     end = stop_of(engine, "<|end|>")
-    chunks = all_of(engine, Ask((1,), 50, (stop_of(engine, "</think>"), end)))
+    chunks = all_of(engine, Continuation((1,), 50, (stop_of(engine, "</think>"), end)))
     assert said(chunks, engine) == "ab"
     assert (chunks[-1].finish, chunks[-1].stop) == ("stop", end)
 
@@ -59,32 +59,35 @@ def test_a_script_that_runs_out_ends_the_turn() -> None:
 def test_a_stop_of_several_tokens_counts_only_when_all_of_it_came() -> None:
     engine = ScriptedEngine(lambda prefix: "ab[/T]c")
     stops = (stop_of(engine, "[/T]"),)
-    assert said(all_of(engine, Ask((1,), 5, stops)), engine) == "ab[/T"
-    assert said(all_of(engine, Ask((1,), 6, stops)), engine) == "ab"
+    assert said(all_of(engine, Continuation((1,), 5, stops)), engine) == "ab[/T"
+    assert said(all_of(engine, Continuation((1,), 6, stops)), engine) == "ab"
 
 
 def test_no_stop_comes_before_the_minimum() -> None:
     engine = ScriptedEngine(lambda prefix: "a</think>bc</think>d")
-    chunks = all_of(engine, Ask((1,), 50, (stop_of(engine, "</think>"),), min_tokens=2))
+    chunks = all_of(engine, Continuation((1,), 50, (stop_of(engine, "</think>"),), min_tokens=2))
     assert said(chunks, engine) == "abc"
     assert chunks[-1].finish == "stop"
 
 
 def test_a_script_shorter_than_the_minimum_is_filled_up() -> None:
     engine = ScriptedEngine(["a"])
-    assert said(all_of(engine, Ask((1,), 50, (stop_of(engine, "<|end|>"),), min_tokens=3)), engine) == "a.."
+    assert (
+        said(all_of(engine, Continuation((1,), 50, (stop_of(engine, "<|end|>"),), min_tokens=3)), engine)
+        == "a.."
+    )
 
 
 def test_a_list_that_is_used_up_is_a_failure_of_the_engine() -> None:
     engine = ScriptedEngine([])
     with pytest.raises(EngineFailure, match="no continuation left"):
-        all_of(engine, Ask((1,), 5))
+        all_of(engine, Continuation((1,), 5))
 
 
 def test_beyond_the_context_is_refused_before_decoding() -> None:
     engine = ScriptedEngine(["abc"], context=10)
     with pytest.raises(BadInput, match="context of 10"):
-        all_of(engine, Ask((1,) * 8, 3))
+        all_of(engine, Continuation((1,) * 8, 3))
     assert engine.asked == []
 
 
@@ -106,7 +109,7 @@ def test_equal_text_has_equal_ids_on_every_engine() -> None:
 def test_the_size_of_chunks_changes_nothing(text: str, size: int, most: int) -> None:
     whole, pieces = (ScriptedEngine([text + "<|end|>"], chunk=n) for n in (100, size))
     ends = (stop_of(whole, "<|end|>"),)
-    one, many = all_of(whole, Ask((1,), most, ends)), all_of(pieces, Ask((1,), most, ends))
+    one, many = all_of(whole, Continuation((1,), most, ends)), all_of(pieces, Continuation((1,), most, ends))
     assert said(one, whole) == said(many, whole)
     assert (one[-1].finish, one[-1].stop) == (many[-1].finish, many[-1].stop)
     assert all(len(chunk.ids) <= size for chunk in many)
@@ -117,7 +120,7 @@ def test_a_file_of_continuations_makes_an_engine(tmp_path: Path) -> None:
     file.write_text(json.dumps(["one</think>", "two"]), encoding="utf-8")
     engine = load_engine(f"scripted:{file}")
     assert isinstance(engine, ScriptedEngine)
-    assert said(all_of(engine, Ask((1,), 3)), engine) == "one"
+    assert said(all_of(engine, Continuation((1,), 3)), engine) == "one"
 
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]", "[]"])

@@ -25,18 +25,20 @@ if importlib.util.find_spec("vllm") is None:
 
 from contract import CASES, PETRI, SEAM, Case, model_folder, receipts, same_ids  # noqa: E402
 
-from s1.budget import BudgetPolicy, Forcing, drive, make_script  # noqa: E402
+from s1.budget import Forcing, drive  # noqa: E402
 from s1.cli import main  # noqa: E402
+from s1.clients.http import Http  # noqa: E402
 from s1.doctor import examine  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.hosted import think_hosted  # noqa: E402
-from s1.engines.http import Http  # noqa: E402
 from s1.engines.openai import OpenAIEngine  # noqa: E402
-from s1.engines.server import ServerText  # noqa: E402
-from s1.engines.text import LocalText  # noqa: E402
+from s1.engines.openai_probe import ServerText  # noqa: E402
+from s1.engines.tokenizer import LocalText  # noqa: E402
 from s1.errors import BadConfig, BadInput  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
-from s1.types import Ask, Engine, Generation  # noqa: E402
+from s1.policy import BudgetPolicy  # noqa: E402
+from s1.prompt import encode_prompt  # noqa: E402
+from s1.types import Continuation, Engine, Generation  # noqa: E402
 
 PROMPT = "<|user|> poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9<|assistant|><think>"
 OPENING = "{% if add_generation_prompt %}<|assistant|>"
@@ -165,7 +167,7 @@ def test_the_server_was_found_out(behind_http, folder):
     found = behind_http.server
     assert (found.model, found.context, found.is_vllm, found.exact) == ("petri", 1024, True, True)
     assert found.logit_bias
-    assert behind_http.folder == folder and behind_http.ends == ("<|end|>",)
+    assert behind_http.folder == folder and behind_http.eos_texts == ("<|end|>",)
 
 
 LESS = {
@@ -204,7 +206,7 @@ def test_leaving_streams_cancels_their_requests_in_the_server(server, behind_htt
         return metric(server, "vllm:generation_tokens_total"), ended
 
     async def leave() -> None:
-        stream = behind_http.stream(Ask(behind_http.encode(PROMPT), tokens))
+        stream = behind_http.stream(Continuation(behind_http.encode(PROMPT), tokens))
         first = await anext(stream)
         assert first.ids and first.finish is None
         await stream.aclose()
@@ -233,8 +235,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 def test_a_continuation_finds_its_prefix_in_the_cache(server, behind_http):
     prefix = behind_http.encode(PROMPT) * 12
     before = metric(server, "vllm:prefix_cache_hits_total")
-    ids = [i for c in collect(behind_http, Ask(prefix, 8)) for i in c.ids]
-    collect(behind_http, Ask(prefix + tuple(ids), 8))
+    ids = [i for c in collect(behind_http, Continuation(prefix, 8)) for i in c.ids]
+    collect(behind_http, Continuation(prefix + tuple(ids), 8))
     assert metric(server, "vllm:prefix_cache_hits_total") - before >= 128
 
 
@@ -284,10 +286,10 @@ def test_the_commands_work_against_a_server(server, folder, tmp_path, capsys):
 ALONE = """
 import asyncio, json, sys
 from s1.engines import load_engine
-from s1.types import Ask
+from s1.types import Continuation
 
 async def go(engine):
-    print(json.dumps([i async for chunk in engine.stream(Ask(tuple(ids), 40)) for i in chunk.ids]))
+    print(json.dumps([i async for chunk in engine.stream(Continuation(tuple(ids), 40)) for i in chunk.ids]))
     await engine.close()
 
 if __name__ == "__main__":
@@ -312,7 +314,9 @@ def test_a_script_of_its_own_prints_its_result_alone_whatever_the_parallel_sizes
     command = [sys.executable, "alone.py", f"vllm:{folder}", json.dumps(options), json.dumps(prefix)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout) == [i for c in collect(in_process, Ask(prefix, 40)) for i in c.ids]
+    assert json.loads(done.stdout) == [
+        i for c in collect(in_process, Continuation(prefix, 40)) for i in c.ids
+    ]
     assert "Exception ignored" not in done.stderr
 
 
@@ -329,7 +333,7 @@ def test_the_servers_words_reach_the_person(behind_http, server):
     engine = load_engine(f"openai:{server}")
     engine.context = 5000  # as if the server had told a wrong one
     receipt = asyncio.run(
-        drive(Forcing(make_script(engine, FORMATS["petri"], BudgetPolicy(max_thinking=4000), "1")), engine)
+        drive(Forcing(encode_prompt(engine, FORMATS["petri"], BudgetPolicy(max_thinking=4000), "1")), engine)
     )
     asyncio.run(engine.close())
     assert receipt.error is not None and "400" in receipt.error and "1024" in receipt.error
@@ -370,7 +374,7 @@ def test_parallel_sizes_reach_vllm(folder):
 def test_a_server_that_dies_in_the_middle_is_told_and_nothing_is_lost(server, behind_http, running):
     """The last test of this file: it kills the server."""
     policy = BudgetPolicy(max_thinking=800, waits=200)
-    forcing = Forcing(make_script(behind_http, FORMATS["petri"], policy, "<|user|> 1<|assistant|>"))
+    forcing = Forcing(encode_prompt(behind_http, FORMATS["petri"], policy, "<|user|> 1<|assistant|>"))
 
     def kill(seen: Forcing) -> None:
         if len(seen.thinking) > 20 and running[0].poll() is None:

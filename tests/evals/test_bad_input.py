@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from s1 import runs
-from s1.budget import BudgetPolicy
 from s1.cli import main
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import EngineFailure, S1Error
 from s1.evals.benchmarks import Benchmark, questions_hash
-from s1.evals.runner import Plan, evaluate, grade_run
+from s1.evals.run import Plan, evaluate, grade_run
 from s1.formats import FORMATS
 from s1.grading import compare
+from s1.policy import BudgetPolicy
 from s1.types import Question, question_id
 
 FMT = FORMATS["petri"]

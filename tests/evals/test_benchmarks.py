@@ -14,8 +14,8 @@ import pytest
 
 from s1.errors import BadConfig, BadInput, MissingExtra, S1Error
 from s1.evals import benchmarks
+from s1.evals.benchmark_files import Columns
 from s1.evals.benchmarks import Benchmark, load_benchmark, render_choices, shuffled
-from s1.evals.described import Columns
 from s1.grading import equivalent
 from s1.types import Question
 

@@ -5,8 +5,8 @@ import pytest
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.evals.benchmarks import Benchmark, questions_hash
+from s1.evals.recipe_tables import difference_table, parallel_table, recipe_table, right_shares
 from s1.evals.recipes import ModelPlan, Recipe, RunPlan, load_recipe, plan_of, recipe_names, run_recipe
-from s1.evals.tables import difference_table, parallel_table, recipe_table, right_shares
 from s1.methods import load_method
 from s1.types import Question, question_id
 

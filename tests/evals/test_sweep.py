@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from s1 import runs
-from s1.budget import BudgetPolicy
 from s1.cli import main
 from s1.cli.common import wait_string
 from s1.engines.scripted import ScriptedEngine
-from s1.evals.runner import policies_of
+from s1.evals.run import policies_of
 from s1.formats import FORMATS
+from s1.policy import BudgetPolicy
 
 FMT = FORMATS["petri"]
 

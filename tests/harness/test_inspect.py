@@ -23,8 +23,8 @@ from inspect_ai.solver import generate  # noqa: E402
 from inspect_ai.tool import ToolCall, ToolInfo, ToolParams  # noqa: E402
 
 import s1.harness.inspect as provider  # noqa: E402
-from s1.budget import BudgetPolicy  # noqa: E402
 from s1.errors import BadConfig, EngineFailure, S1Error, Unsupported  # noqa: E402
+from s1.policy import BudgetPolicy  # noqa: E402
 
 
 def model(**given):

@@ -15,10 +15,10 @@ from lm_eval.api.model import CachingLM  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.utils import hash_string  # noqa: E402
 
-from s1.budget import BudgetPolicy  # noqa: E402
 from s1.errors import BadConfig, EngineFailure, S1Error, Unsupported  # noqa: E402
 from s1.harness.arguments import read_request  # noqa: E402
 from s1.harness.lm_eval import S1LM  # noqa: E402
+from s1.policy import BudgetPolicy  # noqa: E402
 from s1.types import Chunk, Generation, Sampling, from_json  # noqa: E402
 
 ASKED = "<|user|>q{}<|assistant|>"

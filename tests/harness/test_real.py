@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from s1 import runs
-from s1.budget import BudgetPolicy
 from s1.engines import load_engine
-from s1.evals.runner import Plan, evaluate
+from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
 from s1.petri import world
+from s1.policy import BudgetPolicy
 from s1.types import Generation, from_json
 
 pytestmark = pytest.mark.slow

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.budget import BudgetPolicy, drive
+from s1.budget import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, BadInput
 from s1.formats import FORMATS
 from s1.harness.request import begin, render, seed_of, shown_text
+from s1.policy import BudgetPolicy
 from s1.types import Sampling
 
 FMT = FORMATS["petri"]

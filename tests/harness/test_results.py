@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from s1.budget import BudgetPolicy
 from s1.cli import main
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadInput
 from s1.evals.benchmarks import Benchmark, questions_hash
-from s1.evals.runner import Plan, evaluate
+from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
 from s1.harness.results import write_inspect, write_lm_eval
+from s1.policy import BudgetPolicy
 from s1.types import Question, Sampling, question_id
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadConfig
 from s1.harness.settings import POLICY, change_policy, read_arguments
+from s1.policy import BudgetPolicy
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from s1.budget import BudgetPolicy
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.evals.metrics import metrics_of
 from s1.formats import FORMATS
 from s1.grading import grade
 from s1.methods import Task, described, load_method
+from s1.methods.budget_forcing import BudgetForcing
 from s1.methods.conditional import (
     ClassConditional,
     StepConditional,
@@ -19,7 +19,7 @@ from s1.methods.conditional import (
     step_format,
     step_line,
 )
-from s1.methods.forcing import Forced
+from s1.policy import BudgetPolicy
 from s1.runs import key_of
 from s1.types import Question, Sampling
 
@@ -126,8 +126,8 @@ def measured(methods, tokens):
     """Control of runs in which each method thought so many tokens."""
     found, grades = [], {}
     for method, n in zip(methods, tokens, strict=True):
-        free = method.policy if isinstance(method, Forced) else BudgetPolicy()
-        generation, _ = answer(Forced(free), ["t" * n + "</think>", " 7<|end|>"])
+        free = method.policy if isinstance(method, BudgetForcing) else BudgetPolicy()
+        generation, _ = answer(BudgetForcing(free), ["t" * n + "</think>", " 7<|end|>"])
         generation = replace(generation, policy=method.label)
         found.append(generation)
         grades[key_of(generation)] = grade(generation, QUESTION, "exact")
@@ -143,7 +143,7 @@ def test_control_of_tokens_and_of_steps_at_100_tokens_each():
 
 
 def test_control_of_classes_is_measured_against_the_natural_end():
-    both = [Forced(), ClassConditional("short"), ClassConditional("long")]
+    both = [BudgetForcing(), ClassConditional("short"), ClassConditional("long")]
     assert measured(both, [20, 10, 30]) == (100, 100)
     assert measured(both, [20, 30, 30]) == (50, 50)
     assert measured(both, [20, 30, 10]) == (0, 0)

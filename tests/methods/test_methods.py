@@ -2,11 +2,11 @@
 
 import pytest
 
-from s1.budget import BudgetPolicy
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.formats import FORMATS
 from s1.methods import METHODS, Task, described, load_method, load_reward, spent_on
+from s1.policy import BudgetPolicy
 from s1.types import Generation, Question, Sampling, Spent
 
 
@@ -30,7 +30,7 @@ def test_a_method_is_loaded_with_a_policy_and_described_for_the_run():
         "max 9",
         "max 9",
         "budget",
-        "Forced",
+        "BudgetForcing",
     )
 
 

@@ -7,13 +7,13 @@ import pytest
 pytest.importorskip("torch", reason="the engine runs the model with torch; install s1[hf]")
 
 from s1 import runs
-from s1.budget import BudgetPolicy
 from s1.engines import load_engine
 from s1.evals.benchmarks import load_benchmark
-from s1.evals.runner import Plan, evaluate
+from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
 from s1.methods import load_method
 from s1.petri.world import base_model
+from s1.policy import BudgetPolicy
 from s1.types import Sampling
 
 SPECS = (

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.budget import BudgetPolicy
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, EngineFailure
 from s1.formats import FORMATS
 from s1.methods import Scored, Task, load_method
-from s1.methods.forcing import forced
+from s1.methods.budget_forcing import force
 from s1.methods.rebase import Rebase, fork_sampling, shares
-from s1.trunk import Remembering
+from s1.policy import BudgetPolicy
+from s1.replay import ReplayCache
 from s1.types import Question, Sampling
 from tests.token_model import SPELLED, TAGS, TokenModel
 
@@ -207,7 +207,7 @@ def test_forks_have_their_own_seeds_and_a_first_child_goes_on_as_its_parent():
 
 
 def test_a_smaller_search_replays_what_a_larger_one_decoded():
-    alone, trunk = Remembering(Letters(4, "abc")), Remembering(Letters(4, "abc"))
+    alone, trunk = ReplayCache(Letters(4, "abc")), ReplayCache(Letters(4, "abc"))
     first = answer(Rebase(4), task(alone))
     answer(Rebase(8), task(trunk))
     before = trunk.decoded_tokens
@@ -243,7 +243,7 @@ def test_a_search_of_width_one_is_the_plain_sample(policy, seed, chunk, fmt, ste
         return task(TokenModel(seed, chunk=chunk, ends_in=12, delimiter=delimiter), seed=seed, fmt=fmt)
 
     one = answer(Rebase(1, step=".", step_tokens=step_tokens, policy=policy), given())
-    other = asyncio.run(forced(given(), policy))
+    other = asyncio.run(force(given(), policy))
     assert one.segments == other.segments and one.error == other.error is None
     counts = ("thinking_tokens", "answer_tokens", "forced_tokens", "waits", "cut", "finish", "grace_used")
     assert [getattr(one, c) for c in counts] == [getattr(other, c) for c in counts]

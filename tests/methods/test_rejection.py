@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadConfig
 from s1.grading import grade
 from s1.methods import described, load_method
 from s1.methods.rejection import Rejection
+from s1.policy import BudgetPolicy
 from s1.types import Question, Spent
 
 

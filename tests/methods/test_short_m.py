@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.budget import BudgetPolicy
 from s1.errors import BadConfig
 from s1.methods import load_method
 from s1.methods.short_m import ShortM
 from s1.methods.voting import Vote, winners
+from s1.policy import BudgetPolicy
 from s1.types import Spent
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 30), st.sampled_from("456")), min_size=1, max_size=6)

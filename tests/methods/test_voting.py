@@ -14,7 +14,7 @@ from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.evals.at_k import maj_at_k
 from s1.evals.benchmarks import Benchmark, questions_hash
-from s1.evals.runner import Plan, evaluate
+from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
 from s1.methods import Task, load_method
 from s1.methods.voting import (
@@ -29,7 +29,7 @@ from s1.methods.voting import (
     weighted,
     winners,
 )
-from s1.trunk import Remembering
+from s1.replay import ReplayCache
 from s1.types import Question, Sampling, Spent
 
 ANSWERS = st.sampled_from(["4", "5", "6", "seven", None])
@@ -240,7 +240,7 @@ def test_a_vote_of_nobody_is_refused(spec):
 def test_a_vote_of_4_replays_the_first_4_of_a_vote_of_8(rolled):
     rolls = [("t" * n, f" {n % 3}") for n in range(3, 11)]
     _, engine = rolled(Majority(8), rolls)
-    trunk = Remembering(engine)
+    trunk = ReplayCache(engine)
     task = Task(trunk, FORMATS["petri"], Question("q", "What?"), 0, Sampling(1.0, seed=3), "exact")
     eight = asyncio.run(Majority(8).answer(task))
     decoded = trunk.decoded_tokens

@@ -202,7 +202,7 @@ def test_the_script_says_in_one_line_what_is_wrong(tmp_path):
 def test_a_trained_reward_foretells_the_outcome_better_than_chance_and_the_search_runs_on_it(tmp_path):
     """Fine-tunes a model on traces of the teacher first: about two minutes."""
     from s1.engines import load_engine
-    from s1.evals.runner import Plan, evaluate
+    from s1.evals.run import Plan, evaluate
     from s1.formats import FORMATS
     from s1.methods import load_method
     from s1.petri.tasks import FAMILIES, make_problem

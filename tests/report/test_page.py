@@ -16,7 +16,7 @@ import pytest
 from s1.errors import BadInput
 from s1.evals.metrics import metrics_of
 from s1.report.page import write_page
-from s1.report.traces import BLOCK, PHASES, pack, packed
+from s1.report.page_traces import BLOCK, PHASES, pack, packed
 from s1.runs import (
     finish,
     key_of,

@@ -198,7 +198,7 @@ def test_the_trained_model_ends_its_answer_with_the_end_of_turn(trained, name):
 def test_decoding_stops_at_the_end_of_turn_and_the_tokenizer_stays_that_of_the_base(trained, name):
     run = trained(name)
     engine = load_engine(f"hf:{run.out}")
-    assert run.case.end in engine.ends
+    assert run.case.end in engine.eos_texts
     assert check_ends(gather(engine)).level == "ok"
     before, after = (transformers.AutoTokenizer.from_pretrained(folder) for folder in (run.base, run.out))
     assert after.backend_tokenizer.to_str() == before.backend_tokenizer.to_str()

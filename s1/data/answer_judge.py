@@ -1,0 +1,92 @@
+"""Right or wrong: our grader where symbols decide, a model's Yes or No where they cannot.
+
+The protocol is the paper's (section 2.2; `s1.grading.judge`). Differs: the judge is asked only where the
+grader cannot tell, and three times at most; then the attempt stays ungraded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from s1.clients.call_cache import CallCache
+from s1.clients.map_calls import Caller, Watch, read_all
+from s1.grading import equivalent, extract_answer
+from s1.grading.judge import JUDGE_SYSTEM, Attempt, judge_text, read_verdict
+from s1.grading.normal import clean, number
+
+SHORT = 120
+"""Longest reference, in characters, that is itself an answer; a longer text is a solution or a proof."""
+LETTERS = re.compile(r"^\(?[A-H](?:[\s,]*[A-H])*\)?\.?$")
+
+
+class Judged(NamedTuple):
+    """Right, wrong or nobody can tell, and who decided: "symbolic", "judge" or "nobody"."""
+
+    correct: bool | None
+    by: str
+
+
+def short_answer(reference: str) -> str | None:
+    """The answer in a reference: what is boxed, or the whole where it is short; None in a proof or essay."""
+    reference = reference.strip()
+    if "\\boxed" in reference:
+        return extract_answer(reference, weak=False)
+    return reference if reference and len(reference) <= SHORT and "\n" not in reference else None
+
+
+def by_symbols(attempt: Attempt) -> bool | None:
+    """Our grader's verdict; None where it cannot decide.
+
+    Equal is right. Different is wrong only between numbers or choice letters: two expressions, or words,
+    that it cannot match may still say the same.
+    """
+    gold = short_answer(attempt.reference or "")
+    if gold is None:
+        return None
+    kind = "choice" if LETTERS.match(gold) else "math"
+    found = extract_answer(attempt.text, kind, weak=not attempt.cut)
+    plain = kind == "choice" or number(clean(gold)) is not None
+    if found is None:
+        return False if plain or attempt.cut or not attempt.text.strip() else None
+    if equivalent(gold, found, kind):
+        return True
+    return False if plain and (kind == "choice" or number(clean(found)) is not None) else None
+
+
+async def judge_all(
+    attempts: Mapping[str, Attempt],
+    judge: Caller | None,
+    journal: CallCache,
+    *,
+    progress: Watch = lambda p: None,
+) -> dict[str, Judged]:
+    """A verdict for each attempt that has a reference; one without stays ungraded."""
+    import asyncio
+
+    found: dict[str, Judged] = {}
+    open_ones: dict[str, Attempt] = {}
+    for name, attempt in attempts.items():
+        if attempt.reference is None or not attempt.reference.strip():
+            found[name] = Judged(None, "nobody")
+            continue
+        verdict = await asyncio.to_thread(by_symbols, attempt)
+        found[name] = Judged(verdict, "symbolic" if verdict is not None else "nobody")
+        if verdict is None:
+            open_ones[name] = attempt
+    if judge is not None and open_ones:
+        verdicts = await ask_judge(open_ones, judge, journal, progress=progress)
+        found |= {name: Judged(verdict, "judge") for name, verdict in verdicts.items()}
+    return found
+
+
+async def ask_judge(
+    attempts: Mapping[str, Attempt], judge: Caller, journal: CallCache, *, progress: Watch = lambda p: None
+) -> dict[str, bool]:
+    """The judge's verdict for each attempt, from the journal where it is there; none where it gave none."""
+    requests = {n: judge.request(judge_text(a), system=JUDGE_SYSTEM) for n, a in attempts.items()}
+    async with judge.answering(journal) as answer:
+        return await read_all(
+            requests, read_verdict, answer, journal, concurrency=judge.concurrency, progress=progress
+        )

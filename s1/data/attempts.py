@@ -1,0 +1,129 @@
+"""Attempts of a model at the questions of a pool, for the difficulty stage (section 2.2 of the paper).
+
+The model answers as it is, without a thinking block: what it can do already is what a trace need not teach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from s1.clients.call_cache import CallCache, Reply, Request
+from s1.clients.chat_replies import split_thinking
+from s1.clients.map_calls import Answerer
+from s1.errors import BadInput, first_error
+from s1.grading import equivalent, extract_answer
+from s1.types import Continuation, Engine, Finish, Question, Sampling, Stop, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCaller:
+    """An engine of this project as a model to ask; see `asking.Caller`. Closing the engine is the caller's."""
+
+    engine: Engine
+    name: str
+    """Names the model in the journal and in columns; the same name must mean the same weights."""
+    sampling: Sampling = Sampling()
+    max_tokens: int = 32_768
+    concurrency: int = 256
+
+    @property
+    def temperature(self) -> float:
+        return self.sampling.temperature
+
+    def request(self, text: str, sample: int = 0, *, system: str | None = None) -> Request:
+        messages = ((("system", system),) if system else ()) + (("user", text),)
+        return Request(self.name, messages, {"max_tokens": self.max_tokens, **to_json(self.sampling)}, sample)
+
+    @asynccontextmanager
+    async def answering(self, journal: CallCache) -> AsyncIterator[Answerer]:
+        async def answer(request: Request) -> Reply:
+            messages = _messages(self.engine, request)
+            sampling = self.sampling
+            if sampling.seed is not None:
+                sampling = replace(sampling, seed=sampling.seed + request.sample)
+            prompt, ids, finish = await continue_chat(self.engine, messages, sampling, self.max_tokens)
+            thinking, text = split_thinking(self.engine.decode(ids))
+            return Reply(thinking, text, finish, prompt, len(ids))
+
+        yield answer
+
+
+def _messages(engine: Engine, request: Request) -> list[dict[str, str]]:
+    """The messages of a request; a system message stands before the user's where the template has no such role."""
+    messages = [{"role": role, "content": text} for role, text in request.messages]
+    if len(messages) == 2 and messages[0]["role"] == "system":
+        try:
+            engine.render(messages)
+        except BadInput:
+            return [{"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}]
+    return messages
+
+
+async def continue_chat(
+    engine: Engine, messages: Sequence[dict[str, str]], sampling: Sampling, max_tokens: int
+) -> tuple[int, list[int], Finish]:
+    """Length of the prompt, ids of the reply, and how it ended."""
+    stops = tuple(Stop(end, engine.encode(end)) for end in engine.eos_texts)
+    prefix = engine.encode(engine.render(messages))
+    room = max(1, min(max_tokens, engine.context - len(prefix)))
+    ids: list[int] = []
+    finish: Finish = "length"
+    async with aclosing(engine.stream(Continuation(prefix, room, stops, 0, sampling))) as chunks:
+        async for chunk in chunks:
+            ids.extend(chunk.ids)
+            finish = chunk.finish or finish
+    return len(prefix), ids, finish
+
+
+def attempt(
+    engine: Engine,
+    questions: Sequence[Question],
+    *,
+    kind: str = "math",
+    sampling: Sampling = Sampling(),
+    max_tokens: int = 32_768,
+    concurrency: int = 256,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[bool | None]:
+    """Whether the model's direct answer is right, in the order of `questions`; None without a reference.
+
+    `progress` is told how many of how many are done. Raises S1Error when the engine fails.
+    """
+    return asyncio.run(_attempt_all(engine, questions, kind, sampling, max_tokens, concurrency, progress))
+
+
+async def _attempt_all(
+    engine: Engine,
+    questions: Sequence[Question],
+    kind: str,
+    sampling: Sampling,
+    max_tokens: int,
+    concurrency: int,
+    progress: Callable[[int, int], None],
+) -> list[bool | None]:
+    slots = asyncio.Semaphore(concurrency)
+    verdicts: list[bool | None] = [None] * len(questions)
+    done = 0
+
+    async def one(index: int, question: Question) -> None:
+        nonlocal done
+        if question.answer is not None:
+            async with slots:
+                messages = [{"role": "user", "content": question.text}]
+                _, ids, _ = await continue_chat(engine, messages, sampling, max_tokens)
+                found = extract_answer(engine.decode(ids), kind)
+                same = found is not None and await asyncio.to_thread(equivalent, question.answer, found, kind)
+                verdicts[index] = same
+        done += 1
+        progress(done, len(questions))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for index, question in enumerate(questions):
+                tasks.create_task(one(index, question))
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
+    return verdicts

@@ -1,0 +1,206 @@
+"""Near duplicates within a pool: questions whose sets of word n-grams overlap, found by MinHash.
+
+Candidates come from locality-sensitive hashing: 128 minima of hashed n-grams for each question, cut into
+bands; two questions that agree in one whole band are compared exactly, so every reported similarity is the
+true Jaccard index, and only a pair may be missed (under 1 in 100 at the threshold, far fewer above it).
+NumPy over whole columns rather than a library: the libraries keep an object for each question, and their
+hashes would have to stay the same between versions for equal input to give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from s1.data.partitions import Shards, gathered, key_of, map_rows, memory_shards, normalised
+from s1.data.pool import conform, rejects_frame
+from s1.errors import BadConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+NEAR_COLUMNS = ("id", "other_id", "similarity", "question", "other_question")
+MINIMA = 128
+MISS = 0.01
+"""Largest chance that a pair exactly at the threshold shares no band."""
+LARGE_GROUP = 50
+"""In a larger band group only neighbours and the first member are paired: templates would square it."""
+
+
+def near_pairs(pool: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFrame:
+    """Pairs of different questions with a Jaccard index of at least `threshold` (NEAR_COLUMNS), sorted.
+
+    Words are compared in lower case with marks at their ends removed; a question under n words is one
+    n-gram. Several rows with the same question appear as the one with the smallest id.
+    """
+    shards = memory_shards(conform(pool), rejects_frame())
+    return shards_near_pairs(shards, shards.index, threshold, n=n)
+
+
+def shards_near_pairs(shards: Shards, rows: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFrame:
+    """`near_pairs` among the rows of the index that are in `rows`."""
+    import polars as pl
+
+    if not 0 < threshold <= 1 or n < 1:
+        raise BadConfig(
+            f"Near duplicates: threshold {threshold}, n {n}.", "Use 0 < threshold <= 1 and n >= 1."
+        )
+    rows = rows.sort("id").unique("_key", keep="first", maintain_order=True)
+    schema = {c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS}
+    if rows.height < 2:
+        return pl.DataFrame(schema=schema)
+    work = partial(_band_keys, threshold=threshold, n=n)
+    bands = pl.concat(map_rows(shards, rows, ["question"], work, name="near", key=key_of(threshold, n)))
+    pairs = pl.DataFrame(_candidates(bands.sort("id")), schema=["a", "b"], orient="row")
+    if not pairs.height:
+        return pl.DataFrame(schema=schema)
+    # From here on only rows that are in a pair, numbered anew.
+    named = pl.concat([pairs["a"], pairs["b"]]).unique().sort()
+    questions = gathered(shards, rows[named], ["question"])
+    ids, texts = questions["id"], questions["question"]
+    first, second = (named.search_sorted(pairs[c]).to_numpy() for c in ("a", "b"))
+    similarity = _similarities(*_grams(questions.select(_words()).to_series(), n), first, second)
+    found = pl.DataFrame(
+        {
+            "id": ids[first], "other_id": ids[second], "similarity": similarity,
+            "question": texts[first], "other_question": texts[second],
+        }, schema=schema
+    )  # fmt: skip
+    return found.filter(pl.col("similarity") >= threshold).sort("id", "other_id")
+
+
+def _similarities(grams: np.ndarray, docs: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The Jaccard index of the n-gram sets of each pair of documents."""
+    import numpy as np
+
+    starts = np.searchsorted(docs, np.arange(max(first.max(), second.max()) + 2))
+    found = np.empty(len(first))
+    for at, (a, b) in enumerate(zip(first, second, strict=True)):
+        one, other = grams[starts[a] : starts[a + 1]], grams[starts[b] : starts[b + 1]]
+        shared = np.intersect1d(one, other, assume_unique=True).size
+        found[at] = shared / (one.size + other.size - shared)
+    return found
+
+
+def near_reasons(pool: pl.DataFrame, pairs: pl.DataFrame) -> pl.Series:
+    """ "near duplicate of ID" for each row whose question is near one that stays, else null.
+
+    Questions are gone through from the best row on (right attempt, longest trace, smallest id), and one is
+    dropped with all its rows when it is near a question that was kept.
+    """
+    import polars as pl
+
+    grade = pl.when("correct").then(0).when(pl.col("correct").is_null()).then(1).otherwise(2)
+    own = pl.col("_key") if "_key" in pool.columns else normalised(pl.col("question"))
+    rows = pool.select("id", "correct", "trace_tokens", key=own, grade=grade)
+    ranked = rows.sort(["grade", "trace_tokens", "id"], descending=[False, True, False], nulls_last=True)
+    keys = dict(rows.select("id", "key").iter_rows())
+    near: dict[Any, set[tuple[str, Any]]] = {}
+    ends = (("id", "other_id", "other_question"), ("other_id", "id", "question"))
+    for columns in ends:
+        for a, b, text in pairs.select(columns[0], columns[1], normalised(pl.col(columns[2]))).iter_rows():
+            near.setdefault(keys[a], set()).add((text, keys[b]))
+    kept: dict[Any, str] = {}
+    dropped: dict[Any, str] = {}
+    for number, key in ranked.select("id", "key").iter_rows():
+        if key in kept or key in dropped:
+            continue
+        keeper = next((kept[other] for _, other in sorted(near.get(key, ())) if other in kept), None)
+        if keeper is None:
+            kept[key] = number
+        else:
+            dropped[key] = f"near duplicate of {keeper}"
+    return pl.Series("reason", [dropped.get(key) for key in rows["key"]], dtype=pl.String)
+
+
+def _words() -> pl.Expr:
+    import polars as pl
+
+    bare = pl.element().str.strip_chars(".,;:!?\"'()[]")
+    return normalised(pl.col("question")).str.split(" ").list.eval(bare.filter(bare != ""))
+
+
+def _grams(words: pl.Series, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct n-gram hashes of each document in ascending order, and the document of each."""
+    import numpy as np
+    import polars as pl
+
+    frame = words.alias("word").to_frame().with_row_index("doc")
+    # A short question is filled up to one n-gram.
+    fill = pl.lit("").repeat_by((n - pl.col("word").list.len().cast(pl.Int64)).clip(lower_bound=0))
+    flat = frame.with_columns(pl.col("word").list.concat(fill)).explode("word")
+    names = flat["word"].unique(maintain_order=True)
+    hashes = [int.from_bytes(hashlib.blake2b(w.encode(), digest_size=8).digest()) for w in names]
+    table = pl.DataFrame({"word": names, "hash": pl.Series(hashes, dtype=pl.UInt64)})
+    numbers = flat.join(table, on="word", how="left", maintain_order="left")["hash"].to_numpy()
+    docs = flat["doc"].to_numpy()
+    grams = np.zeros(max(len(numbers) - n + 1, 0), dtype=np.uint64)
+    for i in range(n):
+        grams = _mixed(grams * np.uint64(0x9E3779B97F4A7C15) + numbers[i : i + len(grams)])
+    whole = docs[: len(grams)] == docs[n - 1 :]
+    grams, docs = grams[whole], docs[: len(grams)][whole]
+    order = np.lexsort((grams, docs))
+    grams, docs = grams[order], docs[order]
+    new = np.ones(len(grams), dtype=bool)
+    new[1:] = (grams[1:] != grams[:-1]) | (docs[1:] != docs[:-1])
+    return grams[new], docs[new]
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """A bijection of 64-bit numbers whose every output bit depends on every input bit."""
+    import numpy as np
+
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+def _minima(grams: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """For each document the smallest hash of its n-grams under each of MINIMA hash functions."""
+    import numpy as np
+
+    seeds = _mixed(np.arange(1, MINIMA + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    minima = np.empty((len(starts) - 1, MINIMA), dtype=np.uint64)
+    for column, seed in enumerate(seeds):
+        minima[:, column] = np.minimum.reduceat(_mixed(grams ^ seed), starts[:-1])
+    return minima
+
+
+def _band_keys(rows: pl.DataFrame, threshold: float, n: int) -> pl.DataFrame:
+    """For each row its id and a key for each band of minima; equal bands have equal keys."""
+    import numpy as np
+    import polars as pl
+
+    grams, docs = _grams(rows.select(_words()).to_series(), n)
+    minima = _minima(grams, np.searchsorted(docs, np.arange(rows.height + 1)))
+    sizes = [r for r in (16, 8, 4, 2, 1) if (1 - threshold**r) ** (MINIMA // r) <= MISS]
+    size = sizes[0] if sizes else 1
+    columns = []
+    for band in range(0, MINIMA, size):
+        keys = np.zeros(len(minima), dtype=np.uint64)
+        for column in range(band, band + size):
+            keys = _mixed(keys + minima[:, column])
+        columns.append(pl.Series(f"band{band}", keys))
+    return pl.DataFrame([rows["id"], *columns])
+
+
+def _candidates(bands: pl.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows that agree in one whole band of minima."""
+    import numpy as np
+
+    pairs: set[tuple[int, int]] = set()
+    for name in bands.columns[1:]:
+        keys = bands[name].to_numpy()
+        order = np.argsort(keys, kind="stable")
+        same = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+        for group in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1) if same.size else ():
+            members = [int(i) for i in order[group[0] : group[-1] + 2]]
+            if len(members) <= LARGE_GROUP:
+                pairs.update((a, b) for i, a in enumerate(members) for b in members[i + 1 :])
+            else:
+                pairs.update(zip(members, members[1:], strict=False))
+                pairs.update((members[0], b) for b in members[1:])
+    return sorted(pairs)

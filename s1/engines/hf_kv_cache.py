@@ -1,0 +1,249 @@
+"""Keys and values of the `hf` engine: a board of running rows and a shelf of finished ones.
+
+    board   per layer [rows, heads, width, dim], preallocated: row i holds request i from position 0
+    shelf   finished requests, each cut to its length, found again by their token ids, dropped oldest first
+
+Growing a cache by concatenation at every step costs 1.7 times on a CPU; the board is written in place and
+grows by half when it must. Both together stay within one bound in bytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from transformers.cache_utils import Cache
+
+BLOCK = 16
+"""Tokens per block of the prefix index."""
+WIDTH = 64
+"""Widths are multiples of this, so that shapes, and with them the order of sums, change rarely."""
+
+
+def round_up(n: int, to: int = WIDTH) -> int:
+    return -(-n // to) * to
+
+
+class LayerShape(NamedTuple):
+    heads: int
+    key_dim: int
+    value_dim: int
+
+
+class KVSlots:
+    """Rows of keys and values, with the additive mask that decoding needs (0 seen, -inf not)."""
+
+    def __init__(self, shapes: Sequence[LayerShape], *, dtype: torch.dtype, device: torch.device) -> None:
+        self.shapes, self.dtype, self.device = tuple(shapes), dtype, device
+        self.bytes_per_token = sum(s.heads * (s.key_dim + s.value_dim) for s in shapes) * dtype.itemsize
+        self.rows = self.width = 0
+        self.keys = [self._empty(0, 0, s.heads, s.key_dim) for s in shapes]
+        self.values = [self._empty(0, 0, s.heads, s.value_dim) for s in shapes]
+        self.mask = torch.zeros((0, 1, 1, 0), dtype=dtype, device=device)
+
+    @property
+    def bytes(self) -> int:
+        return self.bytes_of(self.rows, self.width)
+
+    def bytes_of(self, rows: int, width: int) -> int:
+        return rows * width * self.bytes_per_token
+
+    def resize(self, rows: int, width: int, *, used: int) -> None:
+        """Make room for `rows` x `width`; carry the first `used` over. Holds one layer twice at a time."""
+        copied = min(width, self.width)
+        for tensors, dims in ((self.keys, "key_dim"), (self.values, "value_dim")):
+            for i, shape in enumerate(self.shapes):
+                new = self._empty(rows, width, shape.heads, getattr(shape, dims))
+                new[:used, :, :copied] = tensors[i][:used, :, :copied]
+                tensors[i] = new
+        mask = torch.full((rows, 1, 1, width), float("-inf"), dtype=self.dtype, device=self.device)
+        mask[:used, ..., :copied] = self.mask[:used, ..., :copied]
+        self.mask, self.rows, self.width = mask, rows, width
+
+    def show(self, row: int, length: int) -> None:
+        """Let the first `length` positions of a row be seen, and no others."""
+        self.mask[row] = float("-inf")
+        self.mask[row, ..., :length] = 0
+
+    def copy(self, target: int, source: int, length: int) -> None:
+        """Copy the first `length` positions of one row to another."""
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :length] = tensor[source, :, :length]
+
+    def load(self, target: int, kept: Kept, length: int) -> None:
+        for tensors, saved in ((self.keys, kept.keys), (self.values, kept.values)):
+            for tensor, part in zip(tensors, saved, strict=True):
+                tensor[target, :, :length] = part[:, :length]
+
+    def save(self, row: int, ids: Sequence[int], blocks: list[int]) -> Kept:
+        length = len(ids)
+        return Kept(
+            list(ids),
+            length,
+            blocks,
+            [tensor[row, :, :length].clone() for tensor in self.keys],
+            [tensor[row, :, :length].clone() for tensor in self.values],
+            length * self.bytes_per_token,
+        )
+
+    def _empty(self, rows: int, width: int, heads: int, dim: int) -> torch.Tensor:
+        # Zeros, not garbage: a masked position still takes part in sums, and NaN times 0 is NaN.
+        return torch.zeros((rows, heads, width, dim), dtype=self.dtype, device=self.device)
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """What a transformers model sees of the board during one forward call.
+
+    It has no layers of its own: to the mask code of transformers it looks empty, and positions and masks are
+    passed explicitly. One of `decode`, `fresh` and `extend` says before each call where the new keys and
+    values go.
+    """
+
+    def __init__(self, board: KVSlots) -> None:
+        super().__init__(layers=[])
+        self.board = board
+        self._spans: list[tuple[int, int, int]] = []
+        self._view: tuple[int, int, int] | None = None
+        self._at: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def decode(self, rows_B: torch.Tensor, positions_B: torch.Tensor, *, width: int) -> None:
+        """One new token in each of the first B rows."""
+        self._at, self._view = (rows_B, positions_B), (0, len(rows_B), width)
+
+    def fresh(self, first: int, counts: Sequence[int]) -> None:
+        """New rows from `first` on, right-padded, from position 0: causal attention among themselves."""
+        self._at, self._view = None, None
+        self._spans = [(first + n, 0, count) for n, count in enumerate(counts)]
+
+    def extend(self, first: int, starts: Sequence[int], counts: Sequence[int], *, width: int) -> None:
+        """Rows from `first` on that already hold `starts` positions; the view is `width` wide."""
+        self._at, self._view = None, (first, first + len(starts), width)
+        self._spans = [
+            (first + n, start, count) for n, (start, count) in enumerate(zip(starts, counts, strict=True))
+        ]
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write [B, heads, new, dim] in place; return the keys and values to attend to."""
+        keys, values = self.board.keys[layer_idx], self.board.values[layer_idx]
+        if self._at is not None:
+            rows_B, positions_B = self._at
+            keys[rows_B, :, positions_B] = key_states[:, :, 0]
+            values[rows_B, :, positions_B] = value_states[:, :, 0]
+        else:
+            for n, (row, start, count) in enumerate(self._spans):
+                keys[row, :, start : start + count] = key_states[n, :, :count]
+                values[row, :, start : start + count] = value_states[n, :, :count]
+        if self._view is None:
+            return key_states, value_states
+        first, last, width = self._view
+        return keys[first:last, :, :width], values[first:last, :, :width]
+
+
+class Source(Protocol):
+    """Something whose first `cached` ids have keys and values: a kept request or a running row."""
+
+    ids: list[int]
+    cached: int
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """Keys and values of a finished request, [heads, length, dim] per layer."""
+
+    ids: list[int]
+    cached: int
+    blocks: list[int]
+    keys: list[torch.Tensor] = field(repr=False)
+    values: list[torch.Tensor] = field(repr=False)
+    bytes: int
+
+
+def extend_blocks(blocks: list[int], ids: Sequence[int]) -> list[int]:
+    """Hashes of the whole blocks of `ids`, each chained to the last; `blocks` may hold the first of them."""
+    blocks = list(blocks)
+    for n in range(len(blocks), len(ids) // BLOCK):
+        last = blocks[-1] if blocks else 0
+        blocks.append(hash((last, *ids[n * BLOCK : (n + 1) * BLOCK])))
+    return blocks
+
+
+class PrefixCache:
+    """Finished requests, and the index that finds the longest known beginning of a prefix."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._kept: OrderedDict[Kept, None] = OrderedDict()
+        self._index: dict[int, dict[Any, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, ids: Sequence[int], blocks: Sequence[int]) -> tuple[Source | None, int]:
+        """The source that shares the longest beginning with `ids`, and how many tokens they share."""
+        low, high = 0, len(blocks)  # blocks are chained, so known ones are a beginning: bisect
+        while low < high:
+            middle = (low + high + 1) // 2
+            if blocks[middle - 1] in self._index:
+                low = middle
+            else:
+                high = middle - 1
+        if low == 0:
+            return None, 0
+        best: Source | None = None
+        shared = 0
+        for source in list(self._index[blocks[low - 1]])[-4:]:
+            length = _common(ids, source.ids, low * BLOCK, min(len(ids), source.cached))
+            if length > shared:
+                best, shared = source, length
+        if isinstance(best, Kept):
+            self._kept.move_to_end(best)
+        return best, shared
+
+    def register(self, source: Any, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            self._index.setdefault(block, {})[source] = None
+
+    def unregister(self, source: Any, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            sources = self._index.get(block)
+            if sources is not None:
+                sources.pop(source, None)
+                if not sources:
+                    del self._index[block]
+
+    def put(self, kept: Kept) -> None:
+        self._kept[kept] = None
+        self.bytes += kept.bytes
+        self.register(kept, kept.blocks)
+
+    def drop(self, kept: Kept) -> None:
+        if kept in self._kept:
+            del self._kept[kept]
+            self.bytes -= kept.bytes
+            self.unregister(kept, kept.blocks)
+
+    def shrink(self, limit: int) -> None:
+        """Drop what was not used for longest until at most `limit` bytes are held."""
+        while self._kept and self.bytes > limit:
+            self.drop(next(iter(self._kept)))
+
+
+def _common(a: Sequence[int], b: Sequence[int], at_least: int, at_most: int) -> int:
+    """Length of the common beginning; 0 where not even `at_least` tokens agree (a hash collision)."""
+    at_least = min(at_least, at_most)
+    if list(a[:at_least]) != b[:at_least]:
+        return 0
+    n = at_least
+    while n < at_most and a[n] == b[n]:
+        n += 1
+    return n

@@ -1,0 +1,121 @@
+"""A prompt in token ids, with its format and policy, and how its context is divided into thinking and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from s1.errors import BadConfig
+from s1.formats import ThinkingFormat, as_stops, open_prompt
+from s1.policy import BudgetPolicy
+from s1.types import Engine, Stop
+
+ANSWER_RESERVE = 2048
+"""Tokens of the context kept for the answer where neither thinking nor answer has a limit, at most a quarter."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt, its format and its policy in token ids: all that the machine needs to know of a tokenizer."""
+
+    policy: BudgetPolicy
+    prompt: tuple[int, ...]
+    """The prompt with the thinking block opened."""
+    close: tuple[int, ...]
+    cue: tuple[int, ...]
+    newline: tuple[int, ...]
+    """Put before `close` when the thinking does not end in a newline; empty where the format needs none."""
+    waits: tuple[tuple[int, ...], ...]
+    transition: tuple[int, ...]
+    stops: tuple[Stop, ...]
+    """What ends thinking: the delimiters and the end of turn."""
+    answer_stops: tuple[Stop, ...]
+    context: int
+    decode: Callable[[Sequence[int]], str]
+    answer_limit: int | None = None
+    """A limit of the answer that, unlike the policy's `max_answer`, reserves nothing in the context."""
+
+    @property
+    def forced_end(self) -> int:
+        """Most tokens that are forced between thinking and answer."""
+        return len(self.newline) + len(self.close) + len(self.cue)
+
+
+def encode_prompt(
+    engine: Engine,
+    fmt: ThinkingFormat,
+    policy: BudgetPolicy,
+    prompt: str,
+    *,
+    stops: Sequence[str] = (),
+    answer_limit: int | None = None,
+    total_limit: int | None = None,
+) -> EncodedPrompt:
+    """Encode a rendered prompt, the format and the policy for one engine.
+
+    stops: strings that end the answer, never the thinking. answer_limit: most tokens of the answer.
+    total_limit: most tokens of thinking, delimiters and answer together.
+    Raises BadInput for a prompt that does not fit, BadConfig for limits that contradict each other.
+    """
+    official = policy.profile == "official"
+    # The official code lets the model write the newlines around the delimiters (docs/paper_map.md).
+    opened = open_prompt(prompt, fmt)
+    close, cue = fmt.close, fmt.cue
+    if official:
+        opened = opened.rstrip("\n")
+        close = fmt.close.rstrip("\n")
+        cue = "\n" + fmt.cue if fmt.cue else ""
+    eos = as_stops(engine.eos_texts, engine.encode)
+    if not all(stops):
+        raise BadConfig("A stop string is empty.", "Remove it: every answer would end before it begins.")
+    more = as_stops([s for s in dict.fromkeys(stops) if s not in engine.eos_texts], engine.encode)
+    for name, limit in (("The answer limit", answer_limit), ("The total limit", total_limit)):
+        if limit is not None and limit < 1:
+            raise BadConfig(f"{name} is {limit} tokens.", "Use 1 or more.")
+    encoded = EncodedPrompt(
+        policy=policy,
+        prompt=engine.encode(opened),
+        close=engine.encode(close),
+        cue=engine.encode(cue) if cue else (),
+        newline=engine.encode("\n") if fmt.newline else (),
+        waits=tuple(engine.encode(w) if w else () for w in policy.wait),
+        transition=engine.encode(policy.transition) if policy.transition else (),
+        stops=(*as_stops(fmt.stops, engine.encode), *eos),
+        answer_stops=(*eos, *more),
+        context=engine.context,
+        decode=engine.decode,
+        answer_limit=answer_limit,
+    )
+    if total_limit is None:
+        return encoded
+    return replace(encoded, context=min(engine.context, len(encoded.prompt) + total_limit))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a context leaves beside the prompt and the forced end, in tokens."""
+
+    thinking: int
+    """Most tokens that the thinking can have; negative when the prompt does not fit."""
+    limit: int
+    """Where the thinking of this request ends: the policy's limit, or what is left after the answer's reserve."""
+
+
+def room_for(encoded: EncodedPrompt) -> Room:
+    """The one place where a context is divided into thinking and answer.
+
+    The answer keeps the policy's `max_answer`. Where neither thinking nor answer has a limit, it keeps a
+    quarter of the room, at most ANSWER_RESERVE, or the `answer_limit` if that is less. Otherwise it keeps one
+    token. The official profile reserves one token for the answer, as its code does.
+    """
+    policy = encoded.policy
+    both = encoded.context - len(encoded.prompt) - encoded.forced_end
+    thinking = both - max(1, policy.max_answer or 1)
+    if policy.max_thinking is not None:
+        return Room(thinking, policy.max_thinking)
+    limit = thinking - policy.grace
+    if policy.max_answer is None and policy.profile == "strict":
+        reserve = min(ANSWER_RESERVE, both // 4, encoded.answer_limit or ANSWER_RESERVE)
+        least = max(policy.min_thinking, len(encoded.transition))
+        limit = max(min(least, limit), limit - max(0, reserve - 1))
+    return Room(thinking, limit)

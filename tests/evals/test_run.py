@@ -1,0 +1,123 @@
+"""The runner on the scripted engine: quick; the petri model is in tests/test_end_to_end.py."""
+
+import asyncio
+import json
+
+import pytest
+
+from s1 import runs
+from s1.budget import Forcing, drive
+from s1.engines.scripted import ScriptedEngine
+from s1.errors import BadConfig, EngineFailure, S1Error
+from s1.evals.benchmarks import Benchmark, questions_hash
+from s1.evals.run import Plan, evaluate, grade_run, policies_of
+from s1.formats import FORMATS
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.types import Question, Sampling, question_id
+
+FMT = FORMATS["petri"]
+
+
+def model(prefix: str) -> str:
+    """Thinks for a while, wants to stop, and is right only when it was made to wait."""
+    if "</think>" in prefix:
+        return (" 5" if "Wait" in prefix else " 4") + "<|end|>"
+    return " try more and more</think>"
+
+
+def benchmark(n: int = 6) -> Benchmark:
+    questions = tuple(Question(question_id(f"q{i}"), f"q{i}", "5") for i in range(n))
+    return Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+
+
+def plan(**changes) -> Plan:
+    return Plan(policies_of((4, 8), (1, 2), base=BudgetPolicy(max_answer=20)), **changes)
+
+
+def test_metrics_come_from_what_was_generated(tmp_path):
+    metrics = evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
+    accuracy = {p["policy"]: p["accuracy"] for p in metrics["points"]}
+    assert accuracy == {"max 4": 0, "max 8": 0, "natural": 0, "wait 1": 100, "wait 2": 100}
+    assert metrics["control"] == 100
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
+    assert grade_run(tmp_path / "run") == metrics
+
+
+def test_a_sweep_equals_separate_runs_token_for_token_and_decodes_little_more_than_the_longest(tmp_path):
+    questions, policies = benchmark(), plan().policies
+    together = ScriptedEngine(model)
+    evaluate(questions, together, FMT, plan(), tmp_path / "run")
+    found = {runs.key_of(g): g for g in runs.read_generations(tmp_path / "run")}
+    for question in questions.questions:
+        for policy in policies:
+            alone = ScriptedEngine(model)
+            script = encode_prompt(
+                alone, FMT, policy, alone.render([{"role": "user", "content": question.text}])
+            )
+            single = asyncio.run(drive(Forcing(script), alone, question.id))
+            assert found[runs.key_of(single)].segments == single.segments
+    thinking = [a for a in together.asked if FMT.close not in together.decode(a.prefix)]
+    assert len(thinking) == 3 * len(questions.questions)  # the natural end and two waits, once each
+
+
+def test_a_run_that_died_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    whole = tmp_path / "whole"
+    evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), whole)
+    calls = 0
+
+    def dying(prefix: str) -> str:
+        nonlocal calls
+        calls += 1
+        if calls > 12:
+            raise KeyboardInterrupt
+        return model(prefix)
+
+    with pytest.raises(BaseException):  # noqa: B017 - what a kill looks like from inside
+        evaluate(benchmark(), ScriptedEngine(dying), FMT, plan(), tmp_path / "run", concurrency=2)
+    before = len(runs.read_generations(tmp_path / "run"))
+    assert 0 < before < 30
+    evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
+    assert runs.digest(tmp_path / "run") == runs.digest(whole)
+
+
+def test_a_server_that_breaks_is_recorded_and_too_many_failures_stop_the_run(tmp_path):
+    def broken(prefix: str) -> str:
+        raise EngineFailure("the server is gone")
+
+    with pytest.raises(S1Error, match="the server is gone"):
+        evaluate(benchmark(40), ScriptedEngine(broken), FMT, plan(), tmp_path / "run")
+    assert runs.read_generations(tmp_path / "run")[0].error == "the server is gone"
+    metrics = evaluate(benchmark(40), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
+    assert metrics["complete"] == 40
+
+
+def test_a_question_that_does_not_fit_is_an_error_of_that_question_alone(tmp_path):
+    long = Question("long", "x" * 5000, "5")
+    questions = (*benchmark().questions, long)
+    bench = Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+    evaluate(bench, ScriptedEngine(model, context=1000), FMT, plan(), tmp_path / "run")
+    failed = {g.question_id for g in runs.read_generations(tmp_path / "run") if g.error}
+    assert failed == {"long"}
+
+
+def test_samples_have_their_own_seeds_and_need_a_temperature(tmp_path):
+    with pytest.raises(BadConfig, match="temperature"):
+        plan(samples=2)
+    sampled = plan(samples=3, sampling=Sampling(temperature=1.0, seed=7))
+    engine = ScriptedEngine(model)
+    evaluate(benchmark(), engine, FMT, sampled, tmp_path / "run")
+    seeds = {g.seed for g in runs.read_generations(tmp_path / "run")}
+    assert len(seeds) == 18
+    assert {a.sampling.seed for a in engine.asked} == seeds
+
+
+def test_another_plan_in_the_same_folder_is_refused(tmp_path):
+    evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
+    with pytest.raises(BadConfig):
+        evaluate(benchmark(), ScriptedEngine(model), FMT, Plan((BudgetPolicy(waits=3),)), tmp_path / "run")
+
+
+def test_two_policies_with_one_label_are_refused():
+    with pytest.raises(BadConfig, match="differ"):
+        Plan((BudgetPolicy(waits=1), BudgetPolicy(waits=1)))

@@ -1,0 +1,153 @@
+"""Policies that share a trunk get exactly what each would get alone, and the trunk is decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from token_model import FORMATS, GREEDY, TAGS, TokenModel, force, run
+
+from s1.engines.scripted import ScriptedEngine
+from s1.formats import ThinkingFormat
+from s1.policy import BudgetPolicy
+from s1.replay import ReplayCache, longest_first
+from s1.types import Chunk, Continuation, Generation, Sampling, Stop
+
+MANY = settings(max_examples=250, derandomize=True, deadline=None, database=None)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> BudgetPolicy:
+    most = draw(st.none() | st.integers(0, 60))
+    return BudgetPolicy(
+        max_thinking=most,
+        min_thinking=draw(st.just(0) | st.integers(0, 60 if most is None else most)),
+        waits=draw(st.integers(0, 4)),
+        wait=draw(st.sampled_from([("Wait",), ("",), ("W", "", "Hmm")])),
+        max_answer=draw(st.none() | st.integers(0, 20)),
+        grace=draw(st.just(0) | st.integers(0, 12)),
+    )
+
+
+def receipt(generation: Generation) -> Generation:
+    return replace(generation, seconds=0.0, first_token_seconds=None)
+
+
+@MANY
+@given(
+    st.lists(policies(), min_size=2, max_size=6),
+    st.booleans(),
+    st.sampled_from([GREEDY, Sampling(1.0, seed=5)]),
+    st.sampled_from(FORMATS),
+    st.integers(0, 999),
+    st.integers(1, 30),
+    st.integers(1, 9),
+)
+def test_each_policy_gets_what_it_would_get_alone(
+    chosen: list[BudgetPolicy],
+    ordered: bool,
+    sampling: Sampling,
+    fmt: ThinkingFormat,
+    seed: int,
+    ends_in: int,
+    chunk: int,
+) -> None:
+    trunk = ReplayCache(TokenModel(seed, ends_in=ends_in, chunk=chunk))
+    for policy in longest_first(chosen) if ordered else chosen:
+        alone = force(TokenModel(seed, ends_in=ends_in, chunk=chunk), policy, fmt, sampling)
+        assert receipt(force(trunk, policy, fmt, sampling)) == receipt(alone)
+
+
+@MANY
+@given(
+    st.lists(st.integers(0, 80), min_size=1, max_size=6, unique=True),
+    st.integers(0, 4),
+    st.integers(1, 10),
+    st.sampled_from([GREEDY, Sampling(1.0, seed=5)]),
+    st.integers(0, 999),
+    st.integers(1, 30),
+)
+def test_a_sweep_decodes_the_longest_policy_and_the_answers(
+    budgets: list[int], waits: int, answer: int, sampling: Sampling, seed: int, ends_in: int
+) -> None:
+    sweep = [
+        BudgetPolicy(max_thinking=b, waits=w, max_answer=answer) for b in budgets for w in range(waits + 1)
+    ]
+    trunk = ReplayCache(TokenModel(seed, ends_in=ends_in))
+    got = [force(trunk, policy, TAGS, sampling) for policy in longest_first(sweep)]
+    longest = got[0].thinking_tokens
+    assert trunk.decoded_tokens <= longest + sum(g.answer_tokens for g in got)
+
+
+def collect(engine: ReplayCache | ScriptedEngine, ask: Continuation) -> tuple[str, Chunk]:
+    async def all_chunks() -> list[Chunk]:
+        return [chunk async for chunk in engine.stream(ask)]
+
+    chunks = run(all_chunks())
+    return engine.decode([i for c in chunks for i in c.ids]), chunks[-1]
+
+
+def test_a_shorter_ask_is_replayed_and_a_longer_one_goes_on() -> None:
+    inner = ScriptedEngine(lambda prefix: "0123456789abcdefghij"[len(prefix) :] + "</think>")
+    trunk = ReplayCache(inner)
+    ask = Continuation((), 10, (Stop("</think>", inner.encode("</think>")),))
+    assert collect(trunk, ask)[0] == "0123456789"
+    assert collect(trunk, replace(ask, max_tokens=4))[0] == "0123"
+    assert (trunk.decoded_tokens, trunk.replayed_tokens) == (10, 4)
+    text, last = collect(trunk, replace(ask, max_tokens=30))
+    assert (text, last.finish) == ("0123456789abcdefghij", "stop")
+    assert len(inner.asked) == 2
+    assert collect(trunk, replace(ask, max_tokens=30))[0] == text
+    assert len(inner.asked) == 2
+
+
+def test_a_stop_that_the_limit_cut_in_two_is_found_by_the_longer_ask() -> None:
+    inner = ScriptedEngine(lambda prefix: "abc[/T]rest"[len(prefix) :])
+    trunk = ReplayCache(inner)
+    ask = Continuation((), 5, (Stop("[/T]", inner.encode("[/T]")),))
+    assert collect(trunk, ask)[0] == "abc[/"
+    assert collect(trunk, replace(ask, max_tokens=20)) == ("abc", Chunk((), "stop", ask.stops[0]))
+    assert collect(trunk, ask)[0] == "abc[/"
+
+
+def test_an_inexact_count_stays_inexact_when_replayed() -> None:
+    class Estimating(ScriptedEngine):
+        async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
+            async for chunk in super().stream(ask):
+                yield replace(chunk, exact=False)
+
+    trunk = ReplayCache(Estimating(lambda prefix: "abc</think>" if "</" not in prefix else "4<|end|>"))
+    long, short = (force(trunk, BudgetPolicy(max_thinking=n, max_answer=0)) for n in (20, 2))
+    assert trunk.replayed_tokens == 2
+    assert not long.exact and not short.exact
+
+
+def test_leaving_a_continuation_early_closes_the_engine_at_once() -> None:
+    closed: list[bool] = []
+
+    class Watched(ScriptedEngine):
+        async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
+            try:
+                async for chunk in super().stream(ask):
+                    yield chunk
+            finally:
+                closed.append(True)
+
+    trunk = ReplayCache(Watched(["abcdefghij"], chunk=1))
+
+    async def leave() -> str:
+        async with aclosing(trunk.stream(Continuation((1,), 9))) as chunks:
+            async for _ in chunks:
+                break
+        return "closed" if closed else "still open"
+
+    assert run(leave()) == "closed"
+    assert trunk.decoded_tokens == 1
+
+
+def test_the_longest_policy_comes_first() -> None:
+    short, long, waiting = BudgetPolicy(max_thinking=5), BudgetPolicy(), BudgetPolicy(max_thinking=5, waits=1)
+    assert longest_first([short, long, waiting]) == [waiting, long, short]

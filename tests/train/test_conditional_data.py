@@ -1,0 +1,75 @@
+"""Training sets of conditional control: the prompts tell the truth, and decoding reads what was trained."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s1.errors import BadConfig
+from s1.formats import FORMATS
+from s1.methods.conditional import asked_tokens, step_format
+from s1.train.conditional_data import conditioned, power_of_two
+from s1.train.render import IGNORED, render_trace
+from s1.types import Question, Trace
+
+S1, PETRI = FORMATS["s1"], FORMATS["petri"]
+words = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=40)
+
+
+def count(text: str) -> int:
+    return len(text.split())
+
+
+def trace(thinking: str) -> Trace:
+    return Trace(Question("q", "Why?", "4"), thinking, "4")
+
+
+@given(st.integers(1, 100_000))
+def test_the_power_of_two_is_the_smallest_that_is_enough(n):
+    p = power_of_two(n)
+    assert p >= n and p & (p - 1) == 0 and (p == 1 or p // 2 < n)
+
+
+@given(words)
+def test_the_prompt_asks_for_no_less_than_the_trace_has_and_the_trace_stays(tokens):
+    thinking = " ".join(tokens)
+    (made,), fmt = conditioned([trace(thinking)], "token", S1, count=count)
+    asked = int(re.fullmatch(r"Why\?\n\nThink for up to (\d+) tokens\.", made.question.text)[1])
+    assert asked == power_of_two(len(tokens)) >= len(tokens)
+    assert (made.thinking, made.answer, made.question.id, fmt) == (thinking, "4", "q", S1)
+    assert made.question.text == asked_tokens("Why?", asked)
+
+
+@given(st.lists(words.map(" ".join), min_size=1, max_size=9), st.sampled_from([S1, PETRI]))
+def test_steps_count_down_to_zero_and_no_word_is_lost(steps, fmt):
+    (made,), stepped = conditioned([trace("\n\n".join(steps))], "step", fmt, count=count)
+    mark = re.escape("<|im_start|>") if fmt is S1 else ""
+    found = re.split(rf"(?:{mark}|^|\n)(\d+) steps left\n", "\n" + made.thinking, flags=re.M)[1:]
+    assert [int(n) for n in found[::2]] == list(range(len(steps), -1, -1))
+    assert [s.strip() for s in found[1::2]] == [*steps, ""]
+    assert int(re.search(r"up to (\d+) steps", made.question.text)[1]) == power_of_two(len(steps))
+    assert stepped == step_format(fmt)
+
+
+@pytest.mark.parametrize("fmt", [S1, PETRI])
+def test_a_stepped_trace_renders_with_its_own_delimiters_and_the_same_mask(fmt):
+    (made,), stepped = conditioned([trace("one\n\ntwo")], "step", fmt, count=count)
+
+    def render(messages):
+        return f"<user>{messages[0]['content']}<assistant>"
+
+    row = render_trace(made, stepped, encode=lambda t: [ord(c) for c in t], render=render, end="<|end|>")
+    learnt = "".join(chr(i) for i, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED)
+    prompt = "".join(chr(i) for i, label in zip(row.input_ids, row.labels, strict=True) if label == IGNORED)
+    assert prompt.endswith("<assistant>" + stepped.open)
+    mark = "<|im_start|>" if fmt is S1 else ""
+    newline = "\n" if fmt is S1 else ""
+    assert learnt == (
+        f"2 steps left\none\n{mark}1 steps left\ntwo\n{mark}0 steps left{newline}{fmt.close}4<|end|>"
+    )
+
+
+def test_another_kind_is_refused():
+    with pytest.raises(BadConfig, match="'tokens'.*token, step"):
+        conditioned([], "tokens", S1, count=count)
