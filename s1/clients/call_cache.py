@@ -33,7 +33,7 @@ SYNC_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ModelCall:
     """One call: chat messages (role, content) and what shapes the reply. `sample` tells repeats apart."""
 
     model: str
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ModelReply:
     """What came back: thinking without tags, the answer after it, how it ended, what it cost."""
 
     thinking: str
@@ -117,16 +117,16 @@ class CallCache:
     def __len__(self) -> int:
         return len(self._places)
 
-    def get(self, key: str) -> Reply | None:
+    def get(self, key: str) -> ModelReply | None:
         """The reply with that key. Replies stay on disk until they are asked for."""
         place = self._places.get(key)
         if place is None:
             return None
         data = json.loads(os.pread(self._file, place[1], place[0]))
         kept = {k: v for k, v in data.items() if k not in ("key", "model", "sample")}
-        return from_json(Reply, kept)
+        return from_json(ModelReply, kept)
 
-    def append(self, request: Request, reply: Reply) -> None:
+    def append(self, request: ModelCall, reply: ModelReply) -> None:
         """Store a reply. It survives a kill of this process as soon as the call returns."""
         head = {"key": request.key, "model": request.model, "sample": request.sample}
         offset = self._size
@@ -134,7 +134,7 @@ class CallCache:
         self._places[request.key] = (offset, length)
         self.spent_usd += reply.usd
 
-    def book(self, request: Request, why: str, usd: float) -> None:
+    def book(self, request: ModelCall, why: str, usd: float) -> None:
         """Store what a call cost that gave no usable reply."""
         self._write({"key": request.key, "lost": why, "usd": usd})
         self.spent_usd += usd

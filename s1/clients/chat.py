@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from s1.clients.call_cache import CallCache, Reply, Request
+from s1.clients.call_cache import CallCache, ModelCall, ModelReply
 from s1.clients.chat_replies import Broken, read_json, read_stream
 from s1.clients.map_calls import Refused
 from s1.clients.rate import Rate, Try
@@ -99,7 +99,7 @@ class ApiSettings:
         """The open server, as an async context manager that gives an Answerer."""
         return Api(self, journal)
 
-    def request(self, text: str, sample: int = 0, *, system: str | None = None) -> Request:
+    def request(self, text: str, sample: int = 0, *, system: str | None = None) -> ModelCall:
         """The request for one user message."""
         if not self.model:
             raise BadConfig("No model was named.", "Give its name as the server knows it.")
@@ -110,7 +110,7 @@ class ApiSettings:
             shape["temperature"] = self.temperature
         if self.top_p is not None:
             shape["top_p"] = self.top_p
-        return Request(self.model, messages, shape, sample)
+        return ModelCall(self.model, messages, shape, sample)
 
 
 class SpendingCap:
@@ -166,7 +166,7 @@ class Api:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def __call__(self, request: Request) -> Reply:
+    async def __call__(self, request: ModelCall) -> ModelReply:
         """The reply, after as many tries as it takes. Raises Refused, or S1Error to end the run."""
         body = self._body(request)
         tries = pauses = 0
@@ -191,14 +191,14 @@ class Api:
                 raise Refused(f"no reply in {tries} tries: {why}")
             await asyncio.sleep(wait)
 
-    def _body(self, request: Request) -> bytes:
+    def _body(self, request: ModelCall) -> bytes:
         messages = [{"role": role, "content": text} for role, text in request.messages]
         body: dict[str, Any] = {"model": request.model, "messages": messages, **request.settings}
         if self.settings.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return json.dumps(body).encode()
 
-    async def _try(self, request: Request, body: bytes) -> Reply:
+    async def _try(self, request: ModelCall, body: bytes) -> ModelReply:
         """One try, with its worst case set aside and its real cost booked, whatever happens."""
         import httpx2
 
@@ -221,7 +221,7 @@ class Api:
             else:
                 spent = min(bound, self._usd(len(body), reply.completion_tokens))
             self._heard = True
-            return Reply(
+            return ModelReply(
                 reply.thinking, reply.answer, reply.finish, reply.prompt_tokens, reply.completion_tokens,
                 spent, reply.exact, round(time.monotonic() - began, 3),
             )  # fmt: skip
@@ -237,7 +237,7 @@ class Api:
                 self._rate.settle(turn, min(turn.tokens, used))
             await self._purse.settle(bound, spent)
 
-    async def _exchange(self, body: bytes) -> Reply:
+    async def _exchange(self, body: bytes) -> ModelReply:
         url = self.settings.url.rstrip("/") + "/chat/completions"
         headers = {"Content-Type": "application/json"}
         async with self._client.stream("POST", url, content=body, headers=headers) as response:

@@ -1,4 +1,4 @@
-"""Chat completions as servers send them, read into a `Reply`: whole or streamed, thinking in any shape.
+"""Chat completions as servers send them, read into a `ModelReply`: whole or streamed, thinking in any shape.
 
 Thinking comes as a field of its own (`reasoning_content`, `reasoning`), as parts of the content with a type
 ("thinking", "reasoning"), or in tags at the head of the text (`<think>`, `<thought>`, also without the
@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from s1.clients.call_cache import Reply
+from s1.clients.call_cache import ModelReply
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
@@ -68,7 +68,7 @@ def message_texts(message: Mapping[str, Any]) -> tuple[str, str]:
     return thinking, text
 
 
-def read_json(body: bytes) -> Reply:
+def read_json(body: bytes) -> ModelReply:
     """The reply in the body of a plain response. Raises Broken."""
     try:
         data = json.loads(body)
@@ -82,7 +82,7 @@ def read_json(body: bytes) -> Reply:
     return _reply(thinking, text, choice.get("finish_reason"), data.get("usage"), len(body))
 
 
-async def read_stream(lines: AsyncIterator[str]) -> Reply:
+async def read_stream(lines: AsyncIterator[str]) -> ModelReply:
     """The reply of a server-sent event stream. Raises Broken, also when it ends before it says how."""
     thinking, text = list[str](), list[str]()
     finish: Any = None
@@ -134,7 +134,7 @@ def _choice(data: Any, received: int) -> Mapping[str, Any]:
     return choices[0]
 
 
-def _reply(thinking: str, text: str, finish: Any, usage: Any, received: int) -> Reply:
+def _reply(thinking: str, text: str, finish: Any, usage: Any, received: int) -> ModelReply:
     thinking = thinking.strip()
     if thinking:
         answer = text.strip()
@@ -152,4 +152,4 @@ def _reply(thinking: str, text: str, finish: Any, usage: Any, received: int) -> 
             if isinstance(total, int):
                 counted_out = max(counted_out, total - counted_in)
             tokens_in, tokens_out, exact = counted_in, counted_out, True
-    return Reply(thinking, answer, str(finish), tokens_in, tokens_out, exact=exact)
+    return ModelReply(thinking, answer, str(finish), tokens_in, tokens_out, exact=exact)

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol, TypeVar
 
-from s1.clients.call_cache import CallCache, Reply, Request
+from s1.clients.call_cache import CallCache, ModelCall, ModelReply
 from s1.errors import BadConfig, first_error
 
-Answerer = Callable[[Request], Awaitable[Reply]]
+Answerer = Callable[[ModelCall], Awaitable[ModelReply]]
 READINGS = 3
 """How often a judge or classifier is asked when its last line cannot be read."""
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class Caller(Protocol):
     @property
     def temperature(self) -> float | None: ...
 
-    def request(self, text: str, sample: int = 0, *, system: str | None = None) -> Request:
+    def request(self, text: str, sample: int = 0, *, system: str | None = None) -> ModelCall:
         """The request for one user message."""
         ...
 
@@ -67,7 +67,7 @@ Watch = Callable[[Progress], None]
 
 
 async def ask_all(
-    requests: Iterable[Request],
+    requests: Iterable[ModelCall],
     answer: Answerer,
     journal: CallCache,
     *,
@@ -87,7 +87,7 @@ async def ask_all(
     refused: dict[str, str] = {}
     done, tokens = len(wanted) - len(missing), 0
 
-    async def work(queue: Iterator[Request]) -> None:
+    async def work(queue: Iterator[ModelCall]) -> None:
         nonlocal done, tokens
         for request in queue:
             try:
@@ -111,7 +111,7 @@ async def ask_all(
 
 
 async def read_all(
-    requests: Mapping[str, Request],
+    requests: Mapping[str, ModelCall],
     read: Callable[[str], T | None],
     answer: Answerer,
     journal: CallCache,
@@ -127,7 +127,7 @@ async def read_all(
     readings: dict[str, T] = {}
     for sample in range(READINGS):
         asked = {
-            name: Request(r.model, r.messages, r.settings, sample)
+            name: ModelCall(r.model, r.messages, r.settings, sample)
             for name, r in requests.items()
             if name not in readings
         }

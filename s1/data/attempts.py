@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from s1.clients.call_cache import CallCache, Reply, Request
+from s1.clients.call_cache import CallCache, ModelCall, ModelReply
 from s1.clients.chat_replies import split_thinking
 from s1.clients.map_calls import Answerer
 from s1.errors import BadInput, first_error
@@ -33,25 +33,27 @@ class EngineCaller:
     def temperature(self) -> float:
         return self.sampling.temperature
 
-    def request(self, text: str, sample: int = 0, *, system: str | None = None) -> Request:
+    def request(self, text: str, sample: int = 0, *, system: str | None = None) -> ModelCall:
         messages = ((("system", system),) if system else ()) + (("user", text),)
-        return Request(self.name, messages, {"max_tokens": self.max_tokens, **to_json(self.sampling)}, sample)
+        return ModelCall(
+            self.name, messages, {"max_tokens": self.max_tokens, **to_json(self.sampling)}, sample
+        )
 
     @asynccontextmanager
     async def answering(self, journal: CallCache) -> AsyncIterator[Answerer]:
-        async def answer(request: Request) -> Reply:
+        async def answer(request: ModelCall) -> ModelReply:
             messages = _messages(self.engine, request)
             sampling = self.sampling
             if sampling.seed is not None:
                 sampling = replace(sampling, seed=sampling.seed + request.sample)
             prompt, ids, finish = await continue_chat(self.engine, messages, sampling, self.max_tokens)
             thinking, text = split_thinking(self.engine.decode(ids))
-            return Reply(thinking, text, finish, prompt, len(ids))
+            return ModelReply(thinking, text, finish, prompt, len(ids))
 
         yield answer
 
 
-def _messages(engine: Engine, request: Request) -> list[dict[str, str]]:
+def _messages(engine: Engine, request: ModelCall) -> list[dict[str, str]]:
     """The messages of a request; a system message stands before the user's where the template has no such role."""
     messages = [{"role": role, "content": text} for role, text in request.messages]
     if len(messages) == 2 and messages[0]["role"] == "system":

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1.cli import main
-from s1.clients.call_cache import CallCache, Reply, Request
+from s1.clients.call_cache import CallCache, ModelCall, ModelReply
 from s1.clients.chat import ApiSettings, SpendingCap
 from s1.clients.chat_replies import Broken, message_texts, read_json, read_stream, split_thinking
 from s1.clients.map_calls import Refused
@@ -225,14 +225,14 @@ def test_after_kill_9_the_same_command_goes_on_and_asks_only_what_was_in_flight(
 
 def test_a_journal_belongs_to_one_process_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    request = Request("m", (("user", "hi"),))
+    request = ModelCall("m", (("user", "hi"),))
     with CallCache(path) as journal:
-        journal.append(request, Reply("t", "a", "stop", 1, 2, 0.5))
+        journal.append(request, ModelReply("t", "a", "stop", 1, 2, 0.5))
         journal.book(request, "half a stream", 0.25)
         with pytest.raises(BadInput, match="in use"):
             CallCache(path)
     with CallCache(path) as journal:
-        assert journal.get(request.key) == Reply("t", "a", "stop", 1, 2, 0.5)
+        assert journal.get(request.key) == ModelReply("t", "a", "stop", 1, 2, 0.5)
         assert len(journal) == 1 and journal.spent_usd == 0.75 and journal.get("other") is None
     path.write_bytes(path.read_bytes() + b"garbage\n")
     with pytest.raises(BadInput, match=r"journal.jsonl, line 4: no JSON"):
@@ -249,28 +249,28 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines(cut: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
-        requests = [Request("m", (("user", f"q{i}"),)) for i in range(3)]
+        requests = [ModelCall("m", (("user", f"q{i}"),)) for i in range(3)]
         with CallCache(path) as journal:
             for request in requests:
-                journal.append(request, Reply("ü", request.messages[0][1], "stop"))
+                journal.append(request, ModelReply("ü", request.messages[0][1], "stop"))
         whole = path.read_bytes()
         path.write_bytes(whole[:cut])
         kept = max(whole[:cut].count(b"\n") - 1, 0)
         with CallCache(path) as journal:
             assert len(journal) == kept
             for request in requests[kept:]:
-                journal.append(request, Reply("ü", request.messages[0][1], "stop"))
+                journal.append(request, ModelReply("ü", request.messages[0][1], "stop"))
         assert path.read_bytes() == whole
 
 
 def test_the_key_tells_content_apart_and_nothing_else() -> None:
-    base = Request("m", (("user", "q"),), {"max_tokens": 5, "temperature": 1.0})
-    assert base.key == Request("m", (("user", "q"),), {"temperature": 1.0, "max_tokens": 5}).key
+    base = ModelCall("m", (("user", "q"),), {"max_tokens": 5, "temperature": 1.0})
+    assert base.key == ModelCall("m", (("user", "q"),), {"temperature": 1.0, "max_tokens": 5}).key
     others = [
-        Request("n", base.messages, base.settings),
-        Request("m", (("user", "r"),), base.settings),
-        Request("m", base.messages, {"max_tokens": 6, "temperature": 1.0}),
-        Request("m", base.messages, base.settings, 1),
+        ModelCall("n", base.messages, base.settings),
+        ModelCall("m", (("user", "r"),), base.settings),
+        ModelCall("m", base.messages, {"max_tokens": 6, "temperature": 1.0}),
+        ModelCall("m", base.messages, base.settings, 1),
     ]
     assert len({base.key, *(o.key for o in others)}) == 5
 
@@ -307,7 +307,7 @@ def test_a_stream_in_any_pieces_reads_like_the_whole(thinking: str, answer: str,
     assert (reply.thinking, reply.answer) == split_thinking(text)
 
 
-def run_stream(lines: list[str]) -> Reply:
+def run_stream(lines: list[str]) -> ModelReply:
     async def source() -> Any:
         for line in lines:
             yield line
