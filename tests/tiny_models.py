@@ -1,4 +1,8 @@
-"""Untrained models for tests: of any architecture, in milliseconds, and in double precision."""
+"""Models in double precision: untrained ones of any architecture, made in milliseconds, and saved ones.
+
+In single precision two logits are soon so close that rounding, and with it the processor, the number of
+threads or what else is in the batch, decides what a model says.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +47,7 @@ SINGLE = {"qwen3_moe", "qwen3_next", "deepseek_v3"}
 def tiny(kind: str, *, vocab: int, eos: int = 1, pad: int = 2, seed: int = 0, **extra: Any) -> Any:
     """A causal language model of 2 layers, width 32 and context 512 in evaluation mode.
 
-    Its weights are spread far, so that it says many things, and its numbers are double, so that rounding does
-    not decide what: in single precision two logits are soon so close that processors disagree.
+    Its weights are spread far, so that it says many things.
     """
     import torch
     import transformers
@@ -68,3 +71,14 @@ def tiny(kind: str, *, vocab: int, eos: int = 1, pad: int = 2, seed: int = 0, **
     torch.manual_seed(seed)
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     return model if kind in SINGLE else model.double()
+
+
+def saved(folder: Any, **options: Any) -> Any:
+    """The hf engine over the checkpoint in `folder`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from s1.engines.hf import HFEngine
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    return HFEngine(model, AutoTokenizer.from_pretrained(folder), **options)

@@ -59,8 +59,9 @@ class ChatServer:
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
             fault = self._draw.choice(self.faults) if self._draw.random() < self.share else ""
+            seconds = self.seconds  # as it is when the call comes
             self.faulty[fault] += 1
-        time.sleep(self.seconds)
+        time.sleep(seconds)
         with self._lock:
             self.busy -= 1
         if fault == "429":

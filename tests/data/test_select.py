@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pace import slowness
 
 from s1.data.difficulty import difficulty_reasons, join_attempts, with_trace_tokens
 from s1.data.pool import conform
@@ -118,11 +119,11 @@ def test_the_ablation_sets_are_what_they_say() -> None:
     assert counts.min() >= 8
 
 
-def test_59000_rows_take_less_than_a_second() -> None:
+def test_59000_rows_take_less_than_a_second_of_an_ordinary_machine() -> None:
     pool = make_pool(59_000, domains=50)
     start = time.process_time()
     assert select(pool, 1000).rows.height == 1000
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < slowness()
 
 
 def test_a_question_that_a_model_solved_is_dropped() -> None:

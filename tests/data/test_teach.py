@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -194,16 +195,31 @@ def test_after_kill_9_the_same_command_goes_on_and_asks_only_what_was_in_flight(
     out = tmp_path / "out"
     command = [*S1, str(tmp_path / "pool.jsonl"), "--out", str(out), "--model", "m", "--url", chat.url]
     command += ["--set", "concurrency=4", "--set", "max_tokens=40"]
+    plain = chat.reply
+
+    def answered() -> int:
+        return sum(chat.answered.values())
+
     for stop_at in (10, 30):
+        killed = threading.Event()
+
+        def held(body: dict[str, Any], stop_at: int = stop_at, killed: threading.Event = killed) -> Any:
+            if answered() >= stop_at:  # so that the command cannot come to its end before it is killed
+                killed.wait(60)
+            return plain(body)
+
+        chat.reply = held
         child = subprocess.Popen(
             command, stderr=subprocess.DEVNULL, env={**os.environ, "OPENAI_API_KEY": "k-1"}
         )
-        deadline = time.monotonic() + 60
-        while sum(chat.answered.values()) < stop_at and time.monotonic() < deadline:
+        while answered() < stop_at:
+            assert child.poll() is None
             time.sleep(0.005)
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
         assert not (out / "stage.json").exists()
+        killed.set()
+    chat.reply = plain
     # As a torn write leaves it.
     with (out / "journal.jsonl").open("ab") as file:
         file.write(b'{"key": "half of a li')
@@ -214,7 +230,7 @@ def test_after_kill_9_the_same_command_goes_on_and_asks_only_what_was_in_flight(
     rows = pl.read_parquet(out / "pool.parquet")
     assert sorted(rows["question"]) == sorted(f"question {i}" for i in range(60))
     assert (rows["attempt"] == "answer to " + rows["question"]).all()
-    again = sum(chat.answered.values()) - 60
+    again = answered() - 60
     assert 0 <= again <= 2 * 4 and max(chat.answered.values()) <= 3
     asked = len(chat.bodies)
     first = {f.name: f.read_bytes() for f in out.iterdir()}

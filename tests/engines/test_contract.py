@@ -71,19 +71,20 @@ def folder():
 
 @pytest.fixture(scope="module", params=KINDS)
 def engine(request, folder) -> Iterator[Engine]:
-    torch.set_num_threads(1)
-    flags, server = KINDS[request.param], None
+    flags, server, threads = KINDS[request.param], None, torch.get_num_threads()
     if request.param.startswith("hf"):
         made = load_engine(str(folder), cache_bytes=1 << 26, **(flags or {}))
     else:
         from transformers import AutoTokenizer
 
+        torch.set_num_threads(1)  # the server has threads of its own
         tokenizer = AutoTokenizer.from_pretrained(folder)
         server = Imitation(tokenizer, served_logits(folder), context=1024, piece=1, **(flags or {}))
         options = f"tokenizer={folder}" + ("" if server.vllm else "&context=1024")
         made = load_engine(f"openai:{server.address}?{options}&connections=8")
     yield made
     asyncio.run(made.close())
+    torch.set_num_threads(threads)
     if server is not None:
         server.stop()
 

@@ -26,7 +26,15 @@ def never_right(prefix: str) -> str:
     return " 4<|end|>" if "</think>" in prefix else " no</think>"
 
 
-ENGINES = {"good": waits_help, "bad": never_right}
+def silent(prefix: str) -> str:
+    return "<|end|>" if "</think>" in prefix else "</think>"
+
+
+def endless(prefix: str) -> str:
+    return " and so on" * 300
+
+
+ENGINES = {"good": waits_help, "bad": never_right, "silent": silent, "endless": endless}
 
 
 def opened(name: str) -> ScriptedEngine:
@@ -47,8 +55,8 @@ def run(tmp_path, monkeypatch):
 
     monkeypatch.setattr("s1.evals.recipes.choose_format", lambda engine: FORMATS["petri"])
 
-    def go(made: Recipe):
-        models = {"main": "good", "other": "bad"}
+    def go(made: Recipe, main: str = "good", other: str = "bad"):
+        models = {"main": main, "other": other}
         return run_recipe(made, models, benchmark(), tmp_path, open_engine=opened), tmp_path
 
     return go
@@ -154,6 +162,14 @@ def test_a_parallel_row_stands_beside_the_best_sequential_one_that_spends_no_mor
     rows = [r for r in parallel_table(found, out) if r.startswith(("| natural | 0.0", "| wait 1 | 0.0"))][-2:]
     assert "none spends so little" in rows[0]  # " no" is shorter than every sequential policy
     assert right_shares(out / "first")["wait 1"] == dict.fromkeys((q.id for q in benchmark().questions), 1.0)
+
+
+@pytest.mark.parametrize("table", ["points", "metrics", "difference", "parallel"])
+@pytest.mark.parametrize("models", [("silent", "silent"), ("endless", "silent"), ("silent", "endless")])
+def test_a_table_is_made_of_whatever_models_say(run, table, models):
+    made = recipe(table, "first / natural" if table == "difference" else "")
+    found, out = run(made, *models)
+    assert len(recipe_table(made, found, out)) > 3
 
 
 def test_methods_within_a_recipe_take_the_answer_limit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_a_sweep_of_wait_strings_is_one_trunk_and_says_what_to_use(
     thinking = [a for a in engine.asked if FMT.close not in engine.decode(a.prefix)]
     # a question: the natural end, then Wait, Wait Wait, Hmm, Hmm Hmm and Wait Hmm
     assert len(thinking) == 6 * 6
+
+
+@pytest.mark.parametrize(
+    "says",
+    [lambda prefix: "<|end|>" if "</think>" in prefix else "</think>", lambda prefix: " and so on" * 300],
+    ids=["silent", "endless"],
+)
+def test_a_sweep_ends_whatever_the_model_says(
+    says: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
+    monkeypatch.setattr("s1.cli.eval_verb.open_engine", lambda spec: ScriptedEngine(says, context=1000))
+    assert main(sweep(tmp_path, "--budgets", "4,8", "--waits", "1,2")) == 0
+    assert runs.read_metrics(tmp_path / "run")["control"] == 100
 
 
 def test_samples_of_a_sweep_have_seeds_and_share_their_trunk(tmp_path: Path, engine: ScriptedEngine) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from pace import slowness
 
 from s1.errors import BadInput
 from s1.evals.benchmarks import load_benchmark
@@ -84,7 +85,7 @@ def test_a_million_characters_are_dealt_with_at_once(piece: str, kind: str) -> N
     assert not equivalent("7", text, kind)
     extract_answer(text, kind)
     extract_answer(text, kind, profile="official")
-    assert time.thread_time() - before < 2
+    assert time.thread_time() - before < 2 * slowness()
 
 
 FILES = ["aime2024.jsonl", "math500.jsonl", "imo_answerbench.jsonl", "olymmath_en.jsonl"]

@@ -15,7 +15,7 @@ import pytest
 
 from s1.errors import MissingExtra
 from s1.grading import compare
-from s1.grading.worker import Worker
+from s1.grading.worker import PATIENCE, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def test_a_monstrous_expression_is_stopped_and_the_next_is_answered(worker: Work
     worker.equal("x", "x", 5.0)
     before = time.monotonic()
     assert worker.equal("9^{9^{9^{9}}}", "1", 0.5).equal is None
-    assert time.monotonic() - before < 12
+    assert time.monotonic() - before < 0.5 * PATIENCE + 30  # which it may need on a busy machine
     assert worker.equal("x+2", "2+x", 5.0).equal is True
 
 

