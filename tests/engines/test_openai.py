@@ -19,9 +19,10 @@ pytest.importorskip("transformers")
 from imitation import Imitation, noise, status  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
-from s1.clients import http, load_engine  # noqa: E402
+from s1.clients import http  # noqa: E402
 from s1.clients.retry import pause_seconds  # noqa: E402
 from s1.doctor import examine  # noqa: E402
+from s1.engines import load_engine  # noqa: E402
 from s1.engines.openai import NUMBERS  # noqa: E402
 from s1.engines.requests import seed_at  # noqa: E402
 from s1.engines.spec import split_address  # noqa: E402
