@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.clients.retry import LONGEST_BACKOFF_SECONDS, may_be_repeated, pause_seconds, wanted_seconds
+from s1.clients.retry import LONGEST_BACKOFF_SECONDS, backoff_seconds, may_be_repeated, wanted_seconds
 
 NOW = 1_800_000_000.0
 
@@ -63,12 +63,4 @@ def test_a_backoff_doubles_up_to_its_bound_and_is_never_less_than_half(
     repeat: int, first: float, chance: float
 ) -> None:
     full = min(LONGEST_BACKOFF_SECONDS, first * 2.0 ** min(repeat, 30))
-    assert full / 2 <= pause_seconds(repeat, None, first=first, chance=chance) <= full
-
-
-@settings(max_examples=300, derandomize=True, deadline=None, database=None)
-@given(st.integers(0, 100), st.floats(0, 1e6), chances)
-def test_a_server_is_never_asked_before_the_time_that_it_names(
-    repeat: int, wanted: float, chance: float
-) -> None:
-    assert wanted <= pause_seconds(repeat, wanted, first=1.0, chance=chance) <= wanted + 0.1
+    assert full / 2 <= backoff_seconds(repeat, first=first, chance=chance) <= full

@@ -31,7 +31,7 @@ VERBS = {
 
 
 EXTRAS = {"torch": "hf", "transformers": "hf", "trl": "train", "polars": "data", "tokenizers": "data",
-          "datasets": "data", "matplotlib": "report", "httpx2": "openai"}  # fmt: skip
+          "datasets": "data", "matplotlib": "report", "openai": "openai"}  # fmt: skip
 """Which extra brings a library that a verb did not find."""
 
 

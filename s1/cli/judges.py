@@ -1,4 +1,4 @@
-"""Models that are asked through a journal: teacher, classifier, judge."""
+"""Models that verbs ask through a call cache: teacher, classifier, judge."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from s1.clients.chat import ApiSettings
     from s1.clients.map_calls import Caller, Progress, Watch
     from s1.grading.judge import Attempt, Judge
+
+JUDGE_TOKENS = 4096
+"""Enough for a judge that thinks before it explains."""
+JUDGE_TRIES = 5
+"""Someone is waiting for the result: an unreachable server is reported within a minute."""
 
 
 def add_judge(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +36,6 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
     Replies are greedy and short: the judge explains and says Yes or No.
     """
     import asyncio
-    from dataclasses import replace
 
     from s1.clients.call_cache import CallCache
     from s1.clients.chat import ApiSettings
@@ -41,16 +45,16 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
 
     if spec is None:
         if url:
-            raise BadConfig("--url is the server of a judge, and none was named.", "Add --judge NAME.")
+            raise BadConfig("--url names the server of a judge, but there is no judge.", "Add --judge NAME.")
         yield None
         return
     settings = ApiSettings(temperature=0.0, max_tokens=JUDGE_TOKENS, tries=JUDGE_TRIES)
-    caller = open_caller(spec, url, replace(settings, url=url) if url else settings)
+    caller = open_caller(spec, url, settings)
     try:
-        with CallCache(folder / "journal.jsonl") as journal:
+        with CallCache(folder / "journal.jsonl") as cache:
 
             def judge(attempts: Mapping[str, Attempt]) -> Mapping[str, bool]:
-                return asyncio.run(ask_judge(attempts, caller, journal, progress=_shown("judge")))
+                return asyncio.run(ask_judge(attempts, caller, cache, progress=_show_progress("judge")))
 
             yield judge
     finally:
@@ -58,13 +62,7 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
             asyncio.run(caller.engine.close())
 
 
-JUDGE_TOKENS = 4096
-"""Room for a judge that thinks before it explains."""
-JUDGE_TRIES = 5
-"""Someone waits for this listing: a server that does not answer is told of within half a minute."""
-
-
-def _shown(name: str) -> Watch:
+def _show_progress(name: str) -> Watch:
     from s1.cli.common import Line
 
     line = Line()
@@ -76,7 +74,7 @@ def _shown(name: str) -> Watch:
 
 
 def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
-    """A model to ask: NAME on the server of `url`, NAME@URL[@KEY_ENV] on another, or else an engine spec."""
+    """A model to ask: NAME on the server of `url`, NAME@URL[@KEY_ENV] on another, otherwise an engine spec."""
     from dataclasses import replace
 
     from s1.cli.common import open_engine
@@ -85,14 +83,13 @@ def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
 
     name, at, other = spec.partition("@http")
     if at:
-        # The key of --url goes to that server only; another server gets one where it is named.
+        # The key of --url goes to that server only; another server gets the key that is named for it, or none.
         address, _, key_env = ("http" + other).partition("@")
         return replace(settings, model=name, url=address, key_env=key_env)
     if url:
-        return replace(settings, model=spec)
-    sampling = Sampling(
-        settings.temperature or 0.0, 1.0 if settings.top_p is None else settings.top_p, seed=0
-    )
+        return replace(settings, model=spec, url=url)
+    top_p = 1.0 if settings.top_p is None else settings.top_p
+    sampling = Sampling(settings.temperature or 0.0, top_p, seed=0)
     return EngineCaller(
         open_engine(spec), spec.rstrip("/"), sampling, settings.max_tokens, settings.concurrency
     )

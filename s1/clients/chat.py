@@ -1,15 +1,15 @@
-"""An `Answerer` for any OpenAI-compatible chat API: retries, rate limits, a spending cap, thinking of any shape.
+"""One model behind an OpenAI-compatible chat endpoint: repeats, Retry-After, a spending cap.
 
-httpx2 rather than the openai client: the cap and the journal need to see every try, also those that failed,
-and that client repeats requests on its own and reads no reasoning fields.
+| what comes                                         | what is done                                              |
+|----------------------------------------------------|-----------------------------------------------------------|
+| 429, 503 with Retry-After                          | every request waits that long; no try is used up           |
+| other statuses that `retry` repeats, no connection, silence | tried again, after a wait that doubles up to a minute |
+| a reply cut off, not JSON, without choices or empty | tried again; what had arrived is booked as lost           |
+| 401, 402, 403, 404, quota used up                  | the run ends with the server's words; the call cache stays |
+| any other 4xx                                      | this row is refused with the server's words               |
 
-| what comes                                       | what is done                                            |
-|--------------------------------------------------|---------------------------------------------------------|
-| 429, 503 with Retry-After                         | every request waits so long; no try is used up           |
-| what `retry` repeats, broken connection, silence  | again, after a wait that doubles up to a minute         |
-| half a stream, no JSON, no choices, an empty reply | again; what had come is booked as lost                   |
-| 401, 402, 403, 404, quota used up                 | the run ends with the server's words; the journal stays  |
-| any other 4xx                                     | this row is refused with the server's words              |
+The tries are counted here and not by the `openai` package (its max_retries is 0): the spending cap must reserve and
+book each try, a Retry-After must hold back all requests, and a reply that breaks while it streams must be repeated.
 """
 
 from __future__ import annotations
@@ -20,37 +20,38 @@ import os
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from s1.clients.call_cache import CallCache, ModelCall, ModelReply
-from s1.clients.chat_replies import Broken, read_json, read_stream
+from s1.clients.chat_replies import read_reply
+from s1.clients.http import RequestFailure, ServerClient
 from s1.clients.map_calls import Refused
-from s1.clients.rate import Rate, Try
-from s1.clients.retry import may_be_repeated, pause_seconds, wanted_seconds
-from s1.errors import BadConfig, MissingExtra, S1Error
-
-if TYPE_CHECKING:
-    import httpx2
+from s1.clients.retry import backoff_seconds, may_be_repeated
+from s1.errors import BadConfig, S1Error
 
 FATAL = frozenset({401, 402, 403, 404})
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
-"""A server that asks for a longer pause ends the run; the same command goes on later."""
-BYTES_A_TOKEN = 3
-"""Of a prompt, for the limit of tokens per minute. English text has four."""
+"""A server that asks for a longer pause ends the run; the same command resumes it later."""
 MOST_PAUSES = 200
-"""How often one request may be put off by Retry-After before that uses up tries."""
+"""How often Retry-After may postpone one request before it uses up tries."""
+
+
+def default_url() -> str:
+    return os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
     """Where and how to ask. Only `model`, `max_tokens`, `temperature`, `top_p`, `system` and `body` shape replies."""
 
-    url: str = "https://api.openai.com/v1"
+    url: str = field(default_factory=default_url)
+    """Default: the environment variable OPENAI_BASE_URL, else OpenAI's own server."""
     model: str = ""
     key_env: str = "OPENAI_API_KEY"
-    """Environment variable with the key. It is sent to `url` and written nowhere."""
+    """Environment variable that holds the key. The key is sent to `url` and never written down."""
     max_tokens: int = 32_768
     temperature: float | None = None
     """None leaves it to the server. The paper's attempts use 0.05."""
@@ -61,19 +62,15 @@ class ApiSettings:
     limit_field: str = "max_tokens"
     """Some servers call it max_completion_tokens."""
     stream: bool = True
-    """Streaming notices a cut reply, and no proxy gives up on a long silence."""
+    """Streaming shows when a reply is cut off, and keeps proxies from giving up on a long silence."""
     concurrency: int = 64
     tries: int = 10
     timeout_seconds: float = 600.0
-    """Longest silence."""
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    """What the server allows, prompts and replies together; see `rate`. A try counts with a third of the bytes of
-    its body and the full `max_tokens` until it is known what it used."""
+    """Longest time without an event of the reply (without streaming: until the whole reply)."""
     usd_per_million_in: float = 0.0
     usd_per_million_out: float = 0.0
     max_usd: float | None = None
-    """Most to spend in all, counted over the journal. A request is sent only if its worst case fits."""
+    """Most to spend in all, counting what the call cache has booked. A request is sent only if its worst case fits."""
 
     def __post_init__(self) -> None:
         if self.max_usd is not None and not (self.usd_per_million_in or self.usd_per_million_out):
@@ -84,23 +81,19 @@ class ApiSettings:
             raise BadConfig(
                 "API settings: max_tokens, tries, concurrency and timeout_seconds must be positive."
             )
-        if any(
-            limit is not None and limit < 1 for limit in (self.requests_per_minute, self.tokens_per_minute)
-        ):
-            raise BadConfig("API settings: a limit per minute must be at least 1.", "None means no limit.")
         if not self.url.startswith(("http://", "https://")):
-            raise BadConfig(f"{self.url!r} is no address.", "It begins with http:// or https://.")
+            raise BadConfig(f"{self.url!r} is not an address.", "An address begins with http:// or https://.")
 
     @property
     def name(self) -> str:
         return self.model
 
-    def answering(self, journal: CallCache) -> Api:
-        """The open server, as an async context manager that gives an Answerer."""
-        return Api(self, journal)
+    def connect(self, cache: CallCache) -> ChatClient:
+        """The server, as an async context manager that gives an Answerer."""
+        return ChatClient(self, cache)
 
     def request(self, text: str, sample: int = 0, *, system: str | None = None) -> ModelCall:
-        """The request for one user message."""
+        """The call for one user message."""
         if not self.model:
             raise BadConfig("No model was named.", "Give its name as the server knows it.")
         system = self.system if system is None else system
@@ -114,178 +107,136 @@ class ApiSettings:
 
 
 class SpendingCap:
-    """What may still be spent. Each call sets its worst case aside first, so the cap holds at any moment."""
+    """What may still be spent. Each try reserves its worst case first, so the cap holds at any moment."""
 
     def __init__(self, cap: float | None, spent: float = 0.0) -> None:
-        self._cap, self._spent, self._held = cap, spent, 0.0
+        self._cap, self._spent, self._reserved = cap, spent, 0.0
         self._changed = asyncio.Condition()
 
-    async def hold(self, usd: float) -> None:
-        """Set `usd` aside, waiting for what others hold. Raises Refused when it can never fit."""
+    async def reserve(self, usd: float) -> None:
+        """Reserve `usd`, waiting for what others have reserved. Raises Refused when it can never fit."""
         async with self._changed:
-            while self._cap is not None and self._spent + self._held + usd > self._cap:
-                if not self._held:
+            while self._cap is not None and self._spent + self._reserved + usd > self._cap:
+                if not self._reserved:
                     raise Refused("not asked: the spending cap is reached")
                 await self._changed.wait()
-            self._held += usd
+            self._reserved += usd
 
-    async def settle(self, held: float, spent: float) -> None:
-        """Give back what was held and count what was spent."""
+    async def settle(self, reserved: float, spent: float) -> None:
+        """Release a reservation and count what was spent of it."""
         async with self._changed:
-            self._held, self._spent = max(self._held - held, 0.0), self._spent + spent
-            if self._held < 1e-12:
-                self._held = 0.0
+            self._reserved, self._spent = max(self._reserved - reserved, 0.0), self._spent + spent
+            if self._reserved < 1e-12:
+                self._reserved = 0.0
             self._changed.notify_all()
 
 
-class Api:
-    """One server. `await api(request)` is an Answerer; use as an async context manager."""
+class ChatClient:
+    """One chat model. `await client(call)` gives the reply; use as an async context manager."""
 
-    def __init__(self, settings: ApiSettings, journal: CallCache) -> None:
-        try:
-            import httpx2
-        except ImportError as error:
-            raise MissingExtra("httpx2", "data") from error
-        self.settings, self._journal = settings, journal
-        self._key = os.environ.get(settings.key_env, "").strip()
-        self._purse = SpendingCap(settings.max_usd, journal.spent_usd)
-        self._rate = Rate(settings.requests_per_minute, settings.tokens_per_minute)
-        self._random = random.Random()
-        self._not_before = 0.0
-        self._heard = False
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency)
-        self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(settings.timeout_seconds, connect=min(30.0, settings.timeout_seconds)),
-            limits=limits,
+    def __init__(self, settings: ApiSettings, cache: CallCache) -> None:
+        self.settings, self._cache = settings, cache
+        key = os.environ.get(settings.key_env, "").strip()
+        self._has_key = bool(key)
+        self._client = ServerClient(
+            settings.url, key, timeout=settings.timeout_seconds, retries=0, connections=settings.concurrency
         )
+        self._cap = SpendingCap(settings.max_usd, cache.spent_usd)
+        self._not_before = 0.0
+        self._has_replied = False
 
-    async def __aenter__(self) -> Api:
+    async def __aenter__(self) -> ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
-    async def __call__(self, request: ModelCall) -> ModelReply:
-        """The reply, after as many tries as it takes. Raises Refused, or S1Error to end the run."""
-        body = self._body(request)
+    async def __call__(self, call: ModelCall) -> ModelReply:
+        """The reply, after as many tries as it takes. Raises Refused for this call, or S1Error to end the run."""
         tries = pauses = 0
         while True:
-            tries += 1
             try:
-                return await self._try(request, body)
-            except Broken as broken:
-                why = self._masked(str(broken))
-                wait = pause_seconds(
-                    tries - 1, None, first=FIRST_BACKOFF_SECONDS, chance=self._random.random()
-                )
-                if broken.retry_after and pauses < MOST_PAUSES:
-                    self._postpone(broken.retry_after, why)
-                    tries, pauses, wait = tries - 1, pauses + 1, 0.0
+                return await self._try(call)
+            except RequestFailure as failure:
+                self._check_repeatable(failure)
+                why = f"HTTP {failure.status}" if failure.status else failure.message
+                if failure.retry_after and pauses < MOST_PAUSES:
+                    self._postpone_all(failure.retry_after, why)
+                    pauses += 1
+                    continue
+            tries += 1
             if tries >= self.settings.tries:
-                if not self._heard:
+                if not self._has_replied:
                     raise S1Error(
                         f"No reply from {self.settings.url}: {why}.",
-                        "Check the address and the server; the same command goes on from here.",
+                        "Check the address and the server, then rerun the command to resume.",
                     )
                 raise Refused(f"no reply in {tries} tries: {why}")
-            await asyncio.sleep(wait)
+            await asyncio.sleep(
+                backoff_seconds(tries - 1, first=FIRST_BACKOFF_SECONDS, chance=random.random())
+            )
 
-    def _body(self, request: ModelCall) -> bytes:
-        messages = [{"role": role, "content": text} for role, text in request.messages]
-        body: dict[str, Any] = {"model": request.model, "messages": messages, **request.settings}
+    async def _try(self, call: ModelCall) -> ModelReply:
+        """One try, with its worst case reserved and its real cost booked, whatever happens."""
+        messages = [{"role": role, "content": text} for role, text in call.messages]
+        body: dict[str, Any] = {"model": call.model, "messages": messages, **call.settings}
         if self.settings.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return json.dumps(body).encode()
-
-    async def _try(self, request: ModelCall, body: bytes) -> ModelReply:
-        """One try, with its worst case set aside and its real cost booked, whatever happens."""
-        import httpx2
-
-        settings = self.settings
-        # A token is at least one byte, so bytes bound the prompt from above.
-        bound = self._usd(len(body) + 64, settings.max_tokens)
-        await self._purse.hold(bound)
-        spent, used, why = 0.0, 0, ""
-        turn: Try | None = None
+        size = len(json.dumps(body))  # a token is at least one byte, so this bounds the prompt from above
+        worst = self._usd(size + 64, self.settings.max_tokens)
+        spent = 0.0
+        await self._cap.reserve(worst)
         try:
-            turn = await self._turn(len(body) // BYTES_A_TOKEN + settings.max_tokens)
+            await self._wait_for_turn()
             began = time.monotonic()
-            try:
-                reply = await self._exchange(body)
-            except httpx2.HTTPError as error:
-                raise Broken(f"{type(error).__name__} {error}".strip()) from None
-            used = reply.prompt_tokens + reply.completion_tokens
+            async with aclosing(self._client.events("/chat/completions", body)) as events:
+                reply = await read_reply(events)
             if reply.exact:
                 spent = self._usd(reply.prompt_tokens, reply.completion_tokens)
             else:
-                spent = min(bound, self._usd(len(body), reply.completion_tokens))
-            self._heard = True
-            return ModelReply(
-                reply.thinking, reply.answer, reply.finish, reply.prompt_tokens, reply.completion_tokens,
-                spent, reply.exact, round(time.monotonic() - began, 3),
-            )  # fmt: skip
-        except Broken as broken:
-            why = str(broken)
-            used = broken.received
-            spent = min(bound, self._usd(len(body), broken.received)) if broken.received else 0.0
+                spent = min(worst, self._usd(size, reply.completion_tokens))
+            self._has_replied = True
+            return replace(reply, usd=spent, seconds=round(time.monotonic() - began, 3))
+        except RequestFailure as failure:
+            if failure.received:
+                spent = min(worst, self._usd(size, failure.received))
+            if spent:
+                self._cache.book(call, failure.message, spent)
             raise
         finally:
-            if why and spent:
-                self._journal.book(request, self._masked(why), spent)
-            if turn is not None:
-                self._rate.settle(turn, min(turn.tokens, used))
-            await self._purse.settle(bound, spent)
+            await self._cap.settle(worst, spent)
 
-    async def _exchange(self, body: bytes) -> ModelReply:
-        url = self.settings.url.rstrip("/") + "/chat/completions"
-        headers = {"Content-Type": "application/json"}
-        async with self._client.stream("POST", url, content=body, headers=headers) as response:
-            if response.status_code != 200:
-                await self._refuse(response)
-            if response.headers.get("content-type", "").startswith("text/event-stream"):
-                return await read_stream(response.aiter_lines())
-            return read_json(await response.aread())
-
-    async def _refuse(self, response: httpx2.Response) -> None:
-        status = response.status_code
-        text = self._masked(" ".join((await response.aread())[:2000].decode(errors="replace").split()))
-        said = f"HTTP {status}" + (f": {text[:300]}" if text else "")
-        if status in FATAL or "insufficient_quota" in text:
-            hint = "Mend that; the same command goes on from here."
-            if status == 401 and not self._key:
+    def _check_repeatable(self, failure: RequestFailure) -> None:
+        """Raises Refused or S1Error for a refusal that another try cannot change."""
+        if failure.status is None:
+            return
+        words = f"HTTP {failure.status}" + (f": {failure.body[:300]}" if failure.body else "")
+        if failure.status in FATAL or "insufficient_quota" in failure.body:
+            hint = "Fix this, then rerun the command to resume."
+            if failure.status == 401 and not self._has_key:
                 hint = f"Put the key into the environment variable {self.settings.key_env}."
-            raise S1Error(f"{self.settings.url} refuses: {said}.", hint)
-        if "stream_options" in text:
+            raise S1Error(f"{self.settings.url} refuses: {words}.", hint)
+        if "stream_options" in failure.body:
             raise S1Error(
-                f"{self.settings.url} refuses: {said}.", "Ask without streaming: --set stream=false."
+                f"{self.settings.url} refuses: {words}.", "Ask without streaming: --set stream=false."
             )
-        if may_be_repeated(status):
-            raise Broken(f"HTTP {status}", retry_after=wanted_seconds(response.headers, time.time()))
-        raise Refused(said)
+        if not may_be_repeated(failure.status):
+            raise Refused(words)
 
-    def _postpone(self, seconds: float, why: str) -> None:
+    def _postpone_all(self, seconds: float, why: str) -> None:
         if seconds > LONGEST_RETRY_AFTER_SECONDS:
             raise S1Error(
                 f"{self.settings.url} asks for a pause of {seconds / 3600:.1f} hours ({why}).",
-                "Run the same command again then; what was stored is kept.",
+                "Rerun the command then; stored replies are kept.",
             )
         self._not_before = max(self._not_before, time.monotonic() + seconds)
 
-    async def _turn(self, tokens: int) -> Try:
-        """Waits for what Retry-After and the limits per minute ask for."""
-        while True:
-            while (wait := self._not_before - time.monotonic()) > 0:
-                # A little apart, so that they do not all come back in the same instant.
-                await asyncio.sleep(wait + self._random.uniform(0.0, 0.05))
-            turn = await self._rate.enter(tokens)
-            if self._not_before <= time.monotonic():
-                return turn
-            self._rate.leave(turn)  # a refusal came meanwhile
+    async def _wait_for_turn(self) -> None:
+        while (wait := self._not_before - time.monotonic()) > 0:
+            await asyncio.sleep(
+                wait + random.uniform(0.0, 0.05)
+            )  # so that not all return in the same instant
 
     def _usd(self, tokens_in: int, tokens_out: int) -> float:
         s = self.settings
         return (tokens_in * s.usd_per_million_in + tokens_out * s.usd_per_million_out) / 1e6
-
-    def _masked(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text

@@ -1,55 +1,44 @@
 """Chat completions as servers send them, read into a `ModelReply`: whole or streamed, thinking in any shape.
 
-Thinking comes as a field of its own (`reasoning_content`, `reasoning`), as parts of the content with a type
-("thinking", "reasoning"), or in tags at the head of the text (`<think>`, `<thought>`, also without the
-opening one where the chat template wrote it). What is no whole reply raises `Broken`.
+Thinking comes in a field of its own (`reasoning_content`, `reasoning`), in typed parts of the content ("thinking",
+"reasoning"), or in tags at the beginning of the text (`<think>`, `<thought>`; the opening tag is missing where the
+chat template wrote it). Anything that is not a whole reply raises `RequestFailure`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from s1.clients.call_cache import ModelReply
+from s1.clients.http import Event, RequestFailure
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
-TAGS = re.compile(r"^\s*<(think|thought|thinking)>", re.I)
-CLOSES = re.compile(r"</(think|thought|thinking)>", re.I)
-
-
-class Broken(Exception):
-    """A try that gave no usable reply. `received` bounds the tokens that had come from above."""
-
-    def __init__(self, why: str, *, retry_after: float | None = None, received: int = 0) -> None:
-        super().__init__(why)
-        self.retry_after, self.received = retry_after, received
+OPENING_TAG = re.compile(r"^\s*<(think|thought|thinking)>", re.I)
+CLOSING_TAG = re.compile(r"</(think|thought|thinking)>", re.I)
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """Thinking and answer of a text with tags; ("", text) where there are none.
+    """The thinking and the answer of a text with tags; ("", text) where there are none.
 
     >>> split_thinking("<think>2 and 2</think>It is 4.")
     ('2 and 2', 'It is 4.')
     """
-    opened, closed = TAGS.search(text), CLOSES.search(text)
+    opened, closed = OPENING_TAG.search(text), CLOSING_TAG.search(text)
     if closed:
         start = opened.end() if opened and opened.end() <= closed.start() else 0
         return text[start : closed.start()].strip(), text[closed.end() :].strip()
     if opened:
-        return text[opened.end() :].strip(), ""  # cut while thinking
+        return text[opened.end() :].strip(), ""  # cut off while thinking
     return "", text.strip()
 
 
 def message_texts(message: Mapping[str, Any]) -> tuple[str, str]:
-    """The thinking and the text of one message or delta, as they stand, tags not yet split."""
-    thinking = ""
-    for name in REASONING_FIELDS:
-        if isinstance(message.get(name), str) and message[name]:
-            thinking = message[name]
-            break
+    """The thinking and the text of one message or delta, with any tags still in the text."""
+    fields = (message.get(name) for name in REASONING_FIELDS)
+    thinking = next((value for value in fields if isinstance(value, str) and value), "")
     content = message.get("content")
     if isinstance(content, str):
         return thinking, content
@@ -68,88 +57,47 @@ def message_texts(message: Mapping[str, Any]) -> tuple[str, str]:
     return thinking, text
 
 
-def read_json(body: bytes) -> ModelReply:
-    """The reply in the body of a plain response. Raises Broken."""
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Broken("the reply is no JSON", received=len(body)) from None
-    choice = _choice(data, len(body))
-    message = choice.get("message")
-    if not isinstance(message, Mapping):
-        raise Broken("the reply has no message", received=len(body))
-    thinking, text = message_texts(message)
-    return _reply(thinking, text, choice.get("finish_reason"), data.get("usage"), len(body))
+async def read_reply(events: AsyncIterator[Event]) -> ModelReply:
+    """The reply that the events of one request make up, without its cost and time.
 
-
-async def read_stream(lines: AsyncIterator[str]) -> ModelReply:
-    """The reply of a server-sent event stream. Raises Broken, also when it ends before it says how."""
-    thinking, text = list[str](), list[str]()
+    Raises RequestFailure where an event has no known shape, the reply is empty, or no event says how it ended.
+    """
+    thoughts, texts = list[str](), list[str]()
     finish: Any = None
     usage: Any = None
     received = 0
-    try:
-        async for line in lines:
-            if not line.startswith("data:"):
-                continue
-            data = line[5:].strip()
-            if data == "[DONE]":
-                break
-            received += len(data.encode())
-            event = _event(data, received)
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or ():
-                if isinstance(choice, Mapping):
-                    delta = choice.get("delta")
-                    more = message_texts(delta) if isinstance(delta, Mapping) else ("", "")
-                    thinking.append(more[0])
-                    text.append(more[1])
-                    finish = choice.get("finish_reason") or finish
-    except Broken:
-        raise
-    except Exception as error:  # what the HTTP library raises; the caller knows no count of bytes
-        raise Broken(f"the stream broke ({type(error).__name__})", received=received) from error
+    async for data, received in events:  # noqa: B007
+        if not isinstance(data, Mapping) or data.get("error"):
+            raise RequestFailure(f"the server sent {str(data)[:200]}", received=received)
+        usage = data.get("usage") or usage
+        for choice in data.get("choices") or ():
+            if isinstance(choice, Mapping):
+                message = choice.get("message") or choice.get("delta")
+                if isinstance(message, Mapping):
+                    thinking, text = message_texts(message)
+                    thoughts.append(thinking)
+                    texts.append(text)
+                finish = choice.get("finish_reason") or finish or ("stop" if "message" in choice else None)
     if finish is None:
-        raise Broken("the stream ended early", received=received)
-    return _reply("".join(thinking), "".join(text), finish, usage, received)
-
-
-def _event(data: str, received: int) -> Mapping[str, Any]:
-    try:
-        event = json.loads(data)
-    except (ValueError, RecursionError):
-        raise Broken("an event of the stream is no JSON", received=received) from None
-    if not isinstance(event, Mapping):
-        raise Broken("an event of the stream is no object", received=received)
-    if event.get("error"):
-        raise Broken(f"the stream says: {json.dumps(event['error'])[:200]}", received=received)
-    return event
-
-
-def _choice(data: Any, received: int) -> Mapping[str, Any]:
-    choices = data.get("choices") if isinstance(data, Mapping) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        said = json.dumps(data.get("error"))[:200] if isinstance(data, Mapping) else ""
-        raise Broken("the reply has no choices" + (f": {said}" if said else ""), received=received)
-    return choices[0]
-
-
-def _reply(thinking: str, text: str, finish: Any, usage: Any, received: int) -> ModelReply:
-    thinking = thinking.strip()
-    if thinking:
-        answer = text.strip()
-    else:
-        thinking, answer = split_thinking(text)
+        raise RequestFailure("the reply ended early", received=received)
+    thinking, answer = "".join(thoughts).strip(), "".join(texts).strip()
+    if not thinking:
+        thinking, answer = split_thinking(answer)
     if not thinking and not answer and finish not in ("length", "content_filter"):
-        raise Broken("the reply is empty", received=received)
-    tokens_in, tokens_out, exact = 0, received, False
-    if isinstance(usage, Mapping):
-        counted_in, counted_out, total = (
-            usage.get(k) for k in ("prompt_tokens", "completion_tokens", "total_tokens")
-        )
-        if isinstance(counted_in, int) and isinstance(counted_out, int):
-            # Some servers leave thinking out of completion_tokens but not out of the total.
-            if isinstance(total, int):
-                counted_out = max(counted_out, total - counted_in)
-            tokens_in, tokens_out, exact = counted_in, counted_out, True
-    return ModelReply(thinking, answer, str(finish), tokens_in, tokens_out, exact=exact)
+        raise RequestFailure("the reply is empty", received=received)
+    tokens = _counted(usage)
+    if tokens is None:  # a token is at least one byte
+        return ModelReply(thinking, answer, str(finish), 0, received, exact=False)
+    return ModelReply(thinking, answer, str(finish), *tokens)
+
+
+def _counted(usage: Any) -> tuple[int, int] | None:
+    """Prompt and completion tokens as the server counted them."""
+    if not isinstance(usage, Mapping):
+        return None
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    tokens_in, tokens_out, total = (usage.get(name) for name in names)
+    if not isinstance(tokens_in, int) or not isinstance(tokens_out, int):
+        return None
+    # Some servers leave thinking out of completion_tokens but not out of the total.
+    return tokens_in, max(tokens_out, total - tokens_in) if isinstance(total, int) else tokens_out

@@ -1,209 +1,198 @@
-"""Requests to a server: time limits, retries, server-sent events. Knows nothing of models.
+"""Requests to an OpenAI-compatible server, all of them through the `openai` package.
 
-A request is repeated only while nothing of its answer has come: on a refused or broken connection, and on
-the statuses of `s1.clients.retry`, after the time that `Retry-After` names or else an exponential backoff with jitter.
-A silent server is not asked again: it may still be decoding, and a second request would double its load.
+The package opens connections, sends the key, reads event streams, and repeats a request that was refused or never
+arrived, after the time in Retry-After. Added here are a limit on silence, a limit on the size of a reply, and one
+error type that masks the key.
+
+Requests use the package's generic `get` and `post` and return plain JSON: its typed methods declare neither token
+ids nor reasoning, and building their objects takes six times as long as parsing an event.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx2
+from s1.clients.retry import may_be_repeated, wanted_seconds
+from s1.errors import BadConfig, EngineFailure, MissingExtra, first_line
 
-from s1.clients.retry import may_be_repeated, pause_seconds, wanted_seconds
-from s1.errors import BadConfig, EngineFailure, first_line
+if TYPE_CHECKING:
+    import openai
 
-FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 60.0
-"""A server that asks for more by Retry-After fails the request at once."""
 CONNECT_SECONDS = 10.0
-FINAL = (httpx2.ReadTimeout, httpx2.DecodingError)
-"""Failures after which the same request is not sent again."""
-LONGEST_EVENT_BYTES = 1 << 26
-"""An event beyond this is not an answer."""
+BLOCKING_SECONDS = 60.0
+"""Longest wait for one try of a blocking request; the package repeats those."""
+LARGEST_REPLY_BYTES = 1 << 28
+"""No reply that we ask for is larger."""
+END = object()
 
 
-class Refusal(EngineFailure):
-    """The server answered with a status that is not success."""
+class RequestFailure(EngineFailure):
+    """A request without a whole reply: refused by the server, never arrived, cut off, or unreadable.
 
-    def __init__(self, message: str, hint: str, status: int) -> None:
-        super().__init__(message, hint)
-        self.status = status
-
-
-class Http:
-    """One server. `events` must always be used from the same event loop; `json` from any thread.
-
-    key: sent as a bearer token and nowhere else; texts of the server that repeat it are masked.
-    timeout: most seconds without a word of the answer. retries: how often a request is repeated. connections:
-    most at once.
+    status: the HTTP status of a refusal, else None. body: the server's words, key masked. retry_after: seconds that
+    the server asks to wait, None where it names none. received: bytes of the reply that had arrived.
     """
 
-    def __init__(self, base: str, *, key: str | None, timeout: float, retries: int, connections: int) -> None:
-        self.base = base.rstrip("/")
-        self.root = self.base.removesuffix("/v1")
-        self._key, self._timeout, self._retries = key, timeout, retries
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-        times = httpx2.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout), pool=None)
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        status: int | None = None,
+        body: str = "",
+        retry_after: float | None = None,
+        received: int = 0,
+    ) -> None:
+        super().__init__(message, hint)
+        self.status, self.body, self.retry_after, self.received = status, body, retry_after, received
+
+
+class Event(NamedTuple):
+    """One event of a reply as JSON, and how many bytes of the reply have arrived so far."""
+
+    data: Any
+    received: int
+
+
+class ServerClient:
+    """One server. Use `events` from one event loop only; `json` blocks and works from any thread.
+
+    key: sent as a bearer token; empty sends none. timeout: most seconds without an event; before the first event
+    it includes the repeats. retries: how often the package repeats a request. connections: most at once.
+    """
+
+    def __init__(self, url: str, key: str, *, timeout: float, retries: int, connections: int) -> None:
         try:
-            httpx2.URL(self.base)
-        except httpx2.InvalidURL as error:
+            import openai
+        except ImportError as error:
+            raise MissingExtra("openai", "openai") from error
+        self.url = url.rstrip("/")
+        self.root = self.url.removesuffix("/v1")
+        self._key, self._timeout = key, timeout
+        connect = min(CONNECT_SECONDS, timeout)
+        # The package repeats a request after a timeout of its own. A silent server may still be decoding, so the
+        # silence of a stream is timed in `events`, which ends the request.
+        timeouts = min(timeout, BLOCKING_SECONDS), None
+        blocking, streaming = (openai.Timeout(seconds, connect=connect) for seconds in timeouts)
+        name = key or "none"  # the package insists on a key
+        try:
+            self._blocking = openai.OpenAI(
+                api_key=name, base_url=self.url, timeout=blocking, max_retries=retries
+            )
+            self._streaming = openai.AsyncOpenAI(
+                api_key=name, base_url=self.url, timeout=streaming, max_retries=retries
+            )
+        except Exception as error:  # InvalidURL of the HTTP library below
             raise BadConfig(
-                f"{base!r} is not the address of a server: {error}.", "Write http://127.0.0.1:8000/v1."
+                f"{url!r} is not the address of a server: {first_line(error)}.",
+                "Write it like http://127.0.0.1:8000/v1.",
             ) from error
-        self._client = httpx2.Client(headers=headers, timeout=times)
-        self._async_client = httpx2.AsyncClient(headers=headers, timeout=times, limits=limits)
-        self._places = asyncio.Semaphore(connections)  # a queue in order; the pool's own slows down when long
+        # Not compressed, so that the bytes received bound the tokens received from above.
+        headers: dict[str, str | openai.Omit] = {"Accept-Encoding": "identity"}
+        if not key:
+            headers["Authorization"] = openai.Omit()
+        self._options: openai.RequestOptions = {"headers": headers, "follow_redirects": False}
+        self._slots = asyncio.Semaphore(connections)
 
     async def close(self) -> None:
-        self._client.close()
-        await self._async_client.aclose()
+        self._blocking.close()
+        await self._streaming.close()
 
-    def json(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON answer. Raises Refusal for another status than success, EngineFailure otherwise."""
-        for attempt in range(self._retries + 1):
-            wanted: float | None = None
-            try:
-                response = self._client.request(method, url, json=body)
-                if response.is_success:
-                    return self._parsed(response.text, url)
-                failure: EngineFailure = self._refusal(response.status_code, response.text, url)
-                if not may_be_repeated(response.status_code):
-                    raise failure
-                wanted = wanted_seconds(response.headers, time.time())
-            except httpx2.RequestError as error:
-                failure = self._broken(error, url)
-                if isinstance(error, FINAL):
-                    raise failure from error
-            if attempt == self._retries:
-                raise failure
-            time.sleep(self._pause(attempt, wanted, failure))
-        raise AssertionError("unreachable")
+    def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON reply to a GET, or to a POST of `body`. `path` follows the address, or is an address itself."""
+        import openai
 
-    async def events(self, url: str, body: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """The JSON of each server-sent event up to [DONE] or the end. Closing the generator hangs up."""
-        async with self._places:
-            for attempt in range(self._retries + 1):
-                begun, wanted = False, None
-                try:
-                    async with self._async_client.stream("POST", url, json=body) as response:
-                        if response.is_success:
-                            async for data in self._events_of(response, url):
-                                begun = True
-                                yield data
-                            return
-                        text = (await response.aread()).decode(errors="replace")
-                        failure: EngineFailure = self._refusal(response.status_code, text, url)
-                        if not may_be_repeated(response.status_code):
-                            raise failure
-                        wanted = wanted_seconds(response.headers, time.time())
-                except httpx2.RequestError as error:
-                    failure = self._broken(error, url, begun=begun)
-                    if begun or isinstance(error, FINAL):
-                        raise failure from error
-                if attempt == self._retries:
-                    raise failure
-                await asyncio.sleep(self._pause(attempt, wanted, failure))
-
-    async def _events_of(self, response: httpx2.Response, url: str) -> AsyncGenerator[Any, None]:
-        kind = response.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
-            text = (await response.aread()).decode(errors="replace")
-            raise EngineFailure(
-                f"{url} answered with {kind or 'no content type'} instead of an event stream: "
-                f"{self._quoted(text)}.",
-                "Check that the address is that of a completions server that streams.",
-            )
-        rest, data, is_done = b"", list[bytes](), False
-        heard = time.monotonic()
-        async for piece in response.aiter_bytes():
-            *lines, rest = (rest + piece).split(b"\n")
-            if len(rest) + sum(map(len, data)) > LONGEST_EVENT_BYTES:
-                raise EngineFailure(f"{url} sent an event of more than {LONGEST_EVENT_BYTES} bytes.")
-            for line in lines:
-                line = line.rstrip(b"\r")
-                if line.startswith(b"data:"):
-                    data.append(line[5:].strip())
-                elif not line and data:  # an empty line ends an event; other fields and comments are not ours
-                    text, data = b"\n".join(data).decode(errors="replace"), []
-                    is_done = is_done or text == "[DONE]"
-                    if not is_done:  # what follows is read and dropped: only then can the connection be kept
-                        yield self._parsed(text, url)
-                    heard = time.monotonic()
-            if (
-                time.monotonic() - heard > self._timeout
-            ):  # comments keep a connection alive, but are no answer
-                raise self._silent(url)
-
-    def _parsed(self, text: str, url: str) -> Any:
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise EngineFailure(
-                f"{url} answered with something that is not JSON: {self._quoted(text)}.",
-                "Check that the address is that of an OpenAI-compatible server (it usually ends in /v1).",
-            ) from error
+            if body is None:
+                return self._blocking.get(path, cast_to=object, options=self._options)
+            return self._blocking.post(path, cast_to=object, body=body, options=self._options)
+        except (openai.APIError, ValueError, RecursionError) as error:
+            raise self._failure(error, path) from error
 
-    def _refusal(self, status: int, text: str, url: str) -> Refusal:
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
+        """The events of a streamed reply, or the one JSON object of a reply that is not streamed.
+
+        Raises RequestFailure. Closing the generator hangs up, which makes servers cancel the request.
+        """
+        import openai
+
+        response: Any = None
+        async with self._slots:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    stream = await self._streaming.post(
+                        path, cast_to=object, body=body, options=self._options,
+                        stream=True, stream_cls=openai.AsyncStream[object],
+                    )  # fmt: skip
+                async with stream:
+                    response = stream.response
+                    kind = response.headers.get("content-type", "")
+                    if kind.startswith("application/json"):
+                        async with asyncio.timeout(self._timeout):
+                            data = json.loads(await response.aread())
+                        yield Event(data, response.num_bytes_downloaded)
+                        return
+                    if not kind.startswith("text/event-stream"):
+                        raise ValueError(f"{kind or 'no content type'} instead of an event stream")
+                    while response.num_bytes_downloaded <= LARGEST_REPLY_BYTES:
+                        async with asyncio.timeout(self._timeout):
+                            data = await anext(stream, END)
+                        if data is END:
+                            return
+                        yield Event(data, response.num_bytes_downloaded)
+                    raise ValueError(f"more than {LARGEST_REPLY_BYTES} bytes")
+            except (openai.APIError, TimeoutError, ValueError, RecursionError) as error:
+                raise self._failure(error, path, response) from error
+
+    def _failure(self, error: Exception, path: str, response: Any = None) -> RequestFailure:
+        """What `error` means, in words for the user. `response`: None until its headers have arrived."""
+        import openai
+
+        url = path if path.startswith("http") else self.url + path
+        received = response.num_bytes_downloaded if response is not None else 0
+        if isinstance(error, openai.APIStatusError):
+            return self._refusal(error, url)
+        if isinstance(error, TimeoutError):
+            message = f"{url} sent nothing for {self._timeout:g} s."
+            hint = "Check whether the server is stuck. If it is only slow, raise timeout."
+        elif isinstance(error, openai.APIConnectionError):
+            why = first_line(error.__cause__ or error)
+            if response is None:
+                message, hint = f"{url} cannot be reached ({why}).", "Start the server, or check the address."
+            else:
+                message = f"{url} broke off in the middle of a reply ({why})."
+                hint = "See the log of the server, then rerun the command."
+        elif isinstance(error, openai.APIError):
+            message, hint = f"{url} failed: {self._quoted(error.body)}.", "See the log of the server."
+        else:
+            message = f"{url} sent a reply that cannot be read ({first_line(error)})."
+            hint = "Check the address (it usually ends in /v1), and any proxy before the server."
+        return RequestFailure(message, hint, received=received)
+
+    def _refusal(self, error: openai.APIStatusError, url: str) -> RequestFailure:
+        status, wait = error.status_code, wanted_seconds(error.response.headers, time.time())
         hints = {
             401: "Put the key in the environment variable OPENAI_API_KEY, or name another with api_key_env.",
-            403: "The key may not do this.",
             404: "Check the address (it usually ends in /v1) and the name of the model.",
-            429: "Lower connections, or raise retries.",
         }
-        other = "See the log of the server." if status >= 500 else ""
-        if 300 <= status < 400:
-            other = "It sends to another address: give that one (often https:// instead of http://)."
-        hint = hints.get(status, other)
-        return Refusal(f"{url} answered {status}: {self._quoted(_message_of(text))}.", hint, status)
+        hint = hints.get(status, "See the log of the server." if status >= 500 else "")
+        if wait and may_be_repeated(status):
+            hint = f"The server asks to wait {wait:.0f} s; try again then."
+        elif 300 <= status < 400:
+            hint = "It redirects to another address: use that one (often https:// instead of http://)."
+        return RequestFailure(
+            f"{url} replied with status {status}: {self._quoted(error.body)}.", hint,
+            status=status, body=self._masked(" ".join(error.response.text.split())), retry_after=wait,
+        )  # fmt: skip
 
-    def _broken(self, error: httpx2.RequestError, url: str, *, begun: bool = False) -> EngineFailure:
-        if isinstance(error, httpx2.ConnectTimeout):
-            return EngineFailure(f"{url}: no connection within {CONNECT_SECONDS:g} s.", "Is the server up?")
-        if isinstance(error, httpx2.ReadTimeout):
-            return self._silent(url)
-        if isinstance(error, httpx2.DecodingError):
-            return EngineFailure(
-                f"{url} answered with a body that is not in the encoding it names ({first_line(error)}).",
-                "Check the address, and any proxy before the server.",
-            )
-        told = f" ({first_line(error)})" if str(error).strip() else ""
-        if begun:
-            return EngineFailure(
-                f"{url} broke off in the middle of an answer{told}.", "See the log of the server; run again."
-            )
-        return EngineFailure(f"{url} cannot be reached{told}.", "Start the server, or check the address.")
-
-    def _silent(self, url: str) -> EngineFailure:
-        return EngineFailure(
-            f"{url} was silent for {self._timeout:g} s.", "Is it stuck? If it is only slow, raise timeout."
-        )
-
-    def _pause(self, attempt: int, wanted: float | None, failure: EngineFailure) -> float:
-        if wanted is not None and wanted > LONGEST_WAIT_SECONDS:
-            raise EngineFailure(
-                f"{failure.message} It asks to wait {wanted:.0f} s.", "Try again after that time."
-            )
-        return pause_seconds(attempt, wanted, first=FIRST_BACKOFF_SECONDS, chance=random.random())
-
-    def _quoted(self, text: str) -> str:
-        if self._key:
-            text = text.replace(self._key, "***")
+    def _quoted(self, body: object) -> str:
+        """The server's message within an error body, short and with the key masked."""
+        text = self._masked(str(body.get("message", body) if isinstance(body, Mapping) else body))
         return repr(text if len(text) <= 300 else text[:300] + "...")
 
-
-def _message_of(text: str) -> str:
-    """The message within an error body of the OpenAI kind, else the body."""
-    try:
-        found = json.loads(text)
-        found = found.get("error", found)
-        return str(found.get("message", found)) if isinstance(found, dict) else str(found)
-    except (ValueError, AttributeError, RecursionError):
-        return text
+    def _masked(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text

@@ -1,13 +1,15 @@
-"""Many model calls at once, through a journal: what it holds is not asked again.
+"""Many model calls at once, through a call cache: what it holds is not asked again.
 
-An `Answerer` takes a request and gives the reply, or raises `Refused` for this request alone. Any S1Error
-ends the run; what had come by then is in the journal. `api` and `attempt` make answerers.
+An `Answerer` takes a call and gives the reply, or raises `Refused` for this call alone. Any S1Error ends the run;
+replies that came before it are in the cache. `chat` and `data.attempts` make answerers.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from s1.clients.call_cache import CallCache, ModelCall, ModelReply
@@ -32,16 +34,16 @@ class Caller(Protocol):
     def temperature(self) -> float | None: ...
 
     def request(self, text: str, sample: int = 0, *, system: str | None = None) -> ModelCall:
-        """The request for one user message."""
+        """The call for one user message."""
         ...
 
-    def answering(self, journal: CallCache) -> AbstractAsyncContextManager[Answerer]:
-        """The model, open."""
+    def connect(self, cache: CallCache) -> AbstractAsyncContextManager[Answerer]:
+        """The model, ready to answer; costs of failed tries are booked in `cache`."""
         ...
 
 
 def check_samples(caller: Caller, samples: int) -> None:
-    """Raises BadConfig for a number of samples that cannot be had, or that would all be equal."""
+    """Raises BadConfig for a number of samples below 1, and for several that would all be equal."""
     if samples < 1:
         raise BadConfig(f"samples is {samples}.", "Ask for at least 1.")
     if samples > 1 and caller.temperature == 0:
@@ -51,11 +53,11 @@ def check_samples(caller: Caller, samples: int) -> None:
 
 
 class Refused(Exception):
-    """This request gets no reply; its text says why, in words for the ledger."""
+    """This call gets no reply; the text says why, as it appears among the rejected rows."""
 
 
 class Progress(NamedTuple):
-    """Requests done of how many, tokens that came in this run, dollars of the whole journal."""
+    """Calls done of how many, tokens generated in this run, dollars booked in the whole cache."""
 
     done: int
     total: int
@@ -66,74 +68,67 @@ class Progress(NamedTuple):
 Watch = Callable[[Progress], None]
 
 
-async def ask_all(
-    requests: Iterable[ModelCall],
-    answer: Answerer,
-    journal: CallCache,
-    *,
-    concurrency: int = 64,
-    progress: Watch = lambda p: None,
+def no_watch(progress: Progress) -> None:
+    """Shows nothing."""
+
+
+async def map_calls(
+    calls: Iterable[ModelCall], caller: Caller, cache: CallCache, *, progress: Watch = no_watch
 ) -> dict[str, str]:
-    """Ask what the journal does not hold yet, each key once; append each reply as it comes.
+    """Ask what the cache does not hold yet, each key once; store each reply as it comes.
 
-    Returns why requests got no reply, by key. Raises S1Error when the run cannot go on.
+    Returns why calls got no reply, by key. Raises S1Error when the run cannot continue.
     """
-    import asyncio
-
-    if concurrency < 1:
-        raise BadConfig(f"concurrency is {concurrency}.", "Use at least 1.")
-    wanted = {r.key: r for r in requests}
-    missing = [r for key, r in wanted.items() if key not in journal]
+    wanted = {call.key: call for call in calls}
+    missing = [call for key, call in wanted.items() if key not in cache]
     refused: dict[str, str] = {}
     done, tokens = len(wanted) - len(missing), 0
 
-    async def work(queue: Iterator[ModelCall]) -> None:
+    async def work(queue: Iterator[ModelCall], answer: Answerer) -> None:
         nonlocal done, tokens
-        for request in queue:
+        for call in queue:
             try:
-                reply = await answer(request)
+                reply = await answer(call)
             except Refused as why:
-                refused[request.key] = str(why)
+                refused[call.key] = str(why)
             else:
-                journal.append(request, reply)
+                cache.append(call, reply)
                 tokens += reply.completion_tokens
             done += 1
-            progress(Progress(done, len(wanted), tokens, journal.spent_usd))
+            progress(Progress(done, len(wanted), tokens, cache.spent_usd))
 
     queue = iter(missing)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(concurrency, len(missing))):
-                tasks.create_task(work(queue))
-    except BaseExceptionGroup as group:
-        raise first_error(group) from None
+    async with caller.connect(cache) as answer:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(caller.concurrency, len(missing))):
+                    tasks.create_task(work(queue, answer))
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
     return refused
 
 
-async def read_all(
-    requests: Mapping[str, ModelCall],
+async def map_readings(
+    calls: Mapping[str, ModelCall],
     read: Callable[[str], T | None],
-    answer: Answerer,
-    journal: CallCache,
+    caller: Caller,
+    cache: CallCache,
     *,
-    concurrency: int = 64,
-    progress: Watch = lambda p: None,
+    progress: Watch = no_watch,
 ) -> dict[str, T]:
-    """What `read` makes of the reply to each request, by the caller's key.
+    """What `read` makes of the answer to each call, by the same names.
 
-    A reply that `read` gives None for is asked again as another sample, up to READINGS times in all; then
-    the key is left out, as it is when the request was refused.
+    An answer for which `read` gives None is asked again as another sample, up to READINGS times in all. Names without
+    a readable answer are left out.
     """
     readings: dict[str, T] = {}
     for sample in range(READINGS):
-        asked = {
-            name: ModelCall(r.model, r.messages, r.settings, sample)
-            for name, r in requests.items()
-            if name not in readings
+        open_calls = {
+            name: replace(call, sample=sample) for name, call in calls.items() if name not in readings
         }
-        await ask_all(asked.values(), answer, journal, concurrency=concurrency, progress=progress)
-        for name, request in asked.items():
-            reply = journal.get(request.key)
+        await map_calls(open_calls.values(), caller, cache, progress=progress)
+        for name, call in open_calls.items():
+            reply = cache.get(call.key)
             value = read(reply.answer) if reply else None
             if value is not None:
                 readings[name] = value

@@ -1,4 +1,4 @@
-"""When a request to a server is worth repeating, and after how long: pure, for every client in the house."""
+"""When a request is worth repeating, and after how long. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from datetime import UTC
 
 LONGEST_BACKOFF_SECONDS = 60.0
 BUSY = frozenset({408, 409, 425, 429})
-HOPELESS = frozenset({501, 505})
-"""Not implemented, HTTP version not supported: the same request fails for ever."""
+PERMANENT = frozenset({501, 505})
+"""Not implemented, HTTP version not supported: the same request fails every time."""
 
 
 def may_be_repeated(status: int) -> bool:
-    """Whether the same request may succeed later: a busy server, or one that fails inside (5xx, also of proxies)."""
-    return status in BUSY or (status >= 500 and status not in HOPELESS)
+    """Whether the same request may succeed later: the server is busy, or it or a proxy failed inside (5xx)."""
+    return status in BUSY or (status >= 500 and status not in PERMANENT)
 
 
 def wanted_seconds(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds that the server asks to wait, from `retry-after-ms` or `retry-after` (a number or a date).
 
-    `now`: seconds since the epoch. Names of headers in lower case. None where it asks for nothing that can be
-    read; never negative; may be infinite.
+    now: seconds since the epoch. Header names are in lower case. None where no header can be read; never negative;
+    may be infinite.
     """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
@@ -41,12 +41,10 @@ def wanted_seconds(headers: Mapping[str, str], now: float) -> float | None:
     return None
 
 
-def pause_seconds(repeat: int, wanted: float | None, *, first: float, chance: float) -> float:
-    """Seconds before the repeat number `repeat` (0 is the first): what the server asks for, else a doubling wait.
+def backoff_seconds(repeat: int, *, first: float, chance: float) -> float:
+    """Seconds before repeat number `repeat` (0 is the first): doubles each time, up to LONGEST_BACKOFF_SECONDS.
 
-    `chance` in [0, 1) sets clients apart that failed together: a doubling wait is shortened by up to half (it
-    stays within LONGEST_BACKOFF_SECONDS), a wanted one prolonged by up to 0.1 s.
+    chance: a random number in [0, 1). It shortens the wait by up to half, so that clients that failed together do not
+    all return together.
     """
-    if wanted is not None:
-        return wanted + 0.1 * chance
     return min(LONGEST_BACKOFF_SECONDS, first * 2.0 ** min(repeat, 30)) * (1.0 - 0.5 * chance)

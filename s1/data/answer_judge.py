@@ -1,17 +1,18 @@
 """Right or wrong: our grader where symbols decide, a model's Yes or No where they cannot.
 
-The protocol is the paper's (section 2.2; `s1.grading.judge`). Differs: the judge is asked only where the
-grader cannot tell, and three times at most; then the attempt stays ungraded.
+The protocol is the paper's (section 2.2; `s1.grading.judge`). Differs: the judge is asked only where the grader
+cannot decide, and at most three times; an attempt without a readable verdict stays ungraded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from s1.clients.call_cache import CallCache
-from s1.clients.map_calls import Caller, Watch, read_all
+from s1.clients.map_calls import Caller, Watch, map_readings, no_watch
 from s1.grading import equivalent, extract_answer
 from s1.grading.judge import JUDGE_SYSTEM, Attempt, judge_text, read_verdict
 from s1.grading.normal import clean, number
@@ -22,14 +23,14 @@ LETTERS = re.compile(r"^\(?[A-H](?:[\s,]*[A-H])*\)?\.?$")
 
 
 class Judged(NamedTuple):
-    """Right, wrong or nobody can tell, and who decided: "symbolic", "judge" or "nobody"."""
+    """Right, wrong or undecided (None), and who decided: "symbolic", "judge" or "nobody"."""
 
     correct: bool | None
     by: str
 
 
 def short_answer(reference: str) -> str | None:
-    """The answer in a reference: what is boxed, or the whole where it is short; None in a proof or essay."""
+    """The answer in a reference: what is boxed, or all of it where it is short; None in a proof or essay."""
     reference = reference.strip()
     if "\\boxed" in reference:
         return extract_answer(reference, weak=False)
@@ -39,8 +40,8 @@ def short_answer(reference: str) -> str | None:
 def by_symbols(attempt: Attempt) -> bool | None:
     """Our grader's verdict; None where it cannot decide.
 
-    Equal is right. Different is wrong only between numbers or choice letters: two expressions, or words,
-    that it cannot match may still say the same.
+    Equal is right. Different is wrong only between numbers or choice letters: two expressions or texts that do not
+    match may still mean the same.
     """
     gold = short_answer(attempt.reference or "")
     if gold is None:
@@ -56,37 +57,26 @@ def by_symbols(attempt: Attempt) -> bool | None:
 
 
 async def judge_all(
-    attempts: Mapping[str, Attempt],
-    judge: Caller | None,
-    journal: CallCache,
-    *,
-    progress: Watch = lambda p: None,
+    attempts: Mapping[str, Attempt], judge: Caller | None, cache: CallCache, *, progress: Watch = no_watch
 ) -> dict[str, Judged]:
-    """A verdict for each attempt that has a reference; one without stays ungraded."""
-    import asyncio
-
+    """A verdict for each attempt that has a reference; the others stay ungraded."""
     found: dict[str, Judged] = {}
-    open_ones: dict[str, Attempt] = {}
+    undecided: dict[str, Attempt] = {}
     for name, attempt in attempts.items():
-        if attempt.reference is None or not attempt.reference.strip():
-            found[name] = Judged(None, "nobody")
-            continue
-        verdict = await asyncio.to_thread(by_symbols, attempt)
-        found[name] = Judged(verdict, "symbolic" if verdict is not None else "nobody")
-        if verdict is None:
-            open_ones[name] = attempt
-    if judge is not None and open_ones:
-        verdicts = await ask_judge(open_ones, judge, journal, progress=progress)
+        has_reference = bool((attempt.reference or "").strip())
+        verdict = await asyncio.to_thread(by_symbols, attempt) if has_reference else None
+        found[name] = Judged(verdict, "nobody" if verdict is None else "symbolic")
+        if has_reference and verdict is None:
+            undecided[name] = attempt
+    if judge is not None and undecided:
+        verdicts = await ask_judge(undecided, judge, cache, progress=progress)
         found |= {name: Judged(verdict, "judge") for name, verdict in verdicts.items()}
     return found
 
 
 async def ask_judge(
-    attempts: Mapping[str, Attempt], judge: Caller, journal: CallCache, *, progress: Watch = lambda p: None
+    attempts: Mapping[str, Attempt], judge: Caller, cache: CallCache, *, progress: Watch = no_watch
 ) -> dict[str, bool]:
-    """The judge's verdict for each attempt, from the journal where it is there; none where it gave none."""
-    requests = {n: judge.request(judge_text(a), system=JUDGE_SYSTEM) for n, a in attempts.items()}
-    async with judge.answering(journal) as answer:
-        return await read_all(
-            requests, read_verdict, answer, journal, concurrency=judge.concurrency, progress=progress
-        )
+    """The judge's verdict on each attempt, from the call cache where it is there; attempts without one are left out."""
+    calls = {name: judge.request(judge_text(a), system=JUDGE_SYSTEM) for name, a in attempts.items()}
+    return await map_readings(calls, read_verdict, judge, cache, progress=progress)

@@ -1,6 +1,6 @@
-"""Attempts of a model at the questions of a pool, for the difficulty stage (section 2.2 of the paper).
+"""Attempts of an engine at questions, for the difficulty stage (section 2.2 of the paper).
 
-The model answers as it is, without a thinking block: what it can do already is what a trace need not teach.
+The model answers directly, without a thinking block: a trace need not teach what the model can already do.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from s1.types import Continuation, Engine, Finish, Question, Sampling, Stop, to_
 
 @dataclass(frozen=True, slots=True)
 class EngineCaller:
-    """An engine of this project as a model to ask; see `asking.Caller`. Closing the engine is the caller's."""
+    """An engine of this project as a model to ask; see `map_calls.Caller`. It does not close the engine."""
 
     engine: Engine
     name: str
-    """Names the model in the journal and in columns; the same name must mean the same weights."""
+    """Names the model in the call cache and in columns; the same name must mean the same weights."""
     sampling: Sampling = Sampling()
     max_tokens: int = 32_768
     concurrency: int = 256
@@ -40,12 +40,12 @@ class EngineCaller:
         )
 
     @asynccontextmanager
-    async def answering(self, journal: CallCache) -> AsyncIterator[Answerer]:
-        async def answer(request: ModelCall) -> ModelReply:
-            messages = _messages(self.engine, request)
+    async def connect(self, cache: CallCache) -> AsyncIterator[Answerer]:
+        async def answer(call: ModelCall) -> ModelReply:
+            messages = _messages(self.engine, call)
             sampling = self.sampling
             if sampling.seed is not None:
-                sampling = replace(sampling, seed=sampling.seed + request.sample)
+                sampling = replace(sampling, seed=sampling.seed + call.sample)
             prompt, ids, finish = await continue_chat(self.engine, messages, sampling, self.max_tokens)
             thinking, text = split_thinking(self.engine.decode(ids))
             return ModelReply(thinking, text, finish, prompt, len(ids))
@@ -53,9 +53,9 @@ class EngineCaller:
         yield answer
 
 
-def _messages(engine: Engine, request: ModelCall) -> list[dict[str, str]]:
-    """The messages of a request; a system message stands before the user's where the template has no such role."""
-    messages = [{"role": role, "content": text} for role, text in request.messages]
+def _messages(engine: Engine, call: ModelCall) -> list[dict[str, str]]:
+    """The messages of a call. The system message joins the user's where the chat template has no such role."""
+    messages = [{"role": role, "content": text} for role, text in call.messages]
     if len(messages) == 2 and messages[0]["role"] == "system":
         try:
             engine.render(messages)
@@ -67,8 +67,8 @@ def _messages(engine: Engine, request: ModelCall) -> list[dict[str, str]]:
 async def continue_chat(
     engine: Engine, messages: Sequence[dict[str, str]], sampling: Sampling, max_tokens: int
 ) -> tuple[int, list[int], Finish]:
-    """Length of the prompt, ids of the reply, and how it ended."""
-    stops = tuple(Stop(end, engine.encode(end)) for end in engine.eos_texts)
+    """Length of the prompt in tokens, token ids of the reply, and how it ended."""
+    stops = tuple(Stop(eos, engine.encode(eos)) for eos in engine.eos_texts)
     prefix = engine.encode(engine.render(messages))
     room = max(1, min(max_tokens, engine.context - len(prefix)))
     ids: list[int] = []
@@ -90,42 +90,34 @@ def attempt(
     concurrency: int = 256,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[bool | None]:
-    """Whether the model's direct answer is right, in the order of `questions`; None without a reference.
+    """Whether the model's direct answers are right, in the order of `questions`; None without a reference.
 
-    `progress` is told how many of how many are done. Raises S1Error when the engine fails.
+    `progress` gets how many of how many are done. Raises S1Error when the engine fails.
     """
-    return asyncio.run(_attempt_all(engine, questions, kind, sampling, max_tokens, concurrency, progress))
-
-
-async def _attempt_all(
-    engine: Engine,
-    questions: Sequence[Question],
-    kind: str,
-    sampling: Sampling,
-    max_tokens: int,
-    concurrency: int,
-    progress: Callable[[int, int], None],
-) -> list[bool | None]:
-    slots = asyncio.Semaphore(concurrency)
     verdicts: list[bool | None] = [None] * len(questions)
     done = 0
 
-    async def one(index: int, question: Question) -> None:
+    async def one(slots: asyncio.Semaphore, index: int, question: Question) -> None:
         nonlocal done
         if question.answer is not None:
             async with slots:
                 messages = [{"role": "user", "content": question.text}]
                 _, ids, _ = await continue_chat(engine, messages, sampling, max_tokens)
                 found = extract_answer(engine.decode(ids), kind)
-                same = found is not None and await asyncio.to_thread(equivalent, question.answer, found, kind)
-                verdicts[index] = same
+                verdicts[index] = found is not None and await asyncio.to_thread(
+                    equivalent, question.answer, found, kind
+                )
         done += 1
         progress(done, len(questions))
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for index, question in enumerate(questions):
-                tasks.create_task(one(index, question))
-    except BaseExceptionGroup as group:
-        raise first_error(group) from None
+    async def run() -> None:
+        slots = asyncio.Semaphore(concurrency)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for index, question in enumerate(questions):
+                    tasks.create_task(one(slots, index, question))
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+
+    asyncio.run(run())
     return verdicts

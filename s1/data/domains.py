@@ -1,7 +1,7 @@
 """The domain of each question, by a classifier prompt over the Mathematics Subject Classification.
 
-The protocol is the paper's (section 2.2): a model sees the question and two-digit codes, explains, and ends
-with a code. The list has the 61 codes that the authors used (00 and 01 are left out), described in our words.
+The protocol is the paper's (section 2.2): a model sees the question and a list of two-digit codes, explains, and ends
+with one code. The list has the 61 codes that the authors used (without 00 and 01), described in our words.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from s1.clients.call_cache import CallCache
-from s1.clients.map_calls import Caller, Watch, read_all
-from s1.errors import BadConfig
+from s1.clients.map_calls import Caller, Watch, map_readings, no_watch
+from s1.errors import BadConfig, first_line
 
 DOMAIN_SYSTEM = (
     "You sort questions into subjects. Given a question and a list of subjects with two-digit codes, choose "
@@ -83,18 +83,18 @@ MSC = {
     "94": "Information: codes, signals, cryptography, circuits",
     "97": "Teaching: how mathematics is taught; everyday school arithmetic",
 }
-"""Two-digit codes of the Mathematics Subject Classification, by which the paper sorts, with names and remarks
-of our own: the classification itself is CC-BY-NC-SA. What stands before the colon becomes the `domain`."""
+"""Two-digit codes of the Mathematics Subject Classification, which the paper uses, with names and remarks of our own:
+the classification itself is CC-BY-NC-SA. The text before the colon becomes the `domain`."""
 
 
 def read_domains(path: Path) -> dict[str, str]:
-    """Another list of subjects: a YAML file {two-digit code: "Name: what belongs there"}. Raises BadConfig."""
+    """Another list of subjects, from a YAML file {two-digit code: "Name: what belongs there"}. Raises BadConfig."""
     import yaml
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path}: not a readable list of subjects ({str(error).splitlines()[0]}).") from None
+        raise BadConfig(f"{path}: not a readable list of subjects ({first_line(error)}).") from None
     good = isinstance(data, dict) and data and all(isinstance(v, str) for v in data.values())
     domains = {f"{k:02d}" if isinstance(k, int) else str(k): v for k, v in data.items()} if good else {}
     if not good or not all(re.fullmatch(r"\d\d", k) for k in domains):
@@ -107,30 +107,27 @@ def read_domains(path: Path) -> dict[str, str]:
 async def classify(
     questions: Mapping[str, str],
     classifier: Caller,
-    journal: CallCache,
+    cache: CallCache,
     *,
     domains: Mapping[str, str] = MSC,
-    progress: Watch = lambda p: None,
+    progress: Watch = no_watch,
 ) -> dict[str, str]:
-    """The name of the domain of each question, by its id; one whose replies name no code is left out."""
+    """The name of each question's domain, by id. Questions whose replies name no code are left out."""
     listed = "\n".join(f"{code} {title}" for code, title in sorted(domains.items()))
 
     def read(text: str) -> str | None:
         line = domains.get(read_code(text) or "")
         return None if line is None else domain_name(line)
 
-    requests = {
+    calls = {
         name: classifier.request(f"## Question\n{text}\n\n## Subjects\n{listed}", system=DOMAIN_SYSTEM)
         for name, text in questions.items()
     }
-    async with classifier.answering(journal) as answer:
-        return await read_all(
-            requests, read, answer, journal, concurrency=classifier.concurrency, progress=progress
-        )
+    return await map_readings(calls, read, classifier, cache, progress=progress)
 
 
 def domain_name(line: str) -> str:
-    """What stands before the colon, or the whole line.
+    """The text before the colon, or the whole line.
 
     >>> domain_name("Geometry: triangles, circles")
     'Geometry'
@@ -139,6 +136,6 @@ def domain_name(line: str) -> str:
 
 
 def read_code(text: str) -> str | None:
-    """The two digits at the end of the reply, marks of emphasis and a full stop aside."""
+    """The two digits at the end of the reply; emphasis marks and a full stop may follow."""
     found = re.search(r"(?<!\d)(\d\d)[\s*_.`)]*$", text)
     return found.group(1) if found else None

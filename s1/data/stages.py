@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from s1.clients.call_cache import CallCache
-from s1.clients.map_calls import Caller, Watch, ask_all, check_samples
+from s1.clients.map_calls import Caller, Watch, check_samples, map_calls
 from s1.data.answer_judge import judge_all
 from s1.data.decontaminate import contamination
 from s1.data.difficulty import difficulty_reasons, join_attempts
@@ -192,10 +192,7 @@ async def _attempts(
             for row in rows.iter_rows(named=True)
             for k in range(attempts)
         ]
-        async with model.answering(journal) as answer:
-            await ask_all(
-                (r for _, _, r in asked), answer, journal, concurrency=model.concurrency, progress=progress
-            )
+        await map_calls((r for _, _, r in asked), model, journal, progress=progress)
         for row, k, request in asked:
             reply = journal.get(request.key)
             if reply is None:

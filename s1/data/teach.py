@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from s1.clients.call_cache import CallCache
-from s1.clients.map_calls import Caller, Watch, ask_all, check_samples
+from s1.clients.map_calls import Caller, Watch, check_samples, map_calls, no_watch
 from s1.data.pool import Pool, conform, rejects_frame
 
 BATCH = 2_000
-"""Rows held as Python objects, traces and all, while the table is made."""
+"""Rows held as Python objects, traces included, while the table is built."""
 
 
 class Taught(NamedTuple):
@@ -24,32 +24,20 @@ class Taught(NamedTuple):
 
 
 def teach(
-    pool: Pool,
-    teacher: Caller,
-    journal: CallCache,
-    *,
-    samples: int = 1,
-    progress: Watch = lambda p: None,
+    pool: Pool, teacher: Caller, cache: CallCache, *, samples: int = 1, progress: Watch = no_watch
 ) -> Taught:
     """`pool` with `thinking`, `attempt` and `trace_by` from the teacher, `samples` rows for each question.
 
-    Further samples have ids "ID-1", "ID-2", ...; what the rows had of another trace is dropped. Rows without
-    a reply join the rejects with the reason. Rows that ask the same text share one call.
+    Further samples have the ids "ID-1", "ID-2", ...; columns that belong to an earlier trace are cleared. Rows without
+    a reply join the rejects with the reason. Rows with the same question share one call.
     """
     check_samples(teacher, samples)
-
-    async def run() -> dict[str, str]:
-        requests = (teacher.request(q, k) for q in pool.rows["question"] for k in range(samples))
-        async with teacher.answering(journal) as answer:
-            return await ask_all(
-                requests, answer, journal, concurrency=teacher.concurrency, progress=progress
-            )
-
-    refused = asyncio.run(run())
-    return _taught(pool, teacher, journal, samples, refused)
+    calls = (teacher.request(q, k) for q in pool.rows["question"] for k in range(samples))
+    refused = asyncio.run(map_calls(calls, teacher, cache, progress=progress))
+    return _taught(pool, teacher, cache, samples, refused)
 
 
-def _taught(pool: Pool, teacher: Caller, journal: CallCache, samples: int, refused: dict[str, str]) -> Taught:
+def _taught(pool: Pool, teacher: Caller, cache: CallCache, samples: int, refused: dict[str, str]) -> Taught:
     import polars as pl
 
     rows, frames, rejects = list[dict[str, object]](), list[pl.DataFrame](), list[dict[str, object]]()
@@ -57,7 +45,7 @@ def _taught(pool: Pool, teacher: Caller, journal: CallCache, samples: int, refus
     for row in pool.rows.iter_rows(named=True):
         for k in range(samples):
             key = teacher.request(row["question"], k).key
-            reply = journal.get(key)
+            reply = cache.get(key)
             number = f"{row['id']}-{k}" if k else row["id"]
             if reply is None or reply.finish == "content_filter":
                 why = refused.get(key, "the teacher's reply was filtered" if reply else "no reply")

@@ -1,6 +1,6 @@
-"""A real HTTP server on this machine that speaks the completions interface, well or badly, as told.
+"""A real HTTP server on this machine that speaks the completions interface, correctly or with faults.
 
-Its "model" is a function from the ids so far to logits. `faults` are answered first, one for each request to
+Its "model" is a function from the ids so far to logits. `faults` come first, one for each request to
 /v1/completions, in order.
 """
 
@@ -18,7 +18,6 @@ from typing import Any
 
 Logits = Callable[[Sequence[int]], Sequence[float]]
 Fault = Callable[["Handler"], None]
-UNSERVED = object()
 
 
 class Imitation(ThreadingHTTPServer):
@@ -48,11 +47,9 @@ class Imitation(ThreadingHTTPServer):
         self.shows_special, self.completions, self.tokenizes = shows_special, completions, tokenizes
         self.context, self.root, self.models = context, root, models
         self.piece, self.pace_seconds = piece, pace_seconds
-        self.chat: Any = UNSERVED
-        """What the chat endpoint answers, where there is one."""
         self.faults: deque[Fault] = deque()
         self.garbage: dict[str, Any] = {}
-        """Path -> what is answered there instead, with status 200."""
+        """Path -> the reply there instead, with status 200."""
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
@@ -111,10 +108,6 @@ class Handler(BaseHTTPRequestHandler):
             finally:
                 with server.lock:
                     server.running -= 1
-        elif self.path == "/v1/chat/completions" and server.chat is not UNSERVED:
-            server.bodies.append(body)
-            server.keys.append(self.headers["Authorization"])
-            self.answer(200, server.chat)
         elif self.path == "/tokenize" and server.vllm and server.tokenizes:
             self.answer(200, {"tokens": self.tokens_of(body)})
         elif self.path == "/detokenize" and server.vllm and server.tokenizes:
@@ -243,7 +236,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def status(code: int, message: str = "no", headers: dict[str, str] | None = None) -> Fault:
-    """A refusal."""
+    """A refusal that asks for a short wait, unless `headers` say otherwise."""
+    headers = {"Retry-After-Ms": "20"} if headers is None else headers
     return lambda handler: handler.answer(code, {"error": {"message": message}}, headers)
 
 

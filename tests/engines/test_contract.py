@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("httpx2")
+pytest.importorskip("openai")
 
 from contract import (  # noqa: E402
     SEAM,

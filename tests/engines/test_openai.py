@@ -1,4 +1,4 @@
-"""The openai engine against a real server on this machine: what it sends, what it survives, what it refuses."""
+"""The openai engine against a real server on this machine: what it sends, survives and refuses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("httpx2")
+pytest.importorskip("openai")
 pytest.importorskip("transformers")
 
 from imitation import Imitation, noise, status  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
-from s1.clients import http  # noqa: E402
-from s1.clients.retry import pause_seconds  # noqa: E402
 from s1.doctor import examine  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.openai import NUMBERS  # noqa: E402
@@ -36,9 +34,9 @@ from s1.types import Continuation, Sampling, Stop  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def _short_backoff(monkeypatch):
-    monkeypatch.setattr(http, "FIRST_BACKOFF_SECONDS", 0.02)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+def _no_settings_from_outside(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +82,10 @@ def served(tokenizer, logits=None, options="", **flags):
         server.stop()
 
 
-def all_of(engine, ask):
+def all_of(engine, wanted):
     async def collect():
         ids, last = [], None
-        async for chunk in engine.stream(ask):
+        async for chunk in engine.stream(wanted):
             ids.extend(chunk.ids)
             last = chunk
         return tuple(ids), last.finish, last.stop, last.exact
@@ -157,14 +155,13 @@ def test_no_stop_comes_before_min_tokens(tokenizer, folder):
 
 
 def test_bans_by_bias_give_the_same_minimum_where_a_server_has_no_min_tokens(tokenizer, folder):
-    ask = None
     results = []
     for flags in ({}, {"vllm": False}):
         options = f"tokenizer={folder}" + ("&context=400" if flags else "")
         with served(tokenizer, options=options, **flags) as (server, engine):
             stops = (stop_of(engine, "</think>"), stop_of(engine, "<|end|>"))
-            ask = Continuation(engine.encode(" 1 2"), 60, stops, min_tokens=25)
-            results.append(all_of(engine, ask))
+            wanted = Continuation(engine.encode(" 1 2"), 60, stops, min_tokens=25)
+            results.append(all_of(engine, wanted))
             assert len(server.bodies) == (2 if flags else 1)
     assert results[0] == results[1] and results[0][3]
 
@@ -196,13 +193,14 @@ def test_ids_beyond_the_vocabulary_are_passed_over_and_never_sent_back(tokenizer
 def test_the_same_seed_gives_the_same_draws_and_a_continuation_gets_others(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         sampling = Sampling(temperature=1.0, seed=7)
-        ask = Continuation(engine.encode(" 1 2"), 30, sampling=sampling)
-        first = all_of(engine, ask)
-        assert all_of(engine, ask) == first
+        wanted = Continuation(engine.encode(" 1 2"), 30, sampling=sampling)
+        first = all_of(engine, wanted)
+        assert all_of(engine, wanted) == first
         assert (
-            all_of(engine, Continuation(ask.prefix, 30, sampling=Sampling(temperature=1.0, seed=8))) != first
+            all_of(engine, Continuation(wanted.prefix, 30, sampling=Sampling(temperature=1.0, seed=8)))
+            != first
         )
-        all_of(engine, Continuation(ask.prefix + first[0], 5, sampling=sampling))
+        all_of(engine, Continuation(wanted.prefix + first[0], 5, sampling=sampling))
         seeds = [body["seed"] for body in server.bodies]
         assert seeds[0] == seeds[1] and len(set(seeds)) == 3
 
@@ -218,10 +216,10 @@ def test_seeds_fit_every_server_and_depend_on_the_position(seed, position):
 def test_forcing_walks_through_a_server(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (_, engine):
         policy = BudgetPolicy(max_thinking=30, waits=2, max_answer=5)
-        script = encode_prompt(engine, FORMATS["petri"], policy, "<|user|> 3 + 4<|assistant|>")
-        receipt = asyncio.run(drive(Forcing(script), engine))
-        assert receipt.error is None and receipt.exact and receipt.waits == 2
-        assert receipt.thinking_tokens <= 30 and receipt.answer_tokens <= 5
+        prompt = encode_prompt(engine, FORMATS["petri"], policy, "<|user|> 3 + 4<|assistant|>")
+        generation = asyncio.run(drive(Forcing(prompt), engine))
+        assert generation.error is None and generation.exact and generation.waits == 2
+        assert generation.thinking_tokens <= 30 and generation.answer_tokens <= 5
 
 
 def test_sampling_defaults_of_the_checkpoint_are_overruled(tokenizer, folder):
@@ -241,21 +239,12 @@ def test_sampling_defaults_of_the_checkpoint_are_overruled(tokenizer, folder):
 # A server that is busy, broken or gone
 
 
-def test_a_busy_server_is_asked_again_after_the_time_it_names(tokenizer, folder, monkeypatch):
-    pauses = []
-
-    def noted(*given, **more):
-        pauses.append(pause_seconds(*given, **more))
-        return pauses[-1]
-
-    monkeypatch.setattr(http, "pause_seconds", noted)
+def test_a_busy_server_is_asked_again_after_the_time_it_names(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         expected = all_of(engine, Continuation((5,), 6))
         server.faults += [status(429, "busy", {"Retry-After": "0.5"}), status(503)]
         assert all_of(engine, Continuation((5,), 6)) == expected
-        waited = [b - a for a, b in zip(server.times[-3:], server.times[-2:], strict=False)]
-        assert 0.5 <= pauses[0] < 0.7 and 0 < pauses[1] < 0.1
-        assert waited[0] >= 0.5 and waited[1] >= pauses[1]
+        assert server.times[-2] - server.times[-3] >= 0.5 and len(server.bodies) == 4
 
 
 def test_retry_after_may_be_a_date(tokenizer, folder):
@@ -272,7 +261,7 @@ def test_retry_after_may_be_a_date(tokenizer, folder):
 def test_a_server_that_asks_for_an_hour_fails_the_request_at_once(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         server.faults.append(status(429, "quota", {"Retry-After": "3600"}))
-        with pytest.raises(EngineFailure, match="wait 3600 s"):
+        with pytest.raises(EngineFailure, match="3600 s"):
             all_of(engine, Continuation((5,), 2))
 
 
@@ -303,6 +292,37 @@ def test_the_key_is_sent_and_never_shown(tokenizer, folder, monkeypatch):
         assert "secret" not in str(caught.value) and "secret" not in engine.name
 
 
+def test_without_a_key_no_authorization_is_sent(tokenizer, folder):
+    with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
+        all_of(engine, Continuation((5,), 2))
+        assert set(server.keys) == {None}
+
+
+def test_an_empty_address_means_the_server_that_the_environment_names(tokenizer, folder, monkeypatch):
+    server = Imitation(tokenizer, words(tokenizer, 9.0))
+    monkeypatch.setenv("OPENAI_BASE_URL", server.address)
+    try:
+        engine = load_engine(f"openai:?tokenizer={folder}")
+        assert server.address in engine.name
+        asyncio.run(engine.close())
+    finally:
+        server.stop()
+
+
+def test_a_reply_without_end_is_given_up(tokenizer, folder, monkeypatch):
+    monkeypatch.setattr("s1.clients.http.LARGEST_REPLY_BYTES", 5000)
+
+    def endless(handler):
+        handler.begin_stream()
+        for _ in range(10_000):
+            handler.send('data: {"choices": []}\n\n')
+
+    with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
+        server.faults.append(endless)
+        with pytest.raises(EngineFailure, match="more than 5000 bytes"):
+            all_of(engine, Continuation((5,), 4))
+
+
 def html(handler):
     handler.answer(200, b"<html>welcome</html>", {"Content-Type": "text/html"})
 
@@ -331,12 +351,12 @@ def gzipped(handler):
 
 
 BROKEN = {
-    "a web page": (html, "instead of an event stream"),
-    "no json": (events("data: oops\n\n"), "not JSON"),
-    "json without a bottom": (events(f"data: {'[' * 100_000}\n\n"), "not JSON"),
-    "bytes that are no text": (lambda handler: handler.answer(200, b"\xff\xfe\x00"), "instead of an event"),
-    "another encoding than it names": (gzipped, "encoding it names.*proxy"),
-    "a redirect": (status(307, "moved", {"Location": "/elsewhere"}), "answered 307.*another address"),
+    "a web page": (html, "instead of an event"),
+    "no json": (events("data: oops\n\n"), "cannot be read"),
+    "json without a bottom": (events(f"data: {'[' * 100_000}\n\n"), "cannot be read"),
+    "bytes that are no text": (lambda handler: handler.answer(200, b"\xff\xfe\x00"), "cannot be read"),
+    "another encoding than it names": (gzipped, "in the middle"),
+    "a redirect": (status(307, "moved", {"Location": "/elsewhere"}), "307.*another address"),
     "another shape": (events('data: {"hello": 1}\n\n'), "without a choice"),
     "a list": (events("data: [1, 2]\n\n"), "without a choice"),
     "no ids": (events('data: {"choices": [{"text": "x"}]}\n\n'), "without token ids"),
@@ -368,15 +388,15 @@ def test_a_broken_answer_is_a_clear_failure(kind, tokenizer, folder):
         assert len(all_of(engine, Continuation((5,), 4))[0]) == 4  # the next request is served
 
 
-def test_a_broken_request_keeps_what_had_come_on_its_receipt(tokenizer, folder):
+def test_a_broken_request_keeps_what_had_arrived_in_its_generation(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
-        script = encode_prompt(
+        prompt = encode_prompt(
             engine, FORMATS["petri"], BudgetPolicy(max_thinking=30), "<|user|> 3<|assistant|>"
         )
         server.faults.append(half)
-        receipt = asyncio.run(drive(Forcing(script), engine))
-        assert receipt.error is not None and "in the middle" in receipt.error
-        assert [s.token_ids for s in receipt.segments if s.by == "model"] == [(7, 8)]
+        generation = asyncio.run(drive(Forcing(prompt), engine))
+        assert generation.error is not None and "in the middle" in generation.error
+        assert [s.token_ids for s in generation.segments if s.by == "model"] == [(7, 8)]
 
 
 def test_a_connection_that_breaks_before_any_answer_is_tried_again(tokenizer, folder):
@@ -401,7 +421,7 @@ def test_a_silent_server_fails_the_request_and_is_not_asked_again(tokenizer, fol
     with served(tokenizer, options=f"tokenizer={folder}&timeout=1") as (server, engine):
         for fault in (hang, silent):
             server.faults.append(fault)
-            with pytest.raises(EngineFailure, match="silent for 1 s.*raise timeout"):
+            with pytest.raises(EngineFailure, match="1 s.*raise timeout"):
                 all_of(engine, Continuation((5,), 4))
         assert len(server.bodies) == 2
         released.append(True)
@@ -421,7 +441,7 @@ def test_comments_that_keep_a_connection_alive_are_no_answer(tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}&timeout=1") as (server, engine):
         server.faults.append(stuck)
         began = time.monotonic()
-        with pytest.raises(EngineFailure, match="silent for 1 s.*raise timeout"):
+        with pytest.raises(EngineFailure, match="1 s.*raise timeout"):
             all_of(engine, Continuation((5,), 4))
         assert time.monotonic() - began > 0.9
         released.append(True)
@@ -467,7 +487,7 @@ def test_garbage_while_the_server_is_found_out_is_a_clear_failure(path, answer, 
 
 
 def test_a_server_that_is_not_there_is_named(tokenizer, folder):
-    with pytest.raises(EngineFailure, match="127.0.0.1:9/v1/models cannot be reached.*Start the server"):
+    with pytest.raises(EngineFailure, match="127.0.0.1:9/v1/models.*Start the server"):
         load_engine(f"openai:http://127.0.0.1:9/v1?tokenizer={folder}&retries=1")
 
 
@@ -560,23 +580,23 @@ PLAIN = {"vllm": False, "ids_in": False, "ids_out": False}
 
 
 @pytest.mark.parametrize(
-    ("what", "ask"),
+    ("what", "wanted"),
     [
         ("seed", Continuation((5,), 9, sampling=Sampling(temperature=1.0, seed=1))),
         ("top_k", Continuation((5,), 9, sampling=Sampling(temperature=1.0, top_k=4))),
         ("min_tokens", Continuation((5,), 9, min_tokens=2)),
     ],
 )
-def test_what_a_server_may_drop_is_refused_before_decoding_unless_vouched_for(what, ask, tokenizer, folder):
+def test_what_a_server_may_drop_is_refused_before_decoding_unless_assumed(what, wanted, tokenizer, folder):
     options = f"tokenizer={folder}&context=400"
     flags = {**PLAIN, "logit_bias": False}
-    ask = replace(ask, stops=(Stop("<|end|>", (tokenizer.eos_token_id,)),))
+    wanted = replace(wanted, stops=(Stop("<|end|>", (tokenizer.eos_token_id,)),))
     with served(tokenizer, options=options, **flags) as (server, engine):
-        with pytest.raises(Unsupported, match=f"honours={what}"):
-            all_of(engine, ask)
+        with pytest.raises(Unsupported, match=f"assume={what}"):
+            all_of(engine, wanted)
         assert not server.bodies
-    with served(tokenizer, words(tokenizer), f"{options}&honours={what}", **flags) as (server, engine):
-        all_of(engine, ask)
+    with served(tokenizer, words(tokenizer), f"{options}&assume={what}", **flags) as (server, engine):
+        all_of(engine, wanted)
         assert what in server.bodies[0]
 
 
@@ -597,7 +617,7 @@ def test_text_is_used_and_marked_inexact_where_a_server_knows_no_ids(tokenizer, 
         assert stop in (close, end)
         assert ids == greedy(logits, prefix, 60, close.ids + end.ids, len(tokenizer))
         assert isinstance(server.bodies[-1]["prompt"], str)
-        receipt = asyncio.run(
+        generation = asyncio.run(
             drive(
                 Forcing(
                     encode_prompt(
@@ -610,16 +630,16 @@ def test_text_is_used_and_marked_inexact_where_a_server_knows_no_ids(tokenizer, 
                 engine,
             )
         )
-        assert receipt.error is None and not receipt.exact and receipt.waits == 1
+        assert generation.error is None and not generation.exact and generation.waits == 1
 
 
 def test_a_delimiter_that_a_server_hides_is_refused(tokenizer, folder):
     flags = {**PLAIN, "shows_special": False}
     with served(tokenizer, options=f"tokenizer={folder}&context=400", **flags) as (_, engine):
-        ask = Continuation((5,), 20, (stop_of(engine, "</think>"), stop_of(engine, "<|end|>")))
+        wanted = Continuation((5,), 20, (stop_of(engine, "</think>"), stop_of(engine, "<|end|>")))
         with pytest.raises(Unsupported, match="does not show the token '</think>'"):
-            all_of(engine, ask)
-        assert all_of(engine, Continuation((5,), 20, ask.stops[1:]))[1] in ("stop", "length")
+            all_of(engine, wanted)
+        assert all_of(engine, Continuation((5,), 20, wanted.stops[1:]))[1] in ("stop", "length")
 
 
 def test_a_server_without_completions_is_refused(tokenizer, folder):
@@ -650,7 +670,7 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizer, tmp_path):
     other.add_tokens(["Wait"])
     other.save_pretrained(tmp_path)
     with (
-        pytest.raises(BadConfig, match="not the one of tiny"),
+        pytest.raises(BadConfig, match="not that of tiny"),
         served(tokenizer, options=f"tokenizer={tmp_path}"),
     ):
         pass
@@ -661,16 +681,16 @@ def test_the_servers_own_tokenizer_is_used_where_there_is_none_here(tokenizer, f
         BudgetPolicy(max_thinking=30, waits=2, max_answer=5),
         [{"role": "user", "content": "3 + 4"}],
     )
-    receipts = []
+    generations = []
     for options in (f"tokenizer={folder}", ""):
         with served(tokenizer, options=options) as (_, engine):
-            script = encode_prompt(engine, FORMATS["petri"], policy, engine.render(question))
-            receipts.append(asyncio.run(drive(Forcing(script), engine)))
+            prompt = encode_prompt(engine, FORMATS["petri"], policy, engine.render(question))
+            generations.append(asyncio.run(drive(Forcing(prompt), engine)))
             assert engine.eos_texts == ("<|end|>",)
             if not options:
                 with pytest.raises(Unsupported, match="tokenizer="):
                     all_of(engine, Continuation((5,), 9, (stop_of(engine, " 1 2"),)))
-    assert receipts[0].segments == receipts[1].segments and receipts[1].exact
+    assert generations[0].segments == generations[1].segments and generations[1].exact
 
 
 def test_the_folder_that_the_server_names_is_used_where_it_is_here(tokenizer, folder):
@@ -689,7 +709,7 @@ def test_a_plain_server_needs_a_tokenizer_and_a_context(tokenizer, folder):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "expected"),
     [
         ("openai:127.0.0.1:8000", "not the address"),
         ("openai:", "not the address"),
@@ -706,8 +726,8 @@ def test_a_plain_server_needs_a_tokenizer_and_a_context(tokenizer, folder):
         ("openai:http://host/v1?timeout=-1", "timeout > 0"),
     ],
 )
-def test_a_bad_address_is_explained(address, said):
-    with pytest.raises(BadConfig, match=said):
+def test_a_bad_address_is_explained(address, expected):
+    with pytest.raises(BadConfig, match=expected):
         load_engine(address)
 
 
@@ -722,7 +742,7 @@ def test_one_engine_serves_several_event_loops(tokenizer, folder):
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "wanted",
     [
         Continuation((), 3),
         Continuation((5,), 3, min_tokens=4),
@@ -730,10 +750,10 @@ def test_one_engine_serves_several_event_loops(tokenizer, folder):
         Continuation((-1,), 3),
     ],
 )
-def test_an_ask_that_nobody_could_serve_never_reaches_the_server(ask, tokenizer, folder):
+def test_a_request_that_nobody_could_serve_never_reaches_the_server(wanted, tokenizer, folder):
     with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
         with pytest.raises(S1Error):
-            all_of(engine, ask)
+            all_of(engine, wanted)
         assert not server.bodies
 
 

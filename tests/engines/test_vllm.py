@@ -27,10 +27,9 @@ from contract import CASES, PETRI, SEAM, Case, model_folder, receipts, same_ids 
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.cli import main  # noqa: E402
-from s1.clients.http import Http  # noqa: E402
+from s1.clients.http import ServerClient  # noqa: E402
 from s1.doctor import examine  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
-from s1.engines.hosted import think_hosted  # noqa: E402
 from s1.engines.openai import OpenAIEngine  # noqa: E402
 from s1.engines.openai_probe import ServerText  # noqa: E402
 from s1.engines.tokenizer import LocalText  # noqa: E402
@@ -38,10 +37,9 @@ from s1.errors import BadConfig, BadInput  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
-from s1.types import Continuation, Engine, Generation  # noqa: E402
+from s1.types import Continuation, Engine  # noqa: E402
 
 PROMPT = "<|user|> poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9<|assistant|><think>"
-OPENING = "{% if add_generation_prompt %}<|assistant|>"
 CLOCK = "clock 6 h 10 ; 1 : + 1 h 5 ; 2 : + 2 h 40 ; 3 : + 5 h 35"
 """A question on which the model thinks for a few tokens before it ends by itself."""
 START_SECONDS = 600
@@ -93,13 +91,6 @@ def server(folder, tmp_path_factory, running) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--served-model-name", "petri", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64"]
-    # For its chat endpoint, which caps by itself: the template opens the block, a parser tells it from the answer.
-    template = log.with_name("template.jinja")
-    opened = (folder / "chat_template.jinja").read_text().replace(OPENING, OPENING + "<think>")
-    assert "<think>" in opened
-    template.write_text(opened)
-    command += ["--chat-template", str(template), "--reasoning-parser", "deepseek_r1"]
-    command += ["--reasoning-config", '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}']
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     running.append(process)
@@ -172,7 +163,7 @@ def test_the_server_was_found_out(behind_http, folder):
 
 LESS = {
     "the server's tokenizer": {},
-    "bans by bias": {"honours": frozenset({"ignore_eos", "stop_token_ids"})},
+    "bans by bias": {"supported": frozenset({"ignore_eos", "stop_token_ids"})},
     "text": {"ids_in": False, "ids_out": False},
 }
 
@@ -180,10 +171,10 @@ LESS = {
 @pytest.mark.parametrize("only", LESS)
 def test_a_server_that_can_less_gives_the_same_ids(only, server, behind_http, expected, folder):
     """The other ways of the openai engine, against the same real server."""
-    http = Http(server, key=None, timeout=60, retries=0, connections=32)
+    client = ServerClient(server, "", timeout=60, retries=0, connections=32)
     local = only != "the server's tokenizer"
-    text = LocalText(str(folder)) if local else ServerText(http, "petri", ())
-    engine = OpenAIEngine(http, replace(behind_http.server, **LESS[only]), text)
+    text = LocalText(str(folder)) if local else ServerText(client, "petri", ())
+    engine = OpenAIEngine(client, replace(behind_http.server, **LESS[only]), text)
     cases = [case for case in CASES if local or case.name != "a phrase"]  # refused without the tokenizer
     found = receipts(engine, cases)
     asyncio.run(engine.close())
@@ -238,29 +229,6 @@ def test_a_continuation_finds_its_prefix_in_the_cache(server, behind_http):
     ids = [i for c in collect(behind_http, Continuation(prefix, 8)) for i in c.ids]
     collect(behind_http, Continuation(prefix + tuple(ids), 8))
     assert metric(server, "vllm:prefix_cache_hits_total") - before >= 128
-
-
-def test_the_chat_endpoint_is_capped_by_its_own_field(server, folder):
-    """vLLM reports 0 reasoning tokens where the template opens the block, so they are counted here."""
-
-    def ask(most: int, **options: object) -> Generation:
-        work = think_hosted(
-            server,
-            CLOCK,
-            BudgetPolicy(max_thinking=most),
-            model="petri",
-            budget_field="thinking_token_budget",
-            fields={"skip_special_tokens": False, "max_tokens": 200},
-            **options,
-        )
-        return asyncio.run(work)
-
-    short, long = ask(4, tokenizer=str(folder)), ask(190, tokenizer=str(folder))
-    assert 3 <= short.thinking_tokens <= 4 < long.thinking_tokens < 190
-    assert short.cut and not long.cut
-    assert long.text_of("thinking").startswith(short.text_of("thinking").rstrip())
-    assert short.error is None and not short.exact
-    assert "tokenizer=" in (ask(8).error or "")
 
 
 def test_the_commands_work_against_a_server(server, folder, tmp_path, capsys):
