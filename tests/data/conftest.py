@@ -28,6 +28,8 @@ class ChatServer:
     def __init__(self) -> None:
         self.share, self.faults, self.reply = 0.0, FAULTS, answer_of
         self.seconds = 0.0
+        self.counts = True
+        """Whether replies say how many tokens they used."""
         self.retry_after = "0.02"
         self.answered: Counter[str] = Counter()
         self.faulty: Counter[str] = Counter()
@@ -83,6 +85,8 @@ class ChatServer:
         words = " ".join(str(v) for v in message.values()).split()
         used = len(str(body["messages"]).split()), len(words)
         usage = {"prompt_tokens": used[0], "completion_tokens": used[1], "total_tokens": sum(used)}
+        if not self.counts:
+            usage = None
         with self._lock:
             self.tokens_in += used[0]
             self.tokens_out += used[1] // 2 if half else used[1]
@@ -122,6 +126,8 @@ class ChatServer:
 @pytest.fixture
 def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     monkeypatch.setattr("s1.clients.chat.FIRST_BACKOFF_SECONDS", 0.01)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     server = ChatServer()
     yield server
     server.close()
