@@ -15,7 +15,7 @@ PETRI = "from s1.petri.world import base_model; import s1; "
 USES = {
     "hf": PETRI + "g = s1.think('solve 3 x = 1 mod 7', str(base_model()), max_thinking=20, format='petri'); "
     "assert 0 < g.thinking_tokens <= 20 and g.error is None",
-    "openai": "import s1.engines.openai",
+    "openai": "import openai, s1.engines.openai",
     "train": "from pathlib import Path; from s1.petri.world import base_model, pool; from s1.formats import FORMATS; "
     "from s1.train.sft import TrainSettings, train; from s1.types import Question, Trace; "
     "settings = TrainSettings(max_steps=1, batch=1, bf16=False); "

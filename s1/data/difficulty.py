@@ -1,7 +1,7 @@
 """Difficulty: drop what models already solve, and measure traces in tokens (section 2.2 of the paper).
 
-The attempts themselves are made elsewhere and joined in as columns `solved_MODEL`, the share of that model's
-attempts that were right.
+The attempts are made elsewhere (`attempts`) and joined in as columns `solved_MODEL`: the share, 0 to 1, of that
+model's attempts that were right.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TokenCounter = Callable[[Sequence[str]], Sequence[int]]
 
 
 def join_attempts(pool: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
-    """`pool` with a column `solved_MODEL` for each model of `attempts`.
+    """`pool` with a column `solved_MODEL` for each model in `attempts`.
 
-    `attempts` has the columns id, model, correct, and a row for each attempt.
-    `correct` null (nobody could grade it) does not count; a question with no graded attempt stays null.
+    attempts: a row for each attempt, with the columns id, model and correct. An attempt that nobody could grade
+    (`correct` is null) does not count; a question without a graded attempt stays null.
     Raises BadInput when a column is missing or no id belongs to the pool.
     """
     import polars as pl
@@ -48,9 +48,10 @@ def join_attempts(pool: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
 
 
 def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Series:
-    """ "solved by MODEL" for each row it solved in more than `most_solved` of its attempts, else null.
+    """ "solved by MODEL" for each row that a model solved in more than the share `most_solved` of its attempts.
 
-    The paper drops a question that either of two models answered (`most_solved` 0). An ungraded row stays.
+    Null for the other rows, ungraded ones included. The paper drops a question that either of two models solved
+    (`most_solved` 0).
     """
     import polars as pl
 
@@ -67,7 +68,7 @@ def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Se
 
 
 def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) -> pl.DataFrame:
-    """`pool` with `trace_tokens` measured: by a function from texts to counts, or by a `tokenizer.json`."""
+    """`pool` with `trace_tokens`, counted by a function from texts to counts or by a `tokenizer.json`."""
     import polars as pl
 
     count = tokenizer if callable(tokenizer) else token_counter(tokenizer)

@@ -154,7 +154,7 @@ def test_the_listing_for_machines_is_json(folder: Path, capsys: pytest.CaptureFi
     [
         (["eval", "--compare-graders", "nowhere"], "is no run"),
         (["eval", "--judge", "x", "--benchmark", "petri"], "Evaluate first"),
-        (["report", "nowhere", "--url", "http://127.0.0.1:9/v1"], "none was named"),
+        (["report", "nowhere", "--url", "http://127.0.0.1:9/v1"], "no judge"),
         (["eval"], "needs questions"),
     ],
 )
