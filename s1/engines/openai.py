@@ -28,7 +28,6 @@ from s1.types import Chunk, Continuation, Finish, Stop
 
 NUMBERS: Mapping[str, type] = {"timeout": float, "retries": int, "connections": int, "context": int}
 """Options that are numbers, for reading them from an address."""
-LEAST = {"timeout": 1e-3, "retries": 0, "connections": 1, "context": 1}
 MOST_PADDING = 1024
 """More different ids beyond the vocabulary are not padding: the tokenizer belongs to another model."""
 
@@ -62,29 +61,18 @@ def load(
     if not address or address.startswith("?"):
         address = os.environ.get("OPENAI_BASE_URL", "") + address
     url, given = split_address(address, list(options), NUMBERS)
-    options |= given
-    wrong = [
-        name for name, least in LEAST.items() if options[name] is not None and not options[name] >= least
-    ]
-    if wrong:
+    if given:
+        return load(url, **(options | given))
+    if not (timeout >= 1e-3 and retries >= 0 and connections >= 1 and (context is None or context >= 1)):
         raise BadConfig(
-            f"Out of range: {', '.join(f'{name}={options[name]}' for name in wrong)}.",
+            f"Out of range: timeout={timeout}, retries={retries}, connections={connections} or context={context}.",
             "Use timeout > 0, retries >= 0, connections >= 1 and context >= 1.",
         )
-    client = ServerClient(
-        url,
-        os.environ.get(options["api_key_env"], "").strip(),
-        timeout=options["timeout"],
-        retries=options["retries"],
-        connections=options["connections"],
-    )
+    key = os.environ.get(api_key_env, "").strip()
+    client = ServerClient(url, key, timeout=timeout, retries=retries, connections=connections)
+    names = frozenset(name for name in assume.split(",") if name)
     server, text = probe_server(
-        client,
-        model=options["model"],
-        tokenizer=options["tokenizer"],
-        context=options["context"],
-        eos=(options["eos"],) if options["eos"] else (),
-        assume=frozenset(part for part in options["assume"].split(",") if part),
+        client, model=model, tokenizer=tokenizer, context=context, eos=(eos,) if eos else (), assume=names
     )
     return OpenAIEngine(client, server, text)
 
