@@ -158,7 +158,7 @@ CASES = {
     "needs --out": ["clean", "POOL"],
     "no pool was named": ["select", "--out", "OUT"],
     "needs one teacher": ["teach", "POOL", "--out", "OUT", "--url", "http://localhost:1/v1"],
-    "is no address": ["teach", "POOL", "--out", "OUT", "--url", "localhost:1", "--model", "m"],
+    "is not an address": ["teach", "POOL", "--out", "OUT", "--url", "localhost:1", "--model", "m"],
     "needs prices": ["teach", "POOL", "--out", "OUT", "--url", "http://x/v1", "--model", "m", "--max-usd", "1"],
     "No source is named 'maths'": ["collect", "maths", "--out", "OUT"],
     "did you mean 'temperature'": ["teach", "POOL", "--out", "OUT", "--model", "m", "--set", "temprature=1"],
