@@ -1,15 +1,15 @@
 """Whether two answers say the same.
 
 Structure first, algebra last: lists, sets, tuples, intervals and matrices are taken apart here and
-compared part by part; plain numbers and words are compared exactly. Only what is left, a pair of
+compared part by part; plain numbers and words are compared exactly. Only what remains, a pair of
 expressions or relations, goes to the worker process (math-verify), under a time limit.
 
-Rules that could have been otherwise:
-- a percent sign stands for itself or for a hundredth: 50% equals 50 and 0.5, while 50 and 0.5 differ;
+Rules that could have been chosen differently:
+- a percent sign may be ignored or mean a hundredth: 50% equals 50 and 0.5, while 50 and 0.5 differ;
 - a unit may be left out; two known units must agree;
 - brackets count: (0,1) and [0,1] differ, (1,2) and (2,1) differ; a list without brackets has no order;
 - 1,000 is a number, 1, 000 is a list; 1,22 equals 1.22 (decimal comma with two places or more);
-- a subscript base may be left out by the answer (4210_5 and 4210), never be another;
+- an answer may leave out a subscript base (4210_5 and 4210), but not give another one;
 - a decimal equals what it rounds to only from six places on (0.333333 and 1/3; not 0.33).
 """
 
@@ -18,12 +18,20 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from s1.errors import BadConfig
-from s1.grading.normal import as_text, clean, join_thousands, number, plain, same_number, squeeze
+from s1.grading.normal import (
+    as_text,
+    clean,
+    join_thousands,
+    number,
+    plain,
+    same_number,
+    squeeze,
+    without_parentheses,
+)
 from s1.grading.relations import assigned, region, renamed
 from s1.grading.structure import (
     OPENERS,
@@ -37,14 +45,12 @@ from s1.grading.structure import (
     lettered,
     matrix_rows,
     nesting,
-    only_item,
     same_name,
     set_of_membership,
     split_top,
     to_latex,
     vector,
     with_both_signs,
-    without_parentheses,
     words_of,
 )
 from s1.grading.units import split_unit
@@ -56,8 +62,9 @@ KINDS: tuple[Kind, ...] = ("math", "integer", "choice", "text", "exact")
 LONGEST = 2000
 """Characters beyond which answers are compared by spelling only."""
 DEEPEST = 12
+"""Levels to which an answer is taken apart; below them nothing is equal."""
 NESTED = 40
-"""Brackets within brackets, or powers in all, beyond which no answer is given to the algebra."""
+"""Nested brackets, or powers in all, beyond which an answer is not given to the algebra."""
 
 
 class Verdict(NamedTuple):
@@ -70,11 +77,11 @@ class Verdict(NamedTuple):
 def equivalent(gold: object, answer: object, kind: str = "math", timeout: float = 5.0) -> bool:
     """True when `answer` says the same as `gold`. An empty answer, or None, equals nothing.
 
-    Both are text; numbers are taken as they are written, tuples, lists and sets as such. `kind` is one of
-    KINDS. `timeout` bounds the comparison in processor seconds, so that a busy machine grades as an
-    idle one does; what takes longer is not equal. Not symmetric: the answer may leave out a unit or
+    Both are text; numbers are taken as written, tuples, lists and sets as such. `kind` is one of KINDS.
+    `timeout` bounds the comparison in processor seconds, so that a busy machine gives the same grades as an
+    idle one; a comparison that takes longer is not equal. Not symmetric: the answer may leave out a unit or
     a base that `gold` has. Raises BadConfig for an unknown kind, BadInput for any other type of answer,
-    MissingExtra where algebra is needed and math-verify is not installed; nothing else, whatever the text.
+    and MissingExtra where algebra is needed and math-verify is not installed; never for what a text holds.
 
     >>> equivalent("\\\\frac12", "0.5"), equivalent("(1,2)", "(2,1)"), equivalent("C", "(c)", kind="choice")
     (True, False, True)
@@ -100,7 +107,7 @@ def _compare(gold: str, answer: str, kind: str, timeout: float) -> Verdict:
     if len(gold) > LONGEST or len(answer) > LONGEST:
         return Verdict(gold.split() == answer.split(), "too long")
     if kind == "choice":
-        return Verdict(bool(letters(gold)) and letters(gold) == letters(answer), "letter")
+        return Verdict(letters(gold) == letters(answer) != "", "letter")
     if kind == "text":
         return Verdict(words_of(gold) == words_of(answer) != "", "text")
     comparison = _Comparison(time.thread_time() + timeout)
@@ -108,7 +115,7 @@ def _compare(gold: str, answer: str, kind: str, timeout: float) -> Verdict:
         left, right = clean(gold), clean(answer)
         if kind == "integer" and (whole := number(left)) is not None and (other := number(right)) is not None:
             return Verdict(whole.value == other.value, "integer")
-        equal = comparison.same(left, right, 0)
+        equal = comparison.same(left, right)
     except RecursionError:
         return Verdict(gold.split() == answer.split(), "too deep")
     return Verdict(equal, "timeout" if comparison.timed_out and not equal else comparison.how)
@@ -120,20 +127,23 @@ def letters(text: str) -> str:
         return ""
     bare = plain(clean(text))
     if match := re.match(r"^\(?\s*([A-Za-z])\s*[).:](?:\s|$)", bare):
-        return match.group(1).upper()
+        return match[1].upper()
     bare = re.sub(r"\b(?:and|or|options?|choices?|answer|the)\b|[^A-Za-z0-9]", " ", bare, flags=re.I)
     parts = bare.split()
-    if all(re.fullmatch(r"[A-Za-z]", p) for p in parts):
-        return "".join(sorted({p.upper() for p in parts}))
     if len(parts) == 1 and re.fullmatch(r"[A-J]{2,6}", parts[0]):
-        return "".join(sorted(set(parts[0])))
-    return ""
+        parts = list(parts[0])
+    return (
+        "".join(sorted({p.upper() for p in parts}))
+        if all(re.fullmatch(r"[A-Za-z]", p) for p in parts)
+        else ""
+    )
 
 
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap]\.?m\.?)?", re.I)
 _MODULUS = re.compile(r"\s*\(?\s*\\(?:pmod|bmod|mod)(?![a-zA-Z])\s*\{?\s*(\w+)\s*\}?\s*\)?\s*$")
 _CONDITION = re.compile(r"(?<![a-zA-Z\\])(?:if|otherwise|unless)(?![a-zA-Z])")
 _PERCENT = re.compile(r"\s*(?:%|\x02?\s*\b(?:percent(?:age)?|pct)\b\s*\x03?)\s*$")
+_BASED = re.compile(r"([0-9A-F]+)(?:_(\w+|\{\w+\}))?")
 
 
 class _Comparison:
@@ -141,41 +151,40 @@ class _Comparison:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
+        self.depth = 0
         self.how = "spelling"
         self.timed_out = False
 
-    def same(self, gold: str, answer: str, depth: int) -> bool:
-        """Cleaned strings, taken apart until numbers, words or expressions remain."""
-        if not gold.strip() or not answer.strip() or depth > DEEPEST:
+    def same(self, gold: str, answer: str) -> bool:
+        """Compares cleaned strings, taking them apart until numbers, words or expressions remain."""
+        if not gold.strip() or not answer.strip() or self.depth > DEEPEST:
             return False
         if time.thread_time() > self.deadline:
             self.timed_out = True
             return False
+        self.depth += 1
+        try:
+            rules = (
+                self._spelling, self._thousands, self._options, self._matrices, self._assigned, self._regions,
+                self._lists, self._equations, self._unions, self._leaves,
+            )  # fmt: skip
+            return next(decided for rule in rules if (decided := rule(gold, answer)) is not None)
+        finally:
+            self.depth -= 1
+
+    def _spelling(self, gold: str, answer: str) -> bool | None:
         if squeeze(gold) == squeeze(answer):
             self.how = "spelling"
             return True
         if (left := number(gold)) is not None and (right := number(answer)) is not None:
             self.how = "number"
             return same_number(left, right)
-        if _CONDITION.search(gold) or _CONDITION.search(answer):
-            return False  # values by cases are compared by their spelling alone
-        deeper = functools.partial(self.same, depth=depth + 1)
-        for rule in (
-            self._thousands, self._options, self._matrices, self._assigned, self._regions,
-            self._lists, self._equations, self._unions,
-        ):  # fmt: skip
-            decided = rule(gold, answer, deeper)
-            if decided is not None:
-                return decided
-        return self._leaves(gold, answer, deeper)
+        # Values by cases are compared by their spelling alone.
+        return False if _CONDITION.search(gold) or _CONDITION.search(answer) else None
 
-    def _thousands(self, gold: str, answer: str, deeper: _Same) -> bool | None:
+    def _thousands(self, gold: str, answer: str) -> bool | None:
         joined = join_thousands(gold), join_thousands(answer)
-        if (
-            joined != (gold, answer)
-            and not any(t.startswith(tuple(OPENERS)) for t in joined)
-            and deeper(*joined)
-        ):
+        if joined != (gold, answer) and not any(t.startswith(OPENERS) for t in joined) and self.same(*joined):
             return True
         for comma, point in ((gold, answer), (answer, gold)):
             if re.fullmatch(r"-?\d+,\d{2,}", comma) and re.fullmatch(r"-?\d*\.\d+", point):
@@ -183,7 +192,7 @@ class _Comparison:
                 return number(comma.replace(",", ".")) == number(point)
         return None
 
-    def _options(self, gold: str, answer: str, deeper: _Same) -> bool | None:
+    def _options(self, gold: str, answer: str) -> bool | None:
         left, right = lettered(gold), lettered(answer)
         if left is None and right is None:
             return None
@@ -191,83 +200,9 @@ class _Comparison:
         if left is not None and right is not None:
             return left[0] == right[0]
         (letter, content), other = (left, answer) if left is not None else (right or ("", ""), gold)
-        return letters(other) == letter or deeper(content, other)
+        return letters(other) == letter or self.same(content, other)
 
-    def _assigned(self, gold: str, answer: str, deeper: _Same) -> bool | None:
-        left, right = assigned(gold), assigned(answer)
-        if left is None and right is None:
-            return None
-        if left is not None and right is not None:
-            left, right = left.ordered(), right.ordered()
-            return left.names == right.names and deeper(left.as_text(), right.as_text())
-        return deeper(left.as_text() if left else gold, right.as_text() if right else answer)
-
-    def _regions(self, gold: str, answer: str, deeper: _Same) -> bool | None:
-        left, right = region(gold), region(answer)
-        if left is not None and right is not None:
-            return deeper(left[1], right[1]) if left[0] == right[0] else None
-        interval = left or right
-        other = set_of_membership(answer if left else gold)
-        if interval is None or not re.search(r"[\])]$|\\\}$", squeeze(other)):
-            return None
-        return deeper(interval[1], other) if left else deeper(other, interval[1])
-
-    def _lists(self, gold: str, answer: str, deeper: _Same) -> bool | None:
-        gold, answer = joined_sets(gold), joined_sets(answer)
-        lefts, rights = Sequence.of(gold), Sequence.of(answer)
-        if len(lefts.items) < 2 and len(rights.items) < 2 and not (lefts.is_set and rights.is_set):
-            if lefts.is_set != rights.is_set and not RELATION.search(gold + answer):
-                return deeper(only_item(lefts, gold), only_item(rights, answer))
-            return None
-        if len(lefts.items) < 2 <= len(rights.items) and len(parts := both_signs(gold)) > 1:
-            lefts = Sequence("", "", parts)
-        if len(rights.items) < 2 <= len(lefts.items) and len(parts := both_signs(answer)) > 1:
-            rights = Sequence("", "", parts)
-        if min(len(lefts.items), len(rights.items)) < 2 and not (lefts.is_set or rights.is_set):
-            # One is a list, the other an expression: a relation, a union or S = {...} may say the same.
-            single = gold if len(lefts.items) < 2 else answer
-            named = len(Sequence.of(split_top(single, ("=",))[-1]).items) > 1
-            return None if RELATION.search(gold + answer) or "\\cup" in gold + answer or named else False
-        if RELATION.search(gold + answer) and bool(lefts.opener) != bool(rights.opener):
-            return None
-        self.how = "list"
-        if lefts.unordered and rights.unordered:
-            return _match(with_both_signs(lefts), with_both_signs(rights), deeper)
-        if lefts.brackets != rights.brackets and not (
-            "" in (lefts.opener, rights.opener)
-            and {lefts.brackets, rights.brackets} <= {("", ""), ("(", ")")}
-        ):
-            return False
-        return len(lefts.items) == len(rights.items) and all(map(deeper, lefts.items, rights.items))
-
-    def _equations(self, gold: str, answer: str, deeper: _Same) -> bool | None:
-        gold, answer = exact_side(gold), exact_side(answer)
-        answer = renamed(gold, answer)
-        lefts, rights = split_top(gold, ("=",)), split_top(answer, ("=",))
-        if len(lefts) == 1 and len(rights) == 1:
-            bare = set_of_membership(gold), set_of_membership(answer)
-            return None if bare == (gold, answer) else deeper(*bare)
-        if any(not part.strip() for part in lefts + rights):
-            return None
-        named = [has_name(parts[0]) for parts in (lefts, rights)]
-        if len(lefts) == 1:
-            return deeper(gold, rights[-1])
-        if len(rights) == 1:
-            return deeper(lefts[-1], answer) if named[0] else False
-        if all(named):
-            if squeeze(lefts[0]) == squeeze(rights[-1]) and squeeze(lefts[-1]) == squeeze(rights[0]):
-                return True
-            return same_name(lefts[0], rights[0]) and deeper(lefts[-1], rights[-1])
-        return None
-
-    def _unions(self, gold: str, answer: str, deeper: _Same) -> bool | None:
-        lefts, rights = split_top(gold, ("\\cup",)), split_top(answer, ("\\cup",))
-        if len(lefts) == len(rights) > 1 and _match(lefts, rights, deeper):
-            self.how = "union"
-            return True
-        return self._symbolic(gold, answer) if max(len(lefts), len(rights)) > 1 else None
-
-    def _matrices(self, gold: str, answer: str, deeper: _Same) -> bool | None:
+    def _matrices(self, gold: str, answer: str) -> bool | None:
         lefts, rights = matrix_rows(gold), matrix_rows(answer)
         if lefts is None or rights is None:
             columns = vector(gold), vector(answer)
@@ -277,40 +212,126 @@ class _Comparison:
         self.how = "matrix"
         if [len(row) for row in lefts] != [len(row) for row in rights]:
             return False
-        return all(map(deeper, sum(lefts, []), sum(rights, [])))
+        return all(map(self.same, sum(lefts, []), sum(rights, [])))
 
-    def _leaves(self, gold: str, answer: str, deeper: _Same) -> bool:
+    def _assigned(self, gold: str, answer: str) -> bool | None:
+        left, right = assigned(gold), assigned(answer)
+        if left is None and right is None:
+            return None
+        if left is not None and right is not None:
+            left, right = left.ordered(), right.ordered()
+            return left.names == right.names and self.same(left.as_text(), right.as_text())
+        return self.same(left.as_text() if left else gold, right.as_text() if right else answer)
+
+    def _regions(self, gold: str, answer: str) -> bool | None:
+        left, right = region(gold), region(answer)
+        if left is not None and right is not None:
+            return self.same(left[1], right[1]) if left[0] == right[0] else None
+        interval = left or right
+        other = set_of_membership(answer if left else gold)
+        if interval is None or not re.search(r"[\])]$|\\\}$", squeeze(other)):
+            return None
+        return self.same(interval[1], other) if left else self.same(other, interval[1])
+
+    def _lists(self, gold: str, answer: str) -> bool | None:
+        gold, answer = joined_sets(gold), joined_sets(answer)
+        related = bool(RELATION.search(gold + answer))
+        lefts, rights = Sequence.of(gold), Sequence.of(answer)
+        if len(lefts.items) < 2 and len(rights.items) < 2 and not (lefts.is_set and rights.is_set):
+            if lefts.is_set == rights.is_set or related:
+                return None
+            left, right = (
+                s.items[0] if s.is_set and s.items else t for s, t in ((lefts, gold), (rights, answer))
+            )
+            return self.same(left, right)
+        if len(lefts.items) < 2 <= len(rights.items) and len(parts := both_signs(gold)) > 1:
+            lefts = Sequence("", "", parts)
+        if len(rights.items) < 2 <= len(lefts.items) and len(parts := both_signs(answer)) > 1:
+            rights = Sequence("", "", parts)
+        if min(len(lefts.items), len(rights.items)) < 2 and not (lefts.is_set or rights.is_set):
+            # One is a list, the other an expression: a relation, a union or S = {...} may say the same.
+            single = gold if len(lefts.items) < 2 else answer
+            named = len(Sequence.of(split_top(single, ("=",))[-1]).items) > 1
+            return None if related or "\\cup" in gold + answer or named else False
+        if related and bool(lefts.opener) != bool(rights.opener):
+            return None
+        self.how = "list"
+        if lefts.unordered and rights.unordered:
+            return self._paired(with_both_signs(lefts), with_both_signs(rights))
+        if lefts.brackets != rights.brackets and {lefts.brackets, rights.brackets} != {("", ""), ("(", ")")}:
+            return False
+        return len(lefts.items) == len(rights.items) and all(map(self.same, lefts.items, rights.items))
+
+    def _equations(self, gold: str, answer: str) -> bool | None:
+        gold, answer = exact_side(gold), exact_side(answer)
+        answer = renamed(gold, answer)
+        lefts, rights = split_top(gold, ("=",)), split_top(answer, ("=",))
+        if len(lefts) == 1 and len(rights) == 1:
+            bare = set_of_membership(gold), set_of_membership(answer)
+            return None if bare == (gold, answer) else self.same(*bare)
+        if any(not part.strip() for part in lefts + rights):
+            return None
+        if len(lefts) == 1:
+            return self.same(gold, rights[-1])
+        if len(rights) == 1:
+            return has_name(lefts[0]) and self.same(lefts[-1], answer)
+        if not (has_name(lefts[0]) and has_name(rights[0])):
+            return None
+        if squeeze(lefts[0]) == squeeze(rights[-1]) and squeeze(lefts[-1]) == squeeze(rights[0]):
+            return True
+        return same_name(lefts[0], rights[0]) and self.same(lefts[-1], rights[-1])
+
+    def _unions(self, gold: str, answer: str) -> bool | None:
+        lefts, rights = split_top(gold, ("\\cup",)), split_top(answer, ("\\cup",))
+        if len(lefts) == len(rights) > 1 and self._paired(lefts, rights):
+            self.how = "union"
+            return True
+        return self._symbolic(gold, answer) if max(len(lefts), len(rights)) > 1 else None
+
+    def _leaves(self, gold: str, answer: str) -> bool:
         lefts, rights = both_signs(gold), both_signs(answer)
         if len(lefts) != 1 or len(rights) != 1:
-            return len(lefts) == len(rights) and _match(lefts, rights, deeper)
-        if _CLOCK.fullmatch(plain(gold)) and _CLOCK.fullmatch(plain(answer)):
+            return self._paired(lefts, rights)
+        clocks = _CLOCK.fullmatch(plain(gold)), _CLOCK.fullmatch(plain(answer))
+        if clocks[0] and clocks[1]:
             self.how = "time"
-            return _same_time(plain(gold), plain(answer))
+            return _same_time(clocks[0], clocks[1])
         (left, left_unit), (right, right_unit) = split_unit(gold), split_unit(answer)
         if (left, right) != (gold, answer):
-            return not (left_unit and right_unit and left_unit != right_unit) and deeper(left, right)
-        if (moduli := (_MODULUS.search(gold), _MODULUS.search(answer))) != (None, None):
-            if moduli[0] and moduli[1] and moduli[0].group(1) != moduli[1].group(1):
+            return not (left_unit and right_unit and left_unit != right_unit) and self.same(left, right)
+        moduli = _MODULUS.search(gold), _MODULUS.search(answer)
+        if moduli[0] or moduli[1]:
+            if moduli[0] and moduli[1] and moduli[0][1] != moduli[1][1]:
                 return False
-            return deeper(_MODULUS.sub("", gold), _MODULUS.sub("", answer))
-        if (percents := (_PERCENT.search(gold), _PERCENT.search(answer))) != (None, None):
+            return self.same(_MODULUS.sub("", gold), _MODULUS.sub("", answer))
+        if _PERCENT.search(gold) or _PERCENT.search(answer):
             self.how = "percent"
-            left, right = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
-            return _same_percent(left, right, percents, deeper)
+            return self._same_percent(gold, answer)
         left, right = without_parentheses(gold), without_parentheses(answer)
         if (left, right) != (gold, answer):
-            return deeper(left, right)
-        if based := re.fullmatch(r"([0-9A-F]+)_(\w+|\{\w+\})", squeeze(gold)):
+            return self.same(left, right)
+        based = _BASED.fullmatch(squeeze(gold))
+        if based and based[2]:
             self.how = "base"
-            spelt = re.fullmatch(r"([0-9A-F]+)(?:_(\w+|\{\w+\}))?", squeeze(answer).replace("_{10}", "_10"))
-            bases = based.group(2).strip("{}"), (spelt and spelt.group(2) or based.group(2)).strip("{}")
-            return spelt is not None and spelt.group(1) == based.group(1) and bases[0] == bases[1]
-        if "_" in squeeze(answer) and re.fullmatch(r"\d+_(\w+|\{\w+\})", squeeze(answer)):
+            found = _BASED.fullmatch(squeeze(answer).replace("_{10}", "_10"))
+            bases = {match[2].strip("{}") for match in (based, found) if match and match[2]}
+            return found is not None and found[1] == based[1] and len(bases) == 1
+        if re.fullmatch(r"\d+_(\w+|\{\w+\})", squeeze(answer)):
             return False
         if is_words(gold) or is_words(answer):
             self.how = "text"
             return words_of(gold) == words_of(answer)
         return self._symbolic(gold, answer)
+
+    def _same_percent(self, gold: str, answer: str) -> bool:
+        """Equal without the signs or, where one side has the sign, with it read as a hundredth."""
+        left, right = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
+        if self.same(left, right):
+            return True
+        numbers = number(left), number(right)
+        if numbers[0] is None or numbers[1] is None or (left != gold and right != answer):
+            return False
+        return numbers[0].value == numbers[1].value * (100 if left != gold else Fraction(1, 100))
 
     def _symbolic(self, gold: str, answer: str) -> bool:
         seconds = self.deadline - time.thread_time()
@@ -321,38 +342,32 @@ class _Comparison:
             self.how = "too deep"
             return False
         self.how = "symbolic"
-        reply = WORKER.equal(to_latex(gold), to_latex(answer), seconds)
-        self.deadline -= reply.seconds
-        self.timed_out = self.timed_out or reply.equal is None
-        return bool(reply.equal)
+        result = WORKER.equal(to_latex(gold), to_latex(answer), seconds)
+        self.deadline -= result.seconds
+        self.timed_out = self.timed_out or result.equal is None
+        return bool(result.equal)
 
-
-_Same = Callable[[str, str], bool]
-
-
-def _match(lefts: list[str], rights: list[str], same: _Same) -> bool:
-    """Whether the items pair up in some order. Spellings first, so that algebra sees what is left."""
-    if len(lefts) != len(rights):
-        return False
-    spelt: dict[str, list[str]] = {}
-    for right in rights:
-        spelt.setdefault(squeeze(right), []).append(right)
-    left_over = [left for left in lefts if not (twins := spelt.get(squeeze(left))) or not twins.pop()]
-    rest = [right for twins in spelt.values() for right in twins]
-    for left in left_over:
-        twin = next((i for i, right in enumerate(rest) if same(left, right)), None)
-        if twin is None:
+    def _paired(self, lefts: list[str], rights: list[str]) -> bool:
+        """Whether the items pair up in some order. Equal spellings first, to leave less to the algebra."""
+        if len(lefts) != len(rights):
             return False
-        rest.pop(twin)
-    return True
+        spelled: dict[str, list[str]] = {}
+        for right in rights:
+            spelled.setdefault(squeeze(right), []).append(right)
+        left_over = [left for left in lefts if not (twins := spelled.get(squeeze(left))) or not twins.pop()]
+        rest = [right for twins in spelled.values() for right in twins]
+        for left in left_over:
+            twin = next((i for i, right in enumerate(rest) if self.same(left, right)), None)
+            if twin is None:
+                return False
+            rest.pop(twin)
+        return True
 
 
-def _same_time(gold: str, answer: str) -> bool:
+def _same_time(*clocks: re.Match[str]) -> bool:
     """10:30 agrees with 10:30:00 and 10:30 AM, 20:30 with 8:30 PM; 10:30 AM and 10:30 PM differ."""
     times = []
-    for text in (gold, answer):
-        match = _CLOCK.fullmatch(text)
-        assert match is not None
+    for match in clocks:
         hour, half = int(match[1]), (match[4] or "").lower()[:1]
         if half and 1 <= hour <= 12:
             hour = hour % 12 + (12 if half == "p" else 0)
@@ -360,15 +375,5 @@ def _same_time(gold: str, answer: str) -> bool:
     (left, left_half, left_rest), (right, right_half, right_rest) = times
     plain_hour = right if left_half else left
     if bool(left_half) != bool(right_half) and 1 <= plain_hour <= 12:
-        left, right = left % 12, right % 12  # nobody says which half of the day it is
+        left, right = left % 12, right % 12  # one side does not name the half of the day
     return left == right and left_rest == right_rest
-
-
-def _same_percent(left: str, right: str, percents: tuple[object, object], same: _Same) -> bool:
-    """Equal without the signs, or, where one side has the sign, with it read as a hundredth."""
-    if same(left, right):
-        return True
-    gold, answer = number(left), number(right)
-    if gold is None or answer is None or None not in percents:
-        return False
-    return gold.value == answer.value * (100 if percents[0] else Fraction(1, 100))

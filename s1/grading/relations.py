@@ -1,4 +1,4 @@
-"""Equations and inequalities as what they say: assigned values, an interval, a set.
+"""What equations and inequalities say: assigned values, an interval, a set.
 
 All functions take text that `normal.clean` has cleaned.
 """
@@ -28,18 +28,17 @@ class Assigned(NamedTuple):
     def ordered(self) -> Assigned:
         """The same with its names in alphabetical order."""
         order = sorted(range(len(self.names)), key=lambda i: self.names[i])
-        return Assigned(
-            tuple(self.names[i] for i in order), [tuple(row[i] for i in order) for row in self.values]
-        )
+        rows = [tuple(row[i] for i in order) for row in [self.names, *self.values]]
+        return Assigned(rows[0], rows[1:])
 
     def as_text(self) -> str:
         return ",".join("(" + ",".join(row) + ")" for row in self.values)
 
 
 def assigned(text: str) -> Assigned | None:
-    """The values that a list of equations gives to two names or more; None for anything else.
+    """The values that a list of equations gives to two names or more. None for anything else.
 
-    x_1=2, x_2=7 names two solutions of one unknown and is left a list.
+    x_1=2, x_2=7 names two solutions of one unknown and stays a list.
     """
     if "=" not in text or RELATION.search(text):
         return None
@@ -49,15 +48,14 @@ def assigned(text: str) -> Assigned | None:
     sides = [[side.strip() for side in split_top(pair, ("=",))] for pair in pairs]
     if not all(len(s) == 2 and s[1] and has_name(s[0]) for s in sides):
         return None
-    names = [squeeze(s[0]) for s in sides]
+    names, values = [squeeze(s[0]) for s in sides], [s[1] for s in sides]
     width = len(set(names))
-    if width < 2 or len({re.sub(r"_.*", "", name) for name in names}) < 2:
+    if len({re.sub(r"_.*", "", name) for name in names}) < 2:
         return None
-    rows = [names[i : i + width] for i in range(0, len(names), width)]
-    if any(row != rows[0] for row in rows):
+    starts = range(0, len(names), width)
+    if any(names[i : i + width] != names[:width] for i in starts):
         return None
-    values = [s[1] for s in sides]
-    return Assigned(tuple(rows[0]), [tuple(values[i : i + width]) for i in range(0, len(names), width)])
+    return Assigned(tuple(names[:width]), [tuple(values[i : i + width]) for i in starts])
 
 
 def _assigned_tuples(text: str) -> Assigned | None:
@@ -76,22 +74,22 @@ def _assigned_tuples(text: str) -> Assigned | None:
 
 
 def renamed(left: str, right: str) -> str:
-    """`right` with its argument called as in `left`: "f(x)=x^2" of f(x)=... and f(t)=t^2; else as it is."""
+    """`right` with its argument named as in `left`: "f(x)=x^2" of f(x)=... and f(t)=t^2. Else unchanged."""
     heads = [re.match(r"\s*[a-zA-Z]\s*\(\s*([a-zA-Z])\s*\)\s*=", text) for text in (left, right)]
     if heads[0] is None or heads[1] is None:
         return right
-    new, old = heads[0].group(1), heads[1].group(1)
+    new, old = heads[0][1], heads[1][1]
     if old == new or new in re.sub(r"\\[a-zA-Z]+", "", right[heads[1].end() :]):
         return right
     start = heads[1].start(1)
-    rest = re.sub(rf"\\[a-zA-Z]+|{old}", lambda m: new if m.group() == old else m.group(), right[start:])
+    rest = re.sub(rf"\\[a-zA-Z]+|{old}", lambda m: new if m[0] == old else m[0], right[start:])
     return right[:start] + rest
 
 
 def region(text: str) -> tuple[str, str] | None:
-    """Variable and interval of x<3, 1<x\\leq 5, {x | x>2}, or several joined by "or"; None for anything else."""
+    """Variable and interval of x<3, 1<x\\leq 5, {x | x>2}, or several joined by "or". None for anything else."""
     if builder := _BUILDER.fullmatch(text.strip()):
-        text = builder.group(1)
+        text = builder[1]
     parts = [_interval(part) for part in _OR.split(text)]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts) or len({variable for variable, _ in found}) != 1:
@@ -107,16 +105,14 @@ def _interval(text: str) -> tuple[str, str] | None:
     if len(signs) == 1:
         if not _VARIABLE.fullmatch(squeeze(sides[0])):
             sides, signs = sides[::-1], [_FLIPPED[signs[0]]]
-        if signs[0] in ("<", "\\leq"):
-            sides, signs = ["-\\infty", *sides], ["<", *signs]
-        else:
-            sides, signs = ["\\infty", *sides], [">", *signs]
+        far, sign = ("-\\infty", "<") if signs[0] in ("<", "\\leq") else ("\\infty", ">")
+        sides, signs = [far, *sides], [sign, *signs]
     if signs[0] in (">", "\\geq"):
         sides, signs = sides[::-1], [_FLIPPED[sign] for sign in signs[::-1]]
     low, variable, high = sides[0], squeeze(sides[1]), sides[2]
-    if signs[0] not in ("<", "\\leq") or signs[1] not in ("<", "\\leq") or not _VARIABLE.fullmatch(variable):
+    if not set(signs) <= {"<", "\\leq"} or not _VARIABLE.fullmatch(variable):
         return None
-    if variable in ("\\pi", "\\infty", "e") or variable in (squeeze(low), squeeze(high)):
+    if variable in ("\\pi", "\\infty", "e", squeeze(low), squeeze(high)):
         return None
     opener, closer = "[" if signs[0] == "\\leq" else "(", "]" if signs[1] == "\\leq" else ")"
     return variable, f"{opener}{low},{high}{closer}"
