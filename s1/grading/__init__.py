@@ -1,4 +1,4 @@
-"""Grading without a key: extraction, equivalence, outcome.
+"""Grading without an API key: extraction, equivalence, outcome.
 
 Kinds of answer: "math" (any expression), "integer" (AIME: 023 is 23), "choice" (letters), "text"
 (words, case and punctuation ignored), "exact" (the same characters once spaces are collapsed).

@@ -1,8 +1,8 @@
 """The answer that a text commits to.
 
-In order: the last box, the last cue ("Answer:", "the answer is", "####"), and, where the text ended
-by itself, the last formula, number, letter or line. The `official` profile reproduces the extraction
-of the authors' evaluation without its judge (docs: section 3.7 of the semantics).
+In order: the last box, the last cue ("Answer:", "the answer is", "####"), and, if the text was not cut
+off, the last formula, number, letter or line. The `official` profile reproduces the extraction of the
+authors' evaluation, without its judge.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ADVERB = re.compile(
     r"\b,?\s*)+",
     re.I,
 )
-# Bounds that keep the time linear on text of any length; answers stand at the end.
+# These limits keep the time linear in the length of the text. Answers are at its end.
 _LAST_BOXES = 20
 _LAST_CUES = 20
 _TAIL = 4000
@@ -46,11 +46,12 @@ _CHATTER = re.compile(r"\s*\.?\s*I hope (?:it|this) is correct.*", re.I | re.S)
 def extract_answer(
     text: object, kind: str = "math", *, profile: str = "strict", weak: bool = True
 ) -> str | None:
-    """The answer that `text` gives, as written, or None where it gives none (so for None and empty text).
+    """The answer that `text` gives, as written, or None if it gives none (as for None and empty text).
 
     `kind`: "math" (any expression), "integer", "choice" (one or several letters, "AC"), "text", or
     "exact" (everything after the cue, spaces collapsed). With `weak` false only a box or a cue
-    counts: what a text that was cut off happens to end with is no answer.
+    counts, because the last number of a text that was cut off is not an answer.
+    Raises BadConfig for an unknown kind or profile, BadInput if `text` is not an answer's type.
 
     >>> extract_answer("So $x = \\\\boxed{\\\\frac{1}{2}}$.")
     '\\\\frac{1}{2}'
@@ -86,16 +87,16 @@ def _after_thinking(text: str) -> str:
     for mark in ("<|im_start|>answer", "</think>"):
         if mark in text:
             text = text.rsplit(mark, 1)[1]
-    # Some models go on and write the next turn as well.
+    # Some models write the next turn as well.
     own = re.split(r"<\|im_start\|>(?:user|system)", text, maxsplit=1)[0]
     text = own if own.strip() else text
     return text.replace("<|im_end|>", " ").replace("<|endoftext|>", " ").strip()
 
 
 def _last_box(text: str) -> tuple[str | None, bool]:
-    """The content of the last box, and whether the text has no box left open at its end.
+    """The content of the last box, and whether every box of the text is closed.
 
-    Boxes that only a comma or "and" separates are one answer; "or" gives another form of the same.
+    Boxes separated only by a comma or "and" are one answer; "or" introduces another form of the same.
     """
     boxes: list[tuple[int, int, str]] = []
     complete = True
@@ -107,11 +108,11 @@ def _last_box(text: str) -> tuple[str | None, bool]:
                 if line is None:
                     complete = False
                     continue
-                boxes.append((match.start(), match.end() + line.end(), line.group(1)))
+                boxes.append((match.start(), match.end() + line.end(), line[1]))
             else:
                 boxes.append((match.start(), end + 1, text[match.end() + 1 : end]))
         elif bare := re.match(r"[^\s$]+", text[match.end() :]):
-            boxes.append((match.start(), match.end() + bare.end(), bare.group().rstrip(".,")))
+            boxes.append((match.start(), match.end() + bare.end(), bare[0].rstrip(".,")))
     boxes = [box for box in boxes if box[2].strip()]
     if not boxes:
         return None, complete
@@ -131,7 +132,7 @@ def _last_cue(text: str, kind: str) -> str | None:
         if not rest.strip("*:.$ "):
             continue
         block = re.match(r"(?:\\\[|\$\$)(.+?)(?:\\\]|\$\$)", rest, re.S)
-        line = block.group(1) if block else rest.splitlines()[0]
+        line = block[1] if block else rest.splitlines()[0]
         line = line.strip().strip("*").strip()
         return line.strip("*. \"'") if kind == "text" else _tidy(line)
     return None
@@ -142,19 +143,16 @@ def _tidy(line: str) -> str | None:
     line = re.split(r"(?<=[^\d\s])\.\s|(?<=\d)\.\s(?=[A-Z])", line)[0]
     line = _REASON.split(line)[0]
     after = re.split(r"\s(?:is|are|equals)\s|:\s", line)[-1].strip()
-    formulas = [next(g for g in m.groups() if g is not None).strip() for m in _FORMULA.finditer(after)]
+    formulas = [_content(match) for match in _FORMULA.finditer(after)]
     if formulas:
         bare = _FORMULA.sub(" ", after)
         if set(re.findall(r"[A-Za-z]{2,}", bare)) <= {"and", "or"} and not re.search(r"\d", bare):
             return ", ".join(formulas)
         return formulas[-1] + (" %" if re.search(r"\$\s*(?:\\?%|percent)", after) else "")
     after = _ADVERB.sub("", after.rstrip(".").strip("*` \"'"))
-    if (
-        len(re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[a-zA-Z]+(?:\{[^{}]*\})?", " ", after))) <= 3
-        or "\\" in after
-    ):
+    if len(re.findall(r"[A-Za-z]{2,}", after)) <= 3 or "\\" in after:
         return after or None
-    numbers = [m.group() for m in _NUMBER.finditer(after)]
+    numbers = [m[0] for m in _NUMBER.finditer(after)]
     return _trim_number(numbers[-1]) if numbers else after or None
 
 
@@ -163,12 +161,15 @@ def _last_value(text: str) -> str | None:
     text = re.sub(r"\\(?:boxed|fbox)\s*\{\s*\}", "", text).replace("$$", "")
     best: tuple[int, str] | None = None
     for match in _FORMULA.finditer(text):
-        content = next(g for g in match.groups() if g is not None).strip()
-        best = (match.end(), content.rstrip("."))
+        best = (match.end(), _content(match).rstrip("."))
     for match in _NUMBER.finditer(text):
         if best is None or match.end() > best[0]:
-            best = (match.end(), _trim_number(match.group()))
+            best = (match.end(), _trim_number(match[0]))
     return best[1] if best else None
+
+
+def _content(formula: re.Match[str]) -> str:
+    return next(group for group in formula.groups() if group is not None).strip()
 
 
 def _trim_number(text: str) -> str:
@@ -184,8 +185,8 @@ def _choice(text: str, committed: str | None, weak: bool) -> str | None:
             return found
         for pattern in (r"\(([A-Z])\)", r"(?:^|[\s*])([A-Z])[).:*]", r"^([A-Z])\b", r"\b([B-HJ-Z])\b"):
             if match := re.search(pattern, committed):
-                return match.group(1)
-    # A and I are also words: as letters they stand in front of no other word.
+                return match[1]
+    # A and I are also words, so as letters they must not come before another word.
     letter = r"\**\(?(?:([B-HJ-Z])\b|([AI])\b(?!\s+[a-z]))"
     patterns = [rf"(?i:option|choice|answer)\s*(?i:is)?\s*:?\s*{letter}"]
     if weak:
@@ -203,14 +204,11 @@ def _choice(text: str, committed: str | None, weak: bool) -> str | None:
 
 
 def _option_line(text: str) -> str | None:
-    """The letter where the whole text is one option: "c)", "$C$", "**C) Iron**"; A and I are also words."""
+    """The letter if the whole text is one option: "c)", "$C$", "**C) Iron**"; A and I are also words."""
     text = text.strip("*$ \n").replace("。", ". ")
-    if (
-        len(text) > 200
-        or "\n" in text
-        or re.match(r"[AaIi]\s", text)
-        or len(re.findall(r"\([A-J]\)", text)) > 1
-    ):
+    if len(text) > 200 or "\n" in text or re.match(r"[AaIi]\s", text):
+        return None
+    if len(re.findall(r"\([A-J]\)", text)) > 1:
         return None
     return letters(text) if re.match(r"\(?[A-Za-z](?:[).:\s]|$)", text) else None
 
@@ -224,22 +222,22 @@ def _exact(text: str, weak: bool) -> str | None:
 
 
 def _official(text: str, kind: str) -> str | None:
-    """The authors' extraction: without box or cue the whole text stands, and "A" for letters."""
+    """The authors' extraction. Without a box or cue it is the whole text, and "A" for letters."""
     if "<|im_start|>answer\n" in text:
         text = text.rsplit("<|im_start|>answer\n", 1)[1]
     elif "<|im_start|>" in text:
         text = "\n".join(text.rsplit("<|im_start|>", 1)[1].split("\n")[1:])
     found = text
-    box = max(text.rfind("\\boxed{"), -1)
+    box = text.rfind("\\boxed{")
     if box < 0:
-        box = text.rfind("\\fbox{")  # Differs: the authors' code crashes here
+        box = text.rfind("\\fbox{")  # Differs: the authors' code crashes on it
     if "\\boxed " in text:
         found = text.rsplit("\\boxed ", 1)[1].split("$")[0]
     elif box >= 0 and (end := closing(text, text.index("{", box))) > 0:
         found = text[text.index("{", box) + 1 : end]
     elif match := re.search(r"answer\s*:\s*(.*)", text, re.I | re.S):
-        found = match.group(1)
+        found = match[1]
     if kind == "choice":
         match = re.search(r"\b([A-D])\b", found)
-        return match.group(1) if match else "A"
+        return match[1] if match else "A"
     return found.strip() or None

@@ -1,8 +1,8 @@
-"""What a model is asked when it judges an answer, and how its verdict is read; the asking is done elsewhere.
+"""The prompt for a model that judges answers, and how its verdict is read. Clients that ask it are elsewhere.
 
 The protocol is the paper's (section 2.2): the judge sees the problem, the attempt and the reference, explains,
-and ends with a last line that is exactly Yes or No. A `Judge` gives a verdict for each attempt by name; one
-that gave none is left out.
+and ends with a last line that is exactly Yes or No. A `Judge` maps each attempt's name to its verdict;
+attempts without a verdict are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ JUDGE_SYSTEM = (
 
 
 class Attempt(NamedTuple):
-    """What is to be judged. `cut` when the attempt ended at its limit."""
+    """An attempt to judge. `cut` if it ended at its token limit."""
 
     question: str
     text: str
@@ -39,6 +39,6 @@ def judge_text(attempt: Attempt) -> str:
 
 
 def read_verdict(text: str) -> bool | None:
-    """Yes or No as the last line, marks of emphasis and a full stop aside; None for anything else."""
+    """Yes or No as the last line, ignoring emphasis marks and a full stop; None for anything else."""
     lines = [line.strip(" \t*_.`") for line in text.splitlines() if line.strip()]
     return {"yes": True, "no": False}.get(lines[-1].lower()) if lines else None

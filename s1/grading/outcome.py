@@ -23,16 +23,16 @@ def grade(
 ) -> Grade:
     """The grade of one generation. Only the answer phase is read, never the thinking.
 
-    "cut": the answer ended by length before it committed to anything (a box, or an answer after a
-    cue); "no answer": it ended by itself without anything that can be read as one; "error": the
-    engine recorded one, or the grader itself failed on this answer. `question.meta["tolerance"]`, where
-    present, is an absolute one for numbers.
-    Raises BadInput where the question has no reference answer, or belongs to another generation.
+    "cut": the answer reached its limit before it committed to anything (a box, or an answer after a
+    cue); "no answer": it ended by itself and nothing in it can be read as an answer; "error": the engine
+    recorded one, or the grader itself failed on this answer. `question.meta["tolerance"]`, if present, is
+    the absolute difference allowed between numbers.
+    Raises BadInput if the question has no reference answer, or is not the generation's question.
     """
     if generation.question_id != question.id:
         raise BadInput(
             f"The generation of question {generation.question_id} was given question {question.id} to grade.",
-            "Grade a run with the benchmark it was made with.",
+            "Grade a run on the benchmark it was made with.",
         )
     if question.answer is None or not question.answer.strip():
         raise BadInput(
@@ -45,7 +45,7 @@ def grade(
         return _graded(generation, question, kind, profile, timeout)
     except S1Error:
         raise
-    except Exception as error:  # a mistake of the grader costs one answer, not the run
+    except Exception as error:  # a bug of the grader costs one answer, not the run
         return Grade("error", None, f"grader: {type(error).__name__}: {error}")
 
 
@@ -63,7 +63,7 @@ def _graded(generation: Generation, question: Question, kind: str, profile: str,
 def committed(
     generation: Generation, question: Question, kind: str = "math", *, profile: str = "strict"
 ) -> str | None:
-    """The answer that a generation commits to, as written, or None; the reference answer is not looked at."""
+    """The answer that a generation commits to, as written, or None. The reference answer is not used."""
     text = answer_text(generation)
     if profile == "official":
         return extract_answer(text, kind, profile=profile) if text.strip() else None
@@ -73,9 +73,9 @@ def committed(
 
 
 def answer_text(generation: Generation) -> str:
-    """What the model wrote as its answer, after "Final Answer:" where that was forced on it.
+    """The model's answer, with "Final Answer:" before it if that cue was forced.
 
-    Delimiters that the forcing appended are left out: they are of the format, not of the answer.
+    Forced delimiters are left out: they belong to the format, not to the answer.
     """
     segments = [s for s in generation.segments if s.phase == "answer"]
     own = "".join(s.text for s in segments if s.by == "model")
@@ -85,11 +85,9 @@ def answer_text(generation: Generation) -> str:
 
 
 def _named_choice(text: str, question: Question, ended: bool) -> str | None:
-    """The letter of the one choice that the answer spells out instead of naming its letter."""
-    said = extract_answer(text, "text", weak=ended)
-    if said is None:
-        return None
-    hits = [i for i, choice in enumerate(question.choices) if compare(choice, said, "text").equal]
+    """The letter of the choice that the answer spells out, if it is exactly one."""
+    found = extract_answer(text, "text", weak=ended)
+    hits = [i for i, choice in enumerate(question.choices) if compare(choice, found, "text").equal]
     return chr(ord("A") + hits[0]) if len(hits) == 1 else None
 
 
@@ -98,6 +96,6 @@ def _within(question: Question, extracted: str) -> bool:
     if tolerance is None or question.answer is None:
         return False
     gold, answer = (number(split_unit(clean(t))[0].rstrip("% ")) for t in (question.answer, extracted))
-    return (
-        gold is not None and answer is not None and abs(gold.value - answer.value) <= Fraction(str(tolerance))
-    )
+    if gold is None or answer is None:
+        return False
+    return abs(gold.value - answer.value) <= Fraction(str(tolerance))

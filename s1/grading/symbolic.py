@@ -67,6 +67,8 @@ def _limit_memory() -> None:
 def symbolic_equal(gold: str, answer: str) -> bool:
     """Whether two LaTeX expressions are equal. It may never return: call it under a time limit only."""
     from math_verify import LatexExtractionConfig, parse, verify
+    from sympy import Expr
+    from sympy.core.relational import Relational
 
     config = [LatexExtractionConfig()]
     parsed = [
@@ -78,24 +80,19 @@ def symbolic_equal(gold: str, answer: str) -> bool:
     left, right = parsed[0][0], parsed[1][0]
     if verify(*parsed, timeout_seconds=None, allow_set_relation_comp=True):
         return _close(left, right)
-    return (
-        _equal_with_imaginary_unit(left, right)
-        or _equal_where_positive(left, right)
-        or _same_region(left, right)
-    )
+    if isinstance(left, Expr) and isinstance(right, Expr):
+        return _equal_with_imaginary_unit(left, right) or _equal_where_positive(left, right)
+    return isinstance(left, Relational) and isinstance(right, Relational) and _same_region(left, right)
 
 
 def _equal_with_imaginary_unit(gold: Any, answer: Any) -> bool:
     """Equality when the letter i, which the parser takes for a variable, is the imaginary unit."""
-    from sympy import Expr, I, Symbol, simplify
+    from sympy import I, simplify
 
-    if not (isinstance(gold, Expr) and isinstance(answer, Expr)):
-        return False
-    letters = {s for s in gold.free_symbols | answer.free_symbols if s.name == "i"}
+    letters = {s: I for s in gold.free_symbols | answer.free_symbols if s.name == "i"}
     if not letters:
         return False
-    pairs = {letter: I for letter in letters if isinstance(letter, Symbol)}
-    difference = (gold - answer).subs(pairs).doit()
+    difference = (gold - answer).subs(letters).doit()
     if not difference.free_symbols:
         return bool(abs(difference.evalf(40)) < 1e-30)
     return bool(simplify(difference) == 0)
@@ -103,26 +100,20 @@ def _equal_with_imaginary_unit(gold: Any, answer: Any) -> bool:
 
 def _equal_where_positive(gold: Any, answer: Any) -> bool:
     """Equality for positive letters where roots or logarithms occur: 1/sqrt(n) and sqrt(1/n). Not with | |."""
-    from sympy import Abs, Expr, Pow, Symbol, log, simplify
+    from sympy import Abs, Pow, Symbol, log, simplify
 
-    if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.has(Abs) or answer.has(Abs):
-        return False
     letters = gold.free_symbols
-    if letters != answer.free_symbols or not letters:
+    if letters != answer.free_symbols or not letters or gold.has(Abs) or answer.has(Abs):
         return False
     roots = any(not power.exp.is_integer for side in (gold, answer) for power in side.atoms(Pow))
     if not roots and not gold.has(log):
         return False
-    pairs = {letter: Symbol(letter.name, positive=True) for letter in letters if isinstance(letter, Symbol)}
-    return bool(simplify((gold - answer).subs(pairs)) == 0)
+    positive = {letter: Symbol(letter.name, positive=True) for letter in letters}
+    return bool(simplify((gold - answer).subs(positive)) == 0)
 
 
 def _same_region(gold: Any, answer: Any) -> bool:
     """Whether two inequalities in one letter hold for the same numbers: 2x > 6 and x > 3."""
-    from sympy.core.relational import Relational
-
-    if not (isinstance(gold, Relational) and isinstance(answer, Relational)):
-        return False
     if len(gold.free_symbols) != 1 or gold.free_symbols != answer.free_symbols:
         return False
     return bool(gold.as_set() == answer.as_set())

@@ -1,4 +1,4 @@
-"""Units: which word of an answer is one, and which two are the same."""
+"""Units: which word of an answer is a unit, and which units are the same."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ _NO_UNITS = frozenset(
     "billion trillion dozen half halves third thirds quarter quarters pair pairs more less than sin cos tan log "
     "percent pct percentage unknown not never none pi sqrt infinity".split()
 )
-"""Words after a number that change it, so that they are no name of what is counted."""
+"""Words after a number that change its value or meaning, so that they do not name what is counted."""
 _AREA = re.compile(r"^(sq(?:uare)?\.?|cubic)\s+")
 
 
 def split_unit(text: str) -> tuple[str, str]:
     """A cleaned answer and its unit: ("10", "cm") for `10\\text{ cm}`, ("5", "m/s"), ("9", "cm^2").
 
-    The unit is "" where there is none or it is not known. Any word of `\\text{...}` after a number is a
-    unit; of bare words, those of a short list.
+    The unit is "" if there is none or it is unknown. Any word of `\\text{...}` after a number is a
+    unit; of bare words, only those of a short list.
     """
     marked = _TEXT_UNIT.match(text)
     match = marked or _BARE_UNIT.match(text)
     if match is None:
         return text, ""
-    core = match.group("core").rstrip()
-    words = match.group("words").strip().lower().rstrip(".")
-    power = match.group("power") or ""
+    core = match["core"].rstrip()
+    words = match["words"].strip().lower().rstrip(".")
+    power = match["power"] or ""
     if area := _AREA.match(words):
-        words, power = words[area.end() :], "3" if area.group(1) == "cubic" else "2"
+        words, power = words[area.end() :], "3" if area[1] == "cubic" else "2"
     parts = [part for part in re.split(r"\s*(?:/|\bper\b)\s*", words) if part]
     first = parts[0].split()[0] if parts else ""
     if marked:
@@ -79,8 +79,8 @@ def split_unit(text: str) -> tuple[str, str]:
     else:
         # 5m and 3s^2 may be products: a single letter is a unit only after a space, or as m^2 after a number.
         measured = power in ("2", "3") and first == "m" and re.fullmatch(r"[\d.,]+", core)
-        is_unit = first in _UNIT_OF and (len(first) > 1 or bool(match.group("space")) or bool(measured))
-        if not is_unit and match.group("space") and re.fullmatch(r"-?[\d.,/]+", core):
+        is_unit = first in _UNIT_OF and (len(first) > 1 or bool(match["space"]) or bool(measured))
+        if not is_unit and match["space"] and re.fullmatch(r"-?[\d.,/]+", core):
             is_unit = bool(_COUNTED.fullmatch(words)) and not _NO_UNITS & set(words.split())
     if not is_unit:
         return text, ""
