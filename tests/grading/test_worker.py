@@ -21,7 +21,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
+def children() -> Iterator[list[subprocess.Popen[str]]]:
+    """Every process that is started, in order."""
+    started: list[subprocess.Popen[str]] = []
+
+    class Recorded(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            started.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Recorded)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def worker(children: list[subprocess.Popen[str]]) -> Iterator[Worker]:
     worker = Worker()
     yield worker
     worker.close()
@@ -40,24 +55,26 @@ def test_a_monstrous_expression_is_stopped_and_the_next_is_answered(worker: Work
     assert worker.equal("x+2", "2+x", 5.0).equal is True
 
 
-def test_a_child_that_is_killed_is_started_again(worker: Worker) -> None:
+def test_a_child_that_is_killed_is_started_again(
+    worker: Worker, children: list[subprocess.Popen[str]]
+) -> None:
     worker.equal("x", "x", 5.0)
-    assert worker._process is not None
-    worker._process.kill()
-    worker._process.wait()
+    children[-1].kill()
+    children[-1].wait()
     assert worker.equal("x+3", "3+x", 5.0).equal is True
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
-def test_a_child_that_gets_no_processor_is_waited_for(worker: Worker) -> None:
+def test_a_child_that_gets_no_processor_is_waited_for(
+    worker: Worker, children: list[subprocess.Popen[str]]
+) -> None:
     worker.equal("x", "x", 5.0)
-    assert worker._process is not None
-    child = worker._process.pid
+    child, count = children[-1].pid, len(children)
     os.kill(child, signal.SIGSTOP)
     threading.Timer(1.0, os.kill, (child, signal.SIGCONT)).start()
-    reply = worker.equal("x+4", "4+x", 0.5)
-    assert reply.equal is True and reply.seconds < 0.5
-    assert worker._process.pid == child
+    result = worker.equal("x+4", "4+x", 0.5)
+    assert result.equal is True and result.seconds < 0.5
+    assert len(children) == count
 
 
 def test_many_threads_share_one_child(worker: Worker) -> None:
@@ -73,36 +90,45 @@ def test_many_threads_share_one_child(worker: Worker) -> None:
     assert found == [True] * 12
 
 
+RECORDED = """
+import os, subprocess, sys
+started = []
+class Recorded(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        started.append(arguments)
+        super().__init__(*arguments, **options)
+subprocess.Popen = Recorded
+from s1.grading import equivalent
+"""
+
+
+def run_recorded(code: str) -> None:
+    """Runs `code` in a fresh interpreter, where `started` lists the processes that it starts."""
+    command = [sys.executable, "-c", RECORDED + code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_forked_process_starts_its_own_child() -> None:
-    code = (
-        "import os\n"
-        "from s1.grading import equivalent\n"
+    run_recorded(
         "from s1.grading.worker import WORKER\n"
-        "assert equivalent('x+1', '1+x')\n"
-        "first = WORKER._process.pid\n"
+        "assert equivalent('x+1', '1+x') and len(started) == 1\n"
         "if (child := os.fork()) == 0:\n"
-        "    ok = equivalent('x+2', '2+x') and WORKER._process.pid != first\n"
+        "    ok = equivalent('x+2', '2+x') and len(started) == 2\n"
         "    WORKER.close()\n"
         "    os._exit(0 if ok else 1)\n"
         "assert os.waitpid(child, 0)[1] == 0\n"
-        "assert equivalent('x+3', '3+x') and WORKER._process.pid == first\n"
+        "assert equivalent('x+3', '3+x') and len(started) == 1\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
 
 
 def test_plain_answers_load_no_algebra_and_start_no_process() -> None:
-    code = (
-        "import sys\n"
-        "from s1.grading import equivalent\n"
-        "from s1.grading.worker import WORKER\n"
+    run_recorded(
         "assert equivalent('023', '23') and equivalent('1/2', '0.5') and not equivalent('(1,2)', '(2,1)')\n"
-        "assert WORKER._process is None\n"
+        "assert not started\n"
         "assert not {'sympy', 'math_verify', 'torch'} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
