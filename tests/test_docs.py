@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-from s1.cli import build_parser
+from s1.cli.reference import reference
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [
@@ -20,13 +20,9 @@ DOCS = [
 FOLDERS = ("s1", "tests", "scripts", "benchmarks", "docs")
 
 
-def verbs() -> dict[str, argparse.ArgumentParser]:
-    actions = build_parser()._actions
-    return next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction))
-
-
-VERBS = verbs()
-OPTIONS = {verb: set(parser._option_string_actions) for verb, parser in VERBS.items()}
+HELP = dict(part.split("\n", 1) for part in reference().split("## s1 ")[1:])
+OPTIONS = {verb: set(re.findall(r"--[a-z-]+", text)) for verb, text in HELP.items()}
+"""Verb -> every option that its help names."""
 
 
 @pytest.fixture(params=DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -35,7 +31,9 @@ def doc(request: pytest.FixtureRequest) -> Path:
 
 
 def test_every_file_that_is_named_exists(doc: Path) -> None:
-    found = re.findall(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:py|yaml|tsv|md))\b", doc.read_text())
+    found = re.findall(
+        rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:py|yaml|tsv|md))\b", doc.read_text()
+    )
     assert not [name for name in found if not (ROOT / name).is_file() and not (doc.parent / name).is_file()]
 
 
@@ -72,7 +70,7 @@ def test_every_command_has_the_options_it_is_shown_with(doc: Path) -> None:
     commands = re.findall(r"(?<![\w./-])s1 ([a-z]+)\b([^\n`|#]*)", text)
     wrong = []
     for verb, rest in commands:
-        if verb not in VERBS:
+        if verb not in OPTIONS:
             continue
         wrong += [f"s1 {verb} {o}" for o in re.findall(r"(?<!\S)(--[a-z-]+)", rest) if o not in OPTIONS[verb]]
     assert not wrong
@@ -80,10 +78,12 @@ def test_every_command_has_the_options_it_is_shown_with(doc: Path) -> None:
 
 def test_every_verb_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
-    assert not [verb for verb in VERBS if f"s1 {verb}" not in text]
+    assert not [verb for verb in OPTIONS if f"s1 {verb}" not in text and f"make {verb}" not in text]
 
 
 def test_commands_in_code_are_verbs(doc: Path) -> None:
     text = doc.read_text()
-    shown = re.findall(r"^\s{4,}(?:\$ )?s1 ([a-z-]+)", text, re.M) + re.findall(r"`s1 ([a-z-]+)", text)
-    assert not set(shown) - set(VERBS)
+    shown = re.findall(r"^\s{4,}(?:\$ )?s1 ([a-z][a-z-]+)", text, re.M) + re.findall(
+        r"`s1 ([a-z][a-z-]+)", text
+    )
+    assert not set(shown) - set(OPTIONS)

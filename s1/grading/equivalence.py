@@ -19,7 +19,7 @@ import functools
 import re
 import time
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from s1.errors import BadConfig
 from s1.grading.normal import (
@@ -56,8 +56,7 @@ from s1.grading.structure import (
 from s1.grading.units import split_unit
 from s1.grading.worker import WORKER
 
-Kind = Literal["math", "integer", "choice", "text", "exact"]
-KINDS: tuple[Kind, ...] = ("math", "integer", "choice", "text", "exact")
+KINDS = ("math", "integer", "choice", "text", "exact")
 
 LONGEST = 2000
 """Characters beyond which answers are compared by spelling only."""
@@ -98,8 +97,7 @@ def compare(gold: object, answer: object, kind: str = "math", timeout: float = 5
 
 @functools.lru_cache(maxsize=65536)
 def _compare(gold: str, answer: str, kind: str, timeout: float) -> Verdict:
-    if kind not in KINDS:
-        raise BadConfig(f"Unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
+    check_kind(kind)
     if not gold.strip() or not answer.strip():
         return Verdict(False, "empty")
     if kind == "exact":
@@ -119,6 +117,12 @@ def _compare(gold: str, answer: str, kind: str, timeout: float) -> Verdict:
     except RecursionError:
         return Verdict(gold.split() == answer.split(), "too deep")
     return Verdict(equal, "timeout" if comparison.timed_out and not equal else comparison.how)
+
+
+def check_kind(kind: str) -> None:
+    """Raises BadConfig unless `kind` is one of KINDS."""
+    if kind not in KINDS:
+        raise BadConfig(f"Unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
 
 
 def letters(text: str) -> str:

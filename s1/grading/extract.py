@@ -8,13 +8,10 @@ authors' evaluation, without its judge.
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from s1.errors import BadConfig
-from s1.grading.equivalence import KINDS, letters
+from s1.grading.equivalence import check_kind, letters
 from s1.grading.normal import as_text, closing
-
-Profile = Literal["strict", "official"]
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _CUE = re.compile(
@@ -59,8 +56,7 @@ def extract_answer(
     ('B', '8')
     """
     text = as_text(text)
-    if kind not in KINDS:
-        raise BadConfig(f"Unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
+    check_kind(kind)
     if profile == "official":
         return _official(text, kind)
     if profile != "strict":
