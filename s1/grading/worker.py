@@ -48,8 +48,8 @@ class Worker:
         The child may take PATIENCE times as long in wall-clock time. Raises MissingExtra without math-verify.
         """
         wall_seconds = seconds * (PATIENCE if hasattr(signal, "setitimer") else 1)
-        job = {"gold": gold, "answer": answer, "seconds": seconds, "wall_seconds": wall_seconds}
         with self._lock:
+            job = {"gold": gold, "answer": answer, "seconds": seconds}
             found = _read_reply(self._started(), wall_seconds, job)
             if not found:
                 self._stop()
