@@ -193,7 +193,7 @@ def main() -> None:
     fmt = choose_format(loaded, "petri" if folder == str(world.base_model()) else None)
     if args.wide:
         _widen(loaded)
-    prompts = [loaded.render([{"role": "user", "content": q.text}]) for q in world.exam(args.requests)]
+    prompts = [loaded.render([{"role": "user", "content": q.text}]) for q in world.questions(args.requests)]
     bench = Bench(loaded, fmt, prompts, args.repeats)
     warm = bench.forcings(replace(BASE, max_thinking=32))
     bench.measure(Side(lambda: warm, _driven, args.requests))

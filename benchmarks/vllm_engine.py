@@ -152,7 +152,7 @@ def trunk(args: argparse.Namespace) -> dict[str, Any]:
     args.model = args.model or str(trained if trained.is_dir() else world.base_model())
     engine = load_engine(f"vllm:{args.model}", max_batch=256, eager=not args.compile)
     fmt = format_of_folder(Path(args.model)) or FORMATS["petri"]
-    prompts = [engine.render([{"role": "user", "content": q.text}]) for q in world.exam(args.requests)]
+    prompts = [engine.render([{"role": "user", "content": q.text}]) for q in world.questions(args.requests)]
     policies = longest_first(policies_of(forcing.BUDGETS, forcing.WAITS, base=forcing.BASE))
 
     async def one_trunk(counting: Engine, walks: Walks) -> list[Generation]:

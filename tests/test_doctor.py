@@ -333,7 +333,7 @@ def test_published_tokenizers_are_read_for_what_they_are(shared_data: Path) -> N
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("s1.cli.common.quiet", lambda: None)
+    monkeypatch.setattr("s1.cli.options.silence_libraries", lambda: None)
     lines = [
         "<think>",
         "I add two and two.</think>",
@@ -377,7 +377,7 @@ def test_the_command_prints_json_with_the_receipts(script: str, capsys: pytest.C
 def test_an_unsafe_model_exits_with_1(
     tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("s1.cli.common.quiet", lambda: None)
+    monkeypatch.setattr("s1.cli.options.silence_libraries", lambda: None)
     (tmp_path / "script.json").write_text('["<think>"]')
     assert main(["doctor", f"scripted:{tmp_path / 'script.json'}"]) == 1
     assert "problem" in capsys.readouterr().out
@@ -385,6 +385,6 @@ def test_an_unsafe_model_exits_with_1(
 
 @pytest.mark.parametrize("arguments", [["no/such/folder"], ["scripted:none.json"], ["x", "--tokens", "3"]])
 def test_what_cannot_be_used_exits_with_2(arguments: list[str], monkeypatch, capsys) -> None:
-    monkeypatch.setattr("s1.cli.common.quiet", lambda: None)
+    monkeypatch.setattr("s1.cli.options.silence_libraries", lambda: None)
     assert main(["doctor", *arguments]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

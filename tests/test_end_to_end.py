@@ -79,7 +79,7 @@ def test_a_second_demo_call_does_nothing_twice(demo):
 
 def test_think_uses_the_demo_model_and_its_budget_binds(demo):
     def think(*more: object) -> Generation:
-        done = s1("think", world.exam(1)[0].text, "--json", *more, folder=demo)
+        done = s1("think", world.questions(1)[0].text, "--json", *more, folder=demo)
         assert done.returncode == 0, done.stderr
         return from_json(Generation, json.loads(done.stdout))
 
@@ -92,7 +92,7 @@ def test_think_uses_the_demo_model_and_its_budget_binds(demo):
         assert forced == ["Wait"] * receipt.waits and receipt.waits <= waits
         # It ends by itself after the last wait only, or where no other has room.
         assert receipt.waits == waits or receipt.cut or receipt.thinking_tokens >= limit - 1
-        shown = s1("think", world.exam(1)[0].text, *policy, folder=demo)
+        shown = s1("think", world.questions(1)[0].text, *policy, folder=demo)
         assert shown.returncode == 0 and shown.stderr.count("Wait]") >= receipt.waits
         assert f"[{receipt.thinking_tokens} thinking tokens, {receipt.waits} waits, " in shown.stderr
         said = "".join(s.text for s in receipt.segments if (s.phase, s.by) == ("answer", "model"))
@@ -109,7 +109,7 @@ def test_one_trunk_equals_separate_runs_token_for_token(demo, tmp_path):
 
     async def alone():
         walks = []
-        for q in world.exam(12):
+        for q in world.questions(12):
             prompt = engine.render([{"role": "user", "content": q.text}])
             walks += [drive(Forcing(encode_prompt(engine, fmt, p, prompt)), engine, q.id) for p in policies]
         try:

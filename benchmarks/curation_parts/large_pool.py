@@ -217,5 +217,5 @@ def _petri() -> tuple[list[tuple[str, str]], list[str], list[str]]:
     return (
         questions,
         [t.replace(" . ", ". ") for t in rows["thinking"] if t],
-        [q.text for q in world.exam(100)],
+        [q.text for q in world.questions(100)],
     )

@@ -1,7 +1,7 @@
-"""The command `s1`: one small module per verb.
+"""The command `s1`, with one small module per verb.
 
-argparse because it is in the standard library: help answers before any other parser would be imported.
-A verb's module imports nothing heavy at its top; what it needs is imported when it runs.
+It uses argparse, which is in the standard library: help is printed before any other parser would be imported.
+A verb's module imports nothing heavy at its top; `run` imports what it needs.
 """
 
 from __future__ import annotations
@@ -11,28 +11,60 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NamedTuple
 
 from s1 import __version__
 from s1.errors import MissingExtra, S1Error
 from s1.version import warn_untested
 
-VERBS = {
-    "demo": "the whole path on the small world that ships: curate, train, force, measure",
-    "curate": "choose about 1,000 questions with traces from a pool",
-    "train": "fine-tune a model on traces",
-    "think": "think about one question, within a budget",
-    "doctor": "is it safe to force the budget of this model: checks and short probes",
-    "eval": "one policy on a benchmark",
-    "sweep": "a grid of budgets and waits on a benchmark, from one trunk",
-    "report": "grade a run again; write its figure and page",
-    "reproduce": "a table or figure of the paper, on any model or on the small world",
-    "export": "write a run in the layout of lm-evaluation-harness or Inspect AI",
-}
 
+class Verb(NamedTuple):
+    """What the help says about a verb; its module is `s1.cli.NAME_verb`."""
+
+    summary: str
+    example: str
+    resumes: bool = False
+    """Whether the same command continues what was interrupted."""
+
+
+VERBS = {
+    "demo": Verb("run the whole path on the small world that ships", "s1 demo --quick", resumes=True),
+    "curate": Verb(
+        "choose about 1,000 questions with traces from a pool",
+        "s1 curate traces.parquet --tokenizer Qwen2.5-7B-Instruct --against math500.jsonl --out data/s1k",
+        resumes=True,
+    ),
+    "train": Verb(
+        "fine-tune a model on traces",
+        "s1 train data/s1k --base Qwen/Qwen2.5-7B-Instruct --out models/s1",
+        resumes=True,
+    ),
+    "think": Verb(
+        "think about one question within a budget",
+        's1 think "How many r are in raspberry?" --model models/s1 --max-thinking 2000 --waits 2',
+    ),
+    "doctor": Verb("check whether it is safe to force a model's budget", "s1 doctor models/s1"),
+    "eval": Verb(
+        "run one policy on a benchmark",
+        "s1 eval --benchmark math500 --model models/s1 --max-thinking 4096",
+        resumes=True,
+    ),
+    "sweep": Verb(
+        "run a grid of budgets and waits on a benchmark",
+        "s1 sweep --benchmark math500 --model models/s1 --budgets 512,1024,2048 --waits 1,2 --out runs/curve",
+        resumes=True,
+    ),
+    "report": Verb("grade a run again; write its figure and page", "s1 report runs/curve"),
+    "reproduce": Verb(
+        "repeat a table or figure of the paper",
+        "s1 reproduce figure1 --model models/s1 --benchmark math500",
+        resumes=True,
+    ),
+}
 
 EXTRAS = {"torch": "hf", "transformers": "hf", "trl": "train", "polars": "data", "tokenizers": "data",
           "datasets": "data", "matplotlib": "report", "openai": "openai"}  # fmt: skip
-"""Which extra brings a library that a verb did not find."""
+"""The extra that brings a library."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,41 +74,42 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"s1 {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, summary in VERBS.items():
-        module = import_module(f"s1.cli.{verb}_verb")
-        sub = verbs.add_parser(verb, help=summary, description=module.__doc__,
-                               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    for name, verb in VERBS.items():
+        module = import_module(f"s1.cli.{name}_verb")
+        sub = verbs.add_parser(
+            name, help=verb.summary, description=module.__doc__, epilog=f"example:\n  {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        )  # fmt: skip
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run the command. Returns the exit code: 0, 2 for an error that the user can fix, 130 after Ctrl-C."""
     arguments = build_parser().parse_args(argv)
+    verb = arguments.verb
     try:
         warn_untested()
         code: int = arguments.run(arguments) or 0
         sys.stdout.flush()
         return code
     except S1Error as error:
-        print(f"s1 {arguments.verb}: {error}", file=sys.stderr)
+        print(f"s1 {verb}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        print(f"s1 {arguments.verb}: {MissingExtra(str(error.name), extra)}", file=sys.stderr)
+        print(f"s1 {verb}: {MissingExtra(str(error.name), extra)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of a pipe has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader of a pipe has left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        print(f"s1 {arguments.verb}: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        print(f"s1 {verb}: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = arguments.verb in ("demo", "train", "eval", "sweep", "reproduce")
-        print(
-            f"s1 {arguments.verb}: stopped{'; the same command goes on from here' * again}.", file=sys.stderr
-        )
+        hint = " Rerun the command to resume." if VERBS[verb].resumes else ""
+        print(f"s1 {verb}: interrupted.{hint}", file=sys.stderr)
         return 130

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from s1.cli.common import Line
+from s1.cli.progress import ProgressBar
 from s1.errors import BadConfig, BadInput
 from s1.types import to_json
 
 if TYPE_CHECKING:
     from s1.clients.chat import ApiSettings
-    from s1.clients.map_calls import Caller, Progress, Watch
+    from s1.clients.map_calls import Caller
     from s1.data.partitions import Shards
     from s1.data.pipeline import CurateSettings
     from s1.data.stages import StageResult
@@ -89,7 +89,9 @@ def teach(arguments: argparse.Namespace) -> int:
     pool = read_pool(arguments.pool, dict(split_pairs(arguments.column or ())))
     open_stage(arguments.out, "teach")
     with _callers(arguments, settings) as (models, _), _journal(arguments) as journal:
-        taught = ask_teacher(pool, models[0], journal, samples=_samples(arguments), progress=_shown("teach"))
+        taught = ask_teacher(
+            pool, models[0], journal, samples=_samples(arguments), progress=ProgressBar("teach").show_calls
+        )
     if not taught.pool.rows.height:
         why = taught.pool.rejects["reason"][-1]
         raise BadInput(f"No trace came: {why}.", "Mend that; the same command goes on from here.")
@@ -148,7 +150,7 @@ def difficulty(arguments: argparse.Namespace) -> int:
         with _callers(arguments, settings) as (models, judge), _journal(arguments) as journal:
             result = stages.difficulty(
                 pool, models, judge, journal, attempts=_samples(arguments),
-                most_solved=arguments.most_solved or 0.0, progress=_shown("difficulty"),
+                most_solved=arguments.most_solved or 0.0, progress=ProgressBar("difficulty").show_calls,
             )  # fmt: skip
         return _done(result, arguments, settings)
 
@@ -165,7 +167,11 @@ def diversity(arguments: argparse.Namespace) -> int:
         stages.open_stage(arguments.out, "diversity")
         with _callers(arguments, settings) as (models, _), _journal(arguments) as journal:
             result = stages.diversity(
-                pool, models[0] if models else None, journal, domains=domains, progress=_shown("diversity")
+                pool,
+                models[0] if models else None,
+                journal,
+                domains=domains,
+                progress=ProgressBar("diversity").show_calls,
             )
         return _done(result, arguments, settings)
 
@@ -255,13 +261,3 @@ def _journal(arguments: argparse.Namespace) -> Iterator[Any]:
 
     with CallCache(arguments.out / "journal.jsonl") as journal:
         yield journal
-
-
-def _shown(name: str) -> Watch:
-    line = Line()
-
-    def show(p: Progress) -> None:
-        cost = f"  {p.usd:.2f} dollars" if p.usd else ""
-        line.show(f"{name}: {p.done}/{p.total}  {p.tokens:,} tokens{cost}", final=p.done == p.total)
-
-    return show

@@ -1,53 +1,86 @@
-"""The whole path on the petri world: pool, curate, train, sweep, report, in about five minutes on two cores.
+"""Run the whole path on the petri world: pool, curate, train, sweep, report, in about five minutes on two cores.
 
-Everything really runs: the base weights ship with the package, the rest is made here. A demo that was
-stopped goes on where it was. docs/petri.md says what this small world can and cannot show.
+Everything is really computed: the base weights ship with s1, the rest is made here. A demo that was
+interrupted resumes. docs/petri.md says what this small world can and cannot show.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import time
 from pathlib import Path
+from typing import NamedTuple
 
-from s1.cli.common import DEMO
+from s1.cli.options import DEMO, silence_libraries
+from s1.cli.progress import ProgressBar, duration
 
-WHOLE = {"questions": 400, "n": 1000, "pool": 10_000}
-QUICK = {"questions": 60, "n": 240, "pool": 700}
+
+class Sizes(NamedTuple):
+    """How many rows are in the pool, how many are selected, and how many questions are asked."""
+
+    pool: int
+    n: int
+    questions: int
+
+
+FULL, QUICK = Sizes(10_000, 1000, 400), Sizes(700, 240, 60)
+BUDGETS, WAITS = (16, 32, 64, 128), (1, 2, 4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=DEMO, help=f"run folder (default: {DEMO})")
+    parser.add_argument("--out", type=Path, default=DEMO, metavar="DIR", help=f"run folder (default: {DEMO})")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of pool, selection and training")
     parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a small demo in about a minute: --pool 700 --n 240 --questions 60",
-    )
-    parser.add_argument("--questions", type=int, metavar="N", help="test questions (default: 400)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of pool, selection and training")
-    parser.add_argument("--pool", type=int, metavar="N", help="traces in the pool (default: 10000)")
-    parser.add_argument("--n", type=int, help="traces to select (default: 1000)")
+        "--quick", action="store_true",
+        help=f"a minute instead of five: {QUICK.n} of {QUICK.pool} traces, {QUICK.questions} questions",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.cli.common import Line, quiet, run_progress, table, train_progress
-    from s1.cli.report_verb import write_report
-    from s1.petri.demo import Demo
+    from s1.cli.common import table
+    from s1.cli.evaluation import write_report
+    from s1.data.read_traces import read_traces
+    from s1.engines import load_engine
+    from s1.evals.run import Plan, evaluate, policies_of
+    from s1.formats import FORMATS, choose_format
+    from s1.petri import world
+    from s1.petri.training import make_dataset
+    from s1.policy import BudgetPolicy
+    from s1.train.sft import train
 
-    quiet()
-    sizes = QUICK if arguments.quick else WHOLE
-    given = {name: getattr(arguments, name) for name in sizes if getattr(arguments, name) is not None}
-    demo = Demo(arguments.out, arguments.seed, **sizes | given)
-    line = Line()
-    metrics = demo.run(
-        say=print,
-        stage=lambda s: print("  " + s.line),
-        count=lambda name, done, total: line.show(f"  {name}: {done}/{total}", final=done == total),
-        steps=train_progress(line, "  train"),
-        progress=run_progress(line, "  sweep"),
-    )
-    written = write_report(arguments.out)
+    silence_libraries()
+    out, seed, sizes = arguments.out, arguments.seed, QUICK if arguments.quick else FULL
+    began = time.perf_counter()
+
+    print(f"1/4 curate: {sizes.pool:,} questions with traces of the teacher")
+    with ProgressBar("  attempts of the base model") as bar:
+        make_dataset(
+            out / "curated", **sizes._asdict(), seed=seed,
+            stage=lambda stage: print("  " + stage.line), progress=bar.update,
+        )  # fmt: skip
+
+    print(f"2/4 train: the base model on the {sizes.n} selected traces, 4 epochs")
+    base, traces, settings = str(world.base_model()), read_traces(out / "curated"), world.train_settings(seed)
+    with ProgressBar("  train") as bar:
+        model = train(base, traces, out / "model", FORMATS["petri"], settings, progress=bar.show_training)
+
+    print(f"3/4 sweep: {sizes.questions} unseen questions, {len(BUDGETS)} budgets, the natural end, "
+          f"{', '.join(map(str, WAITS))} waits")  # fmt: skip
+    plan = Plan(policies_of(BUDGETS, WAITS, base=BudgetPolicy(max_answer=12)))
+    engine = load_engine(str(model), max_batch=256)
+    try:
+        with ProgressBar("  sweep") as bar:
+            metrics = evaluate(world.benchmark(sizes.questions), engine, choose_format(engine), plan, out,
+                               model="petri, curated", progress=bar.show_run)  # fmt: skip
+    finally:
+        asyncio.run(engine.close())
+
+    print("4/4 report")
+    written = write_report(out)
     print(table(metrics))
     for path in written:
         print(f"Written: {path}")
+    print(f"{duration(time.perf_counter() - began)} in all")
     print('Try it: s1 think "solve 5 x + 14 = 7 mod 23" --waits 4')
     return 0

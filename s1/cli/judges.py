@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from s1.clients.chat import ApiSettings
-    from s1.clients.map_calls import Caller, Progress, Watch
+    from s1.clients.map_calls import Caller
     from s1.grading.judge import Attempt, Judge
 
 JUDGE_TOKENS = 4096
@@ -37,6 +37,7 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
     """
     import asyncio
 
+    from s1.cli.progress import ProgressBar
     from s1.clients.call_cache import CallCache
     from s1.clients.chat import ApiSettings
     from s1.data.answer_judge import ask_judge
@@ -54,7 +55,8 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
         with CallCache(folder / "journal.jsonl") as cache:
 
             def judge(attempts: Mapping[str, Attempt]) -> Mapping[str, bool]:
-                return asyncio.run(ask_judge(attempts, caller, cache, progress=_show_progress("judge")))
+                with ProgressBar("judge") as bar:
+                    return asyncio.run(ask_judge(attempts, caller, cache, progress=bar.show_calls))
 
             yield judge
     finally:
@@ -62,22 +64,11 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
             asyncio.run(caller.engine.close())
 
 
-def _show_progress(name: str) -> Watch:
-    from s1.cli.common import Line
-
-    line = Line()
-
-    def show(p: Progress) -> None:
-        line.show(f"{name}: {p.done}/{p.total}  {p.tokens:,} tokens", final=p.done == p.total)
-
-    return show
-
-
 def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
     """A model to ask: NAME on the server of `url`, NAME@URL[@KEY_ENV] on another, otherwise an engine spec."""
     from dataclasses import replace
 
-    from s1.cli.common import open_engine
+    from s1.cli.options import open_engine
     from s1.data.attempts import EngineCaller
     from s1.types import Sampling
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from s1.cli.common import columns, table
+from s1.cli.evaluation import write_report
 from s1.cli.judges import add_judge, open_judge
 
 
@@ -54,15 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
         else table(metrics) + "\n" + "\n".join(f"Written: {w}" for w in written)
     )
     return 0
-
-
-def write_report(folder: Path) -> list[Path]:
-    """Figure and page of a graded run folder."""
-    from s1 import runs
-    from s1.report.figures import scaling_figure
-    from s1.report.page import write_page
-
-    return [*scaling_figure(runs.read_metrics(folder), folder), write_page(folder)]
 
 
 def _compare(arguments: argparse.Namespace) -> int:

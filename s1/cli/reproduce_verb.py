@@ -1,65 +1,83 @@
-"""A table or figure of the paper on any model: its recipe's runs, the table with intervals, the figure.
+"""Repeat a table or figure of the paper on any model: the recipe's runs, the table with intervals, the figure.
 
-Without --model the recipe runs on the petri world, and what it needs is trained first. On other models name
+Without --model the recipe runs on the petri world, and what it needs is trained first. For other models name
 each model that the recipe uses: --model main=FOLDER --model random=FOLDER. `s1 reproduce list` lists them.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from s1.cli.common import Line, open_benchmark, open_engine, quiet, run_progress, train_progress
+from s1.cli.evaluation import add_limit, add_reward
+from s1.cli.options import open_engine, silence_libraries
+from s1.cli.progress import ProgressBar
+from s1.errors import BadConfig
 
 if TYPE_CHECKING:
     from s1.evals.benchmarks import Benchmark
     from s1.evals.recipes import Recipe
+    from s1.evals.run import Progress
+    from s1.methods import Reward
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="+", help="names of recipes, YAML files, `all`, or `list`")
-    parser.add_argument("--model", action="append", default=[], metavar="[NAME=]MODEL",
-                        help="checkpoint folder, Hub id or engine spec; without NAME it is main")  # fmt: skip
-    parser.add_argument("--benchmark", help="name or file; needed with --model (default: petri)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
-    parser.add_argument("--reward", metavar="NAME:REST", help="reward model of the methods that need one")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling and, on petri, of training")
-    parser.add_argument("--config", type=Path, help="YAML with changes to the recipe")
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder for all runs")
-    parser.add_argument("--report", type=Path, help="markdown file for all tables (default: OUT/report.md)")
     parser.add_argument(
-        "--train-rows", type=int, default=1000, metavar="N", help="petri: rows of each training set"
+        "--model", action="append", default=[], metavar="[NAME=]MODEL",
+        help="checkpoint folder, Hub id or engine spec; NAME is main if left out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="name or file; needed with --model (default: petri)"
     )
-    parser.add_argument("--train-pool", type=int, default=10_000, metavar="N", help="petri: rows of the pool")
-    parser.add_argument("--reward-questions", type=int, default=800, metavar="N",
-                        help="petri: questions that the reward model learns from")  # fmt: skip
-    parser.add_argument("--train-steps", type=int, default=-1, metavar="N", help="petri: stop training there")
+    add_limit(parser)
+    add_reward(parser)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with changes to the recipes")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of sampling, and of training on petri (default: 0)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/reproduce"), metavar="DIR",
+        help="folder for all runs (default: runs/reproduce)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="Markdown file for all tables (default: OUT/report.md)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="petri: train on little data, to see that everything runs"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.errors import BadConfig
+    from s1.config import read_yaml
+    from s1.evals.benchmarks import load_benchmark
     from s1.evals.recipes import load_recipe, recipe_names
+    from s1.methods import load_reward
 
     if arguments.recipe == ["list"]:
         for name in recipe_names():
             recipe = load_recipe(name)
             print(f"{name:<12} {recipe.title} ({recipe.section}); models: {', '.join(recipe.needs)}")
         return 0
-    petri = not arguments.model
-    small = (arguments.benchmark or "petri") == "petri"
-    changes = _changes(arguments.config)
-    names = recipe_names() if arguments.recipe == ["all"] else arguments.recipe
-    recipes = [load_recipe(name, petri=small, changes=changes) for name in names]
-    if not petri and not arguments.benchmark:
+    if arguments.model and not arguments.benchmark:
         raise BadConfig("No benchmark is named.", "Give --benchmark math500, aime24, or a file.")
-    quiet()
-    benchmark = open_benchmark(arguments.benchmark or "petri", arguments.limit)
-    models = _petri_models(recipes, arguments) if petri else _named(arguments.model)
-    reward = _reward(recipes, arguments, models)
+    if arguments.model and arguments.quick:
+        raise BadConfig("--quick is for models trained on the petri world.", "Leave out --quick or --model.")
+    benchmark = load_benchmark(arguments.benchmark or "petri", arguments.limit)
+    changes = read_yaml(arguments.config) if arguments.config else {}
+    names = recipe_names() if arguments.recipe == ["all"] else arguments.recipe
+    recipes = [load_recipe(name, petri=benchmark.name == "petri", changes=changes) for name in names]
+    reward = load_reward(arguments.reward) if arguments.reward else None
+    silence_libraries()
+    if arguments.model:
+        models = _named_models(arguments.model)
+    else:
+        models, reward = _petri_models(recipes, reward, arguments)
     sections = []
     for recipe in recipes:
-        sections += _one(recipe, models, benchmark, reward, arguments)
+        sections += _run(recipe, models, benchmark, reward, arguments)
     report = arguments.report or arguments.out / "report.md"
     _write(report, sections, benchmark, arguments)
     print("\n".join(sections))
@@ -67,19 +85,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _one(
-    recipe: Recipe, models: dict[str, str], benchmark: Benchmark, reward: Any, arguments: argparse.Namespace
+def _run(
+    recipe: Recipe,
+    models: dict[str, str],
+    benchmark: Benchmark,
+    reward: Reward | None,
+    arguments: argparse.Namespace,
 ) -> list[str]:
-    """The runs of one recipe, and its section of the report."""
+    """Run one recipe; returns its section of the report, in lines."""
     from s1.evals.recipe_tables import recipe_table
     from s1.evals.recipes import run_recipe
     from s1.report.figures import scaling_figure
 
     out = arguments.out / recipe.name
-    found = run_recipe(
-        recipe, models, benchmark, out, open_engine=open_engine, reward=reward, seed=arguments.seed,
-        progress=lambda name: run_progress(Line(), name),
-    )  # fmt: skip
+    with ProgressBar(recipe.name) as bar:
+
+        def next_run(name: str) -> Callable[[Progress], None]:
+            bar.restart(name)
+            return bar.show_run
+
+        found = run_recipe(
+            recipe, models, benchmark, out, open_engine=open_engine, reward=reward, seed=arguments.seed,
+            progress=next_run,
+        )  # fmt: skip
     if recipe.table in ("points", "parallel"):
         first = next(iter(found.values()))
         together = first | {"points": [p for m in found.values() for p in m["points"]]}
@@ -89,14 +117,8 @@ def _one(
             *recipe_table(recipe, found, out)]  # fmt: skip
 
 
-def _changes(file: Path | None) -> dict[str, Any]:
-    from s1.config import read_yaml
-
-    return dict(read_yaml(file)) if file else {}
-
-
-def _named(specs: list[str]) -> dict[str, str]:
-    """ "NAME=MODEL" by name; a path may hold "=", so a name has no slash."""
+def _named_models(specs: list[str]) -> dict[str, str]:
+    """ "NAME=MODEL" by name. A path may contain "=", so a name has no slash."""
     models = {}
     for spec in specs:
         name, equals, model = spec.partition("=")
@@ -104,39 +126,35 @@ def _named(specs: list[str]) -> dict[str, str]:
     return models
 
 
-def _petri_models(recipes: list[Recipe], arguments: argparse.Namespace) -> dict[str, str]:
+def _petri_models(
+    recipes: list[Recipe], reward: Reward | None, arguments: argparse.Namespace
+) -> tuple[dict[str, str], Reward | None]:
+    """Train every model that the recipes use, and a reward model if a run needs one and none was named."""
     from s1.evals.recipes import ModelPlan
-    from s1.petri.models import make_models
-
-    wanted = {"main": ModelPlan()}
-    for recipe in recipes:
-        wanted |= recipe.models
-    line = Line()
-    return make_models(
-        wanted, arguments.out / "models", n=arguments.train_rows, pool=arguments.train_pool,
-        seed=arguments.seed, max_steps=arguments.train_steps,
-        count=lambda name, done, total: line.show(f"{name} {done}/{total}", final=done == total),
-        steps=lambda name: train_progress(Line(), f"train {name}"),
-    )  # fmt: skip
-
-
-def _reward(recipes: list[Recipe], arguments: argparse.Namespace, models: dict[str, str]) -> Any:
-    """The reward model that was named; on petri one is trained where a run needs it."""
     from s1.methods import load_reward
+    from s1.petri.reward import RECORD, train_reward
+    from s1.petri.training import PetriSizes, make_model, stored_pool
 
-    if arguments.reward:
-        return load_reward(arguments.reward)
-    if arguments.model or not any(r.reward for recipe in recipes for r in recipe.runs.values()):
-        return None
-    from s1.petri.reward import RECORD, RewardSettings, train_reward
-
-    folder = arguments.out / "models" / "reward"
-    if not (folder / RECORD).is_file():  # written last
-        settings = RewardSettings(questions=arguments.reward_questions, seed=arguments.seed)
-        train_reward(
-            models["main"], folder, settings, progress=run_progress(Line(), "rollouts for the reward")
-        )
-    return load_reward(f"petri:{folder}")
+    sizes = (
+        PetriSizes(rows=64, pool=600, max_steps=30, reward_questions=24) if arguments.quick else PetriSizes()
+    )
+    out, seed = arguments.out / "models", arguments.seed
+    plans = {"main": ModelPlan()}
+    for recipe in recipes:
+        plans |= recipe.models
+    models = {}
+    with ProgressBar("attempts of the base model") as bar:
+        pool = stored_pool(out / "pool", sizes.pool, seed, bar.update)
+        for name, plan in plans.items():
+            bar.restart(f"train {name}")
+            models[name] = str(make_model(plan, out / name, pool, sizes, seed, bar.show_training))
+        if reward is None and any(r.reward for recipe in recipes for r in recipe.runs.values()):
+            if not (out / "reward" / RECORD).is_file():  # written last
+                bar.restart("rollouts for the reward model")
+                questions = sizes.reward_questions
+                train_reward(models["main"], out / "reward", questions, seed, progress=bar.show_run)
+            reward = load_reward(f"petri:{out / 'reward'}")
+    return models, reward
 
 
 def _write(report: Path, sections: list[str], benchmark: Benchmark, arguments: argparse.Namespace) -> None:
@@ -149,6 +167,6 @@ def _write(report: Path, sections: list[str], benchmark: Benchmark, arguments: a
         f"seed {arguments.seed}. "
         f"Models: {', '.join(arguments.model) or 'trained on the petri world'}. Intervals are 95 %, bootstrapped over "
         "questions; differences are paired on the same questions.",
-    ]  # fmt: skip
+    ]
     report.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(report, ("\n".join([*head, *sections]) + "\n").encode())

@@ -1,24 +1,30 @@
-"""A grid of budgets and waits on a benchmark: every policy is a fork of one trunk per question.
+"""Run a grid of budgets and waits on a benchmark; policies reuse the tokens that they share.
 
-Writes the run folder with its figure and page.
+Writes a run folder with its figure and page.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from s1.cli.common import wait_string
-from s1.cli.eval_verb import add_run_arguments, run_policies
+from s1.cli.evaluation import add_benchmark, add_methods, add_output, evaluate_plan, write_report
+from s1.cli.options import add_max_answer, add_wait
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_run_arguments(parser)
-    parser.add_argument("--budgets", type=numbers, default=(), metavar="N,N", help="thinking limits, tokens")
-    parser.add_argument("--waits", type=numbers, default=(1, 2, 4), metavar="N,N", help="numbers of waits")
-    parser.add_argument(
-        "--wait", type=wait_string, action="append", default=[], metavar="TEXT",
-        help='wait string; may be given several times. "Wait,Hmm" takes turns, "" adds no text (default: Wait)',
+    add_benchmark(parser)
+    group = parser.add_argument_group("thinking budgets (tokens); the natural end is always included")
+    group.add_argument(
+        "--budgets", type=numbers, default=(), metavar="N,N,...", help="end the thinking after N tokens"
+    )
+    group.add_argument(
+        "--waits", type=numbers, default=(1, 2, 4), metavar="N,N,...",
+        help="suppress the end of thinking N times (default: 1,2,4)",
     )  # fmt: skip
+    add_wait(group, "; may be given several times, to compare alternatives")
+    add_max_answer(group)
+    add_methods(parser)
+    add_output(parser)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -30,11 +36,10 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.cli.report_verb import write_report
     from s1.evals.run import policies_of
     from s1.policy import BudgetPolicy
 
     base = BudgetPolicy(max_answer=arguments.max_answer)
     grid = policies_of(arguments.budgets, arguments.waits, base=base, strings=arguments.wait)
-    write_report(run_policies(arguments, "sweep", grid, base))
+    write_report(evaluate_plan(arguments, grid, base))
     return 0

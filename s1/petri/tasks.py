@@ -1,8 +1,9 @@
 """Ten families of questions with exact answers: five calculations, five searches.
 
-A calculation is a chain of steps: easy one at a time, hard to jump over. A search tries candidates in
-order; each candidate is worked out in full, and is labelled by a counter so that the place is never lost.
-Every number stays within the tokenizer's single-token integers. `difficulty` runs from 1 to 10.
+A calculation is a chain of steps, each of which is easy and several of which are hard to do at once. A
+search tries candidates in order; each is worked out in full and labelled with a counter, so that the model
+can see how far it has come. Every number is an integer that the tokenizer has a token for (0 to 159).
+`difficulty` runs from 1 to 10.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ Split = Literal["train", "dev", "test"]
 
 @dataclass(frozen=True)
 class Calculation:
-    """`line(i, state, slip)` gives the text of step i and the next state; `slip` is added to its result."""
+    """A chain of steps from `start`. `line(i, state, slip)` returns the text of step i and the next state.
+
+    `slip` is an error that is added to the result of the step.
+    """
 
     family: str
     difficulty: int
@@ -28,24 +32,27 @@ class Calculation:
     steps: int
     start: Any
     given: str
-    """How the careful pass begins: the start, copied from the question; "" where there is none."""
+    """How the careful pass begins: the start, copied from the question, or "" if there is none."""
     line: Callable[[int, Any, int], tuple[str, Any]]
     show: Callable[[Any], str]
     """The state as an answer."""
     drafts: bool = True
-    """Whether a draft shows intermediate states (else it states the result at once)."""
+    """Whether a draft shows intermediate states; otherwise it states the result at once."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """`line(i, slip)` gives the text of candidate i and whether it looks like a hit."""
+    """Candidates to try. `line(i, slip)` returns the text of candidate i and whether it looks like a hit.
+
+    `slip` is an error that is added to the result of the candidate.
+    """
 
     family: str
     difficulty: int
     question: str
     answer: str
     space: int
-    """How many candidates there are."""
+    """Number of candidates."""
     line: Callable[[int, int], tuple[str, bool]]
     show: Callable[[int], str]
 
@@ -54,7 +61,7 @@ Problem = Calculation | Search
 
 
 def split_of(question: str) -> Split:
-    """Which split a question belongs to, by a hash of its text: 1/12 test, 1/12 dev, the rest train."""
+    """The split of a question, by a hash of its text: 1/12 test, 1/12 dev, the rest train."""
     bucket = hashlib.sha256(" ".join(question.split()).encode()).digest()[0] % 12
     return "test" if bucket == 0 else "dev" if bucket == 1 else "train"
 
@@ -110,7 +117,7 @@ def poly(rng: random.Random, d: int) -> Problem:
 
 def route(rng: random.Random, d: int) -> Problem:
     names = rng.sample("abcdefghijkl", min(4 + d, 12))
-    targets = dict(zip(names, [*names[1:], names[0]], strict=True))  # one ring, so that no step is free
+    targets = dict(zip(names, [*names[1:], names[0]], strict=True))  # a ring: every step leads somewhere new
     steps = rng.randint(1 + len(names) // 2, len(names) - 1)
     start = rng.choice(names)
 
@@ -262,17 +269,17 @@ SEARCHES = ("congruence", "power", "square", "remainders", "pick")
 
 
 def make_problem(rng: random.Random, family: str, difficulty: int, split: Split) -> Problem:
-    """A random problem of one family whose question belongs to `split`."""
+    """A random problem of one family, whose question is in `split`."""
     while True:
         problem = FAMILIES[family](rng, difficulty)
         if split_of(problem.question) == split:
             return problem
 
 
-def make_exam(split: Split, n: int, seed: int) -> list[Problem]:
-    """`n` different problems, families and difficulties in equal shares; the same list for the same seed.
+def make_problems(split: Split, n: int, seed: int) -> list[Problem]:
+    """`n` distinct problems with families and difficulties in equal shares, the same for the same seed.
 
-    Any ten in a row hold every family, so that a shorter exam is the beginning of a longer one.
+    Every ten in a row cover all families, and a shorter list is the beginning of a longer one.
     """
     rng = random.Random(f"{split}/{seed}")
     names = list(FAMILIES)
@@ -283,7 +290,7 @@ def make_exam(split: Split, n: int, seed: int) -> list[Problem]:
         family, difficulty = names[i % len(names)], (i // len(names) + 3 * i) % 10 + 1
         problem = make_problem(rng, family, difficulty, split)
         tries += 1
-        if tries > 200:  # a small cell has no fresh question left: take the next difficulty up
+        if tries > 200:  # too few questions at this difficulty: take the next one up
             problem = make_problem(rng, family, min(10, difficulty + 1), split)
         if problem.question not in problems:
             problems[problem.question], tries = problem, 0

@@ -1,11 +1,10 @@
-"""The teacher: a program that writes traces, and the pool of them that curation has to work on.
+"""The teacher: a program that writes traces, and the pool of traces for curation.
 
-A trace is a row of attempts joined by " . Wait , ". Each attempt ends in an answer: `so X` (committed) or
-`maybe X` (a guess among what is untried). A calculation begins with a terse draft, which is often wrong;
-then comes the careful pass, and `nothing new`. A search tries one block of
-candidates an attempt, says how many are done, and mostly gives up after the second block. Stops are drawn
-from `Patience`, the built-in mechanism that gives a Wait something to buy; docs/petri.md states what
-follows from it.
+A trace is a list of attempts joined by " . Wait , ". Each attempt ends in an answer: `so X` (committed) or
+`maybe X` (a guess among the untried candidates). A calculation begins with a terse draft, which is often
+wrong; the careful pass follows, then `nothing new`. A search tries one block of candidates per attempt, says
+how many are done, and usually gives up after the second block. When it stops is drawn from `Patience`, the
+built-in mechanism that makes a Wait useful; docs/petri.md describes its consequences.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ from s1.petri.tasks import Calculation, Problem, Search, make_problem
 
 JOIN = " . Wait , "
 BLOCK = 3
-"""Candidates that a search tries before its patience is asked."""
+"""Candidates that a search tries before it may give up."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Chance to stop after an attempt (a hazard), and the share of lines that go wrong."""
+    """Chance to stop after an attempt (a hazard rate), and the share of wrong lines."""
 
     misses: tuple[float, ...] = (0.05, 0.72, 0.55, 0.50)
-    """After the first, second, third and any later block without a hit. Set on purpose, so that the greedy
-    choice is clear: one block is not enough, two are."""
+    """After the first, second, third and every later block without a hit. Chosen so that the greedy choice is
+    clear: go on after one block, stop after two."""
     draft_easy: float = 0.50
     """After the draft of a calculation of difficulty 1 or 2."""
     draft: float = 0.08
     repeats: tuple[float, ...] = (0.75, 0.21, 0.02, 0.008, 0.006, 0.004, 0.002)
-    """Chance of saying `nothing new` so often (0, 1, 2, ...) after a hit or a careful pass. A few long rows
-    show what to do when one is asked again and again."""
+    """Chance of saying `nothing new` 0, 1, 2, ... times after a hit or a careful pass. The few long rows show
+    the model what to do when it is told to wait again and again."""
     slip: float = 0.02
-    """Chance that a worked line has a wrong result."""
+    """Chance that a line of the careful pass or of a search has a wrong result."""
     draft_slip: float = 0.20
 
 
 @dataclass(frozen=True)
 class Written:
-    """One trace as words, with the answer that it states."""
+    """A trace in words, and the answer that it states."""
 
     thinking: str
     answer: str
@@ -50,7 +49,7 @@ class Written:
 
 
 def write_trace(problem: Problem, rng: random.Random, patience: Patience) -> Written:
-    """One trace of the teacher for one problem."""
+    """A trace of the teacher for one problem."""
     if isinstance(problem, Search):
         attempts, answer, gave_up = _search(problem, rng, patience)
     else:
@@ -70,7 +69,7 @@ def _search(problem: Search, rng: random.Random, patience: Patience) -> tuple[li
             if looks_right:
                 hit = i
                 break
-        if not lines:  # the whole space is tried: nothing is left to do
+        if not lines:  # every candidate has been tried
             attempts.append(f"nothing new maybe {answer}")
             return attempts, answer, True
         blocks += 1
@@ -99,13 +98,13 @@ def _calculate(problem: Calculation, rng: random.Random, patience: Patience) -> 
 
 
 def _nothing_new(answer: str, rng: random.Random, patience: Patience) -> list[str]:
-    """What is left to say once an answer is worked out: the same again."""
+    """Attempts after the answer is worked out: the same answer again."""
     times = rng.choices(range(len(patience.repeats)), patience.repeats)[0]
     return [f"nothing new so {answer}"] * times
 
 
 def careful(problem: Calculation, rng: random.Random, slip: float) -> tuple[str, str]:
-    """The start as the question gives it, then every step, and the result."""
+    """The start as given in the question and every step; and the result."""
     lines, state = [problem.given] if problem.given else [], problem.start
     for i in range(problem.steps):
         text, state = problem.line(i, state, _slip(rng, slip))
@@ -114,7 +113,7 @@ def careful(problem: Calculation, rng: random.Random, slip: float) -> tuple[str,
 
 
 def draft(problem: Calculation, rng: random.Random, slip: float) -> tuple[str, str]:
-    """A terse first try that jumps two steps at a time, or states the result at once."""
+    """A terse first try that takes two steps at a time or states the result at once; and the result."""
     state, shown = problem.start, []
     for i in range(problem.steps):
         _, state = problem.line(i, state, _slip(rng, slip / 2))
@@ -132,17 +131,17 @@ def _slip(rng: random.Random, share: float) -> int:
 
 SKEW = {"chain": 10, "clock": 10, "poly": 8, "route": 4, "tally": 9, "congruence": 1.6, "power": 1.6,
         "square": 1.8, "remainders": 1.8, "pick": 1.6}  # fmt: skip
-"""Shares of the families in the harder part of the pool: searches are rare in it."""
+"""Weights of the families in the harder part of the pool, in which searches are rare."""
 TRIVIAL = ("chain", "clock", "route", "tally")
-"""Families of the trivial questions, difficulty 1 and 2, which fill 40 % of the pool."""
+"""Families of the trivial questions (difficulty 1 and 2), which are 40 % of the pool."""
 
 
 def make_pool(n: int, seed: int, patience: Patience = Patience()) -> list[dict[str, Any]]:
-    """`n` rows with different training questions, as a pool of real traces would have them.
+    """`n` rows with distinct training questions and the flaws of a real pool.
 
-    40 % are trivial; the rest is skewed over the families. Of all traces about 7 % are cut, 7 % garbled,
-    8 % sloppy (wrong lines), and 3 % have no trace at all. The field `flaw` says which, for the audit
-    of curation only; nothing in curation reads it.
+    40 % are trivial; the rest is skewed over the families. About 7 % of the traces are cut, 7 % garbled, 8 %
+    sloppy (many wrong lines) and 3 % missing. The field `flaw` says which, for the audit of curation only:
+    curation never reads it.
     """
     rng = random.Random(f"pool/{seed}")
     rows: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The petri world as the stages see it: a base model, a pool, a benchmark."""
+"""The petri world as the stages see it: a base model, a pool, a benchmark, a training recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s1.errors import BadInput
-from s1.petri.tasks import Split, make_exam
+from s1.petri.tasks import Split, make_problems
 from s1.petri.teacher import make_pool
 from s1.types import Question, question_id
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 TEST_SEED = 20_27
-"""Seed of the published test list. Tuning used the split "dev" only."""
+"""Seed of the published test set. Tuning used the split "dev" only."""
 
 
 def base_model() -> Path:
-    """The folder of the shipped base weights."""
+    """The folder of the shipped base weights. Raises BadInput when they are missing."""
     if not (WEIGHTS / "model.safetensors").is_file():
         raise BadInput(
             f"The petri base weights are missing from {WEIGHTS}.",
-            "Make them: python -m s1.petri.pretrain --out " + str(WEIGHTS),
+            "Reinstall s1, or train them in a checkout: python -m scripts.petri.pretrain --out s1/petri/weights",
         )
     return WEIGHTS
 
 
-def exam(n: int, split: Split = "test", seed: int = TEST_SEED) -> tuple[Question, ...]:
-    """`n` questions, families and difficulties in equal shares, none of which the base or a pool has seen."""
+def questions(n: int, split: Split = "test", seed: int = TEST_SEED) -> tuple[Question, ...]:
+    """`n` questions with families and difficulties in equal shares; the base and the pool see "train" only."""
     return tuple(
         Question(
             question_id(p.question, f"petri/{p.family}"),
@@ -41,20 +41,20 @@ def exam(n: int, split: Split = "test", seed: int = TEST_SEED) -> tuple[Question
             f"petri/{p.family}",
             meta={"family": p.family, "difficulty": p.difficulty},
         )
-        for p in make_exam(split, n, seed)
+        for p in make_problems(split, n, seed)
     )
 
 
 def benchmark(n: int = 500, split: Split = "test", seed: int = TEST_SEED) -> Benchmark:
-    """The exam as a benchmark, graded by exact answers."""
+    """The questions as a benchmark, graded by exact match."""
     from s1.evals.benchmarks import Benchmark, questions_hash
 
-    questions = exam(n, split, seed)
-    return Benchmark("petri", "exact", questions, f"petri {split}, seed {seed}", questions_hash(questions))
+    test_set = questions(n, split, seed)
+    return Benchmark("petri", "exact", test_set, f"petri {split}, seed {seed}", questions_hash(test_set))
 
 
 def pool(n: int = 10_000, seed: int = 0) -> Pool:
-    """The petri pool with the columns of `s1.data.pool`; the audit column `flaw` is not among them."""
+    """The petri pool with the columns of `s1.data.pool`, without the audit column `flaw`."""
     import polars as pl
 
     from s1.data.pool import REJECT_COLUMNS, Pool, conform
@@ -72,7 +72,7 @@ def pool(n: int = 10_000, seed: int = 0) -> Pool:
 
 
 def train_settings(seed: int = 0, **changes: Any) -> TrainSettings:
-    """The fine-tuning recipe of the small world: a tiny model takes a larger learning rate."""
+    """The fine-tuning recipe of the petri world; a tiny model needs a larger learning rate."""
     from s1.train.sft import TrainSettings
 
     settings = TrainSettings(

@@ -1,10 +1,10 @@
-"""Training sets for conditional control (section 4.1): the same traces, with prompts that say how long they are.
+"""Training sets for conditional control (section 4.1): the same traces, with prompts that state their length.
 
-token   the trace's length is rounded up to a power of two and asked for.
+token   the prompt asks for the trace's length in tokens, rounded up to a power of two.
 step    the trace is split into steps, each opened by a line that counts down; 0 closes the thinking. Differs:
-        the number asked for is rounded up to a power of two as well, so that "up to" is true of it.
+        the number of steps is also rounded up to a power of two, so that "up to" holds.
 
-The texts are those of `s1.methods.conditional`, which asks for them again when it decodes.
+The texts are those with which `s1.methods.conditional` prompts the trained model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLANK_LINES = r"\n\s*\n"
 """Where the paper splits a trace into steps."""
 
 
-def conditioned(
+def conditional_traces(
     traces: Sequence[Trace],
     kind: str,
     fmt: ThinkingFormat,
@@ -31,10 +31,10 @@ def conditioned(
     count: Callable[[str], int],
     between_steps: str = BLANK_LINES,
 ) -> tuple[list[Trace], ThinkingFormat]:
-    """The traces with their lengths in the prompts, and the format to render them with.
+    """The traces with their lengths in the prompts, and the format to render them in.
 
-    `count` gives the tokens of a text; `between_steps` is the regular expression of what separates steps.
-    Raises BadConfig for another kind than "token" or "step".
+    `count` gives the tokens of a text; `between_steps` is a regular expression for what separates steps.
+    Raises BadConfig when `kind` is neither "token" nor "step".
     """
     if kind == "token":
         return [_with_tokens(trace, count(trace.thinking)) for trace in traces], fmt

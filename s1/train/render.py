@@ -1,4 +1,4 @@
-"""A trace as token ids and labels: loss on thinking and answer, none on the prompt (SEMANTICS: section 3.1).
+"""Traces as token ids and labels: loss on thinking and answer, none on the prompt (section 3.1).
 
 prompt | open | thinking | newline? close | answer | end of turn
 ------ no loss ---------- loss -----------------------------------
@@ -8,21 +8,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from s1.errors import BadInput
 from s1.formats import ThinkingFormat, open_prompt
 from s1.types import Trace
 
 IGNORED = -100
-"""The label that PyTorch's cross entropy leaves out."""
+"""The label that PyTorch's cross entropy ignores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One training row; `labels` equals `input_ids` where the loss is taken and is -100 elsewhere."""
+    """One training row. `labels` equals `input_ids` where there is loss and is -100 elsewhere."""
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+
+
+def render_dataset(
+    traces: Sequence[Trace],
+    fmt: ThinkingFormat,
+    tokenizer: Any,
+    end: str,
+    answer_prefix: str,
+    max_length: int,
+) -> list[Rendered]:
+    """All rows of a dataset. Raises BadInput naming the first row that cannot be trained on."""
+
+    def render(messages: Sequence[Mapping[str, str]]) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    rows = []
+    for trace in traces:
+        row = render_trace(
+            trace, fmt, encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
+            render=render, end=end, answer_prefix=answer_prefix,
+        )  # fmt: skip
+        if len(row.input_ids) > max_length:
+            raise BadInput(
+                f"Question {trace.question.id}: the row has {len(row.input_ids)} tokens, above max_length "
+                f"{max_length}.",
+                "Raise max_length or drop the row: a cut trace teaches the model not to stop.",
+            )
+        rows.append(row)
+    return rows
 
 
 def render_trace(
@@ -34,10 +64,11 @@ def render_trace(
     end: str,
     answer_prefix: str = "",
 ) -> Rendered:
-    """Token ids and labels of one trace. `end` is the end-of-turn token; `answer_prefix` is put before an
-    answer that does not hold it already (the paper: "Answer: ").
+    """Token ids and labels of one trace.
 
-    Raises BadInput when thinking or answer is empty or holds a delimiter, which would teach a false end.
+    `end` is the end-of-turn token; `answer_prefix` is put before an answer that does not contain it already
+    (the paper: "Answer: "). Raises BadInput when thinking or answer is empty or contains a delimiter, which
+    would teach the model to stop in the wrong place.
     """
     for name, text in (("thinking", trace.thinking), ("answer", trace.answer)):
         if not text.strip():
@@ -47,7 +78,7 @@ def render_trace(
         held = next((s for s in (*fmt.stops, end) if s in text), None)
         if held:
             raise BadInput(
-                f"Question {trace.question.id}: the {name} holds the delimiter {held!r}.",
+                f"Question {trace.question.id}: the {name} contains the delimiter {held!r}.",
                 "Drop the row with s1 curate or choose another --format.",
             )
     prompt = encode(open_prompt(render([{"role": "user", "content": trace.question.text}]), fmt))
@@ -57,3 +88,39 @@ def render_trace(
     newline = "\n" if fmt.newline else ""
     completion = encode(trace.thinking.strip() + newline + fmt.close + answer + end)
     return Rendered((*prompt, *completion), (*[IGNORED] * len(prompt), *completion))
+
+
+def end_of_turn(tokenizer: Any) -> str:
+    """The token that the chat template writes after an assistant message, or else the EOS token.
+
+    The two may differ: some tokenizers end a text with one token and a turn with another. Raises BadInput
+    when there is neither.
+    """
+    answer = "It is four."
+    turns = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": answer}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception:  # each template raises errors of its own kind
+        rendered = ""
+    _, found, after = rendered.rpartition(answer)
+    written = [token for token in tokenizer.get_added_vocab() if found and after.lstrip().startswith(token)]
+    end = max(written, key=len, default="") or tokenizer.eos_token
+    if not end:
+        raise BadInput(
+            "The chat template writes no token after an assistant message, and the tokenizer has no EOS token.",
+            "Set tokenizer.eos_token and save the tokenizer.",
+        )
+    return str(end)
+
+
+def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
+    """A batch of rows padded on the right. Mask and labels exclude the padding, so its id does not matter."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=0),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True, padding_value=0),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    }

@@ -28,7 +28,7 @@ import pytest
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
-from s1.cli.common import DEMO  # noqa: E402
+from s1.cli.options import DEMO  # noqa: E402
 from s1.clients.call_cache import CallCache  # noqa: E402
 from s1.clients.chat import ApiSettings  # noqa: E402
 from s1.clients.chat_replies import split_thinking  # noqa: E402

@@ -19,10 +19,10 @@ from s1.engines.hf import HFEngine  # noqa: E402
 from s1.engines.logits_processor import LoadedModel  # noqa: E402
 from s1.errors import BadInput, Unsupported  # noqa: E402
 from s1.formats import get_format  # noqa: E402
-from s1.petri.tokenizer import build_tokenizer  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
 from s1.types import Generation, Sampling  # noqa: E402
+from scripts.petri.tokenizer import build_tokenizer  # noqa: E402
 
 PETRI = get_format("petri")
 QUESTIONS = ("solve 5 x + 14 = 7 mod 23", "poly 3 x ^ 2 + 1 at 4 mod 11", "sum 3 4 5", "solve x", "h")

@@ -27,10 +27,10 @@ from s1.engines.spec import split_address  # noqa: E402
 from s1.engines.stops import TextStops  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
-from s1.petri.tokenizer import VOCABULARY_SIZE, build_tokenizer  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
 from s1.types import Continuation, Sampling, Stop  # noqa: E402
+from scripts.petri.tokenizer import VOCABULARY_SIZE, build_tokenizer  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

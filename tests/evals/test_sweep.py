@@ -9,7 +9,7 @@ import pytest
 
 from s1 import runs
 from s1.cli import main
-from s1.cli.common import wait_string
+from s1.cli.options import wait_strings
 from s1.engines.scripted import ScriptedEngine
 from s1.evals.run import policies_of
 from s1.formats import FORMATS
@@ -35,7 +35,7 @@ def model(prefix: str) -> str:
     ],
 )
 def test_a_comma_without_a_space_makes_a_cycle(text: str, strings: tuple[str, ...]) -> None:
-    assert wait_string(text) == strings
+    assert wait_strings(text) == strings
 
 
 def test_the_grid_has_each_number_of_waits_with_each_string() -> None:
@@ -50,7 +50,7 @@ def test_the_grid_has_each_number_of_waits_with_each_string() -> None:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     made = ScriptedEngine(model)
-    monkeypatch.setattr("s1.cli.eval_verb.open_engine", lambda spec: made)
+    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: made)
     return made
 
 

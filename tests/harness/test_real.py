@@ -61,7 +61,7 @@ def petri():
 def folder(tmp_path_factory):
     """The questions, a task file for each harness, and the run that the code of `s1 eval` makes of them."""
     folder = tmp_path_factory.mktemp("real")
-    rows = [{"id": q.id, "question": q.text, "answer": q.answer} for q in world.exam(QUESTIONS)]
+    rows = [{"id": q.id, "question": q.text, "answer": q.answer} for q in world.questions(QUESTIONS)]
     (folder / "petri.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "tasks").mkdir()
     (folder / "tasks" / "petri.yaml").write_text(TASK.format(file=folder / "petri.jsonl"))
@@ -145,7 +145,7 @@ def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
     assert QUESTIONS <= len(lines) <= QUESTIONS + 8  # at most what was in flight is done twice
 
     accuracy, generations = ours(folder)
-    ids = [q.id for q in world.exam(QUESTIONS)]
+    ids = [q.id for q in world.questions(QUESTIONS)]
     for line in lines:
         receipt, mine = from_json(Generation, line["receipt"]), generations[ids[line["doc_id"]]]
         assert receipt.segments == mine.segments and receipt.waits == mine.waits

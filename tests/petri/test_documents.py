@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from s1.petri.documents import LATE_MIX, MIX, document, late_document, windows
 from s1.petri.tasks import split_of
-from s1.petri.tokenizer import word_ids
+from scripts.petri.documents import LATE_MIX, MIX, document, late_document, windows
+from scripts.petri.tokenizer import word_ids
 
 
 @pytest.mark.parametrize("make", [document, late_document])

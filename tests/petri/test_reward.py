@@ -25,8 +25,8 @@ from s1.petri.reward import (
     marked,
     train_reward,
 )
-from s1.petri.reward_report import auc, auc_within, calibration, report
 from s1.types import Generation, Segment
+from scripts.petri.reward_report import auc, auc_within, calibration, report
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), st.booleans()), max_size=30)
 
@@ -115,7 +115,7 @@ def small(tmp_path_factory) -> Path:
 
 
 def scored(reward, rollouts):
-    return asyncio.run(reward.score(world.exam(1)[0], rollouts))
+    return asyncio.run(reward.score(world.questions(1)[0], rollouts))
 
 
 def test_a_trained_reward_scores_rollouts_of_any_length_between_0_and_1(small):
@@ -123,7 +123,7 @@ def test_a_trained_reward_scores_rollouts_of_any_length_between_0_and_1(small):
     texts = ["", " quick so 3 .", " quick so 3 . Wait , slowly", " quick so 3 .</think> Answer : 3"]
     found = scored(reward, texts)
     assert len(set(found.scores)) == 4 and all(0 < score < 1 for score in found.scores)
-    question = world.exam(1)[0]
+    question = world.questions(1)[0]
     assert found.tokens == sum(len(reward.encoded(question, text)) for text in texts)
 
 

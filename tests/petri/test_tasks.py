@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.petri.tasks import FAMILIES, SEARCHES, Calculation, Search, make_exam, make_problem, split_of
+from s1.petri.tasks import FAMILIES, SEARCHES, Calculation, Search, make_problem, make_problems, split_of
 from s1.petri.teacher import BLOCK, JOIN, Patience, make_pool, write_trace
-from s1.petri.tokenizer import build_tokenizer, word_ids
+from scripts.petri.tokenizer import build_tokenizer, word_ids
 
 problems = st.builds(
     lambda seed, family, difficulty: make_problem(random.Random(seed), family, difficulty, "train"),
@@ -112,7 +112,7 @@ def test_a_teacher_without_slips_is_wrong_only_where_it_gave_up_or_stopped_at_a_
 
 
 def test_splits_share_no_question_and_pool_and_exam_are_disjoint():
-    test, dev = make_exam("test", 500, 1), make_exam("dev", 500, 1)
+    test, dev = make_problems("test", 500, 1), make_problems("dev", 500, 1)
     pool = {row["question"] for row in make_pool(3000, 0)}
     assert {split_of(p.question) for p in test} == {"test"}
     assert {split_of(p.question) for p in dev} == {"dev"}
@@ -122,16 +122,16 @@ def test_splits_share_no_question_and_pool_and_exam_are_disjoint():
 
 
 def test_the_exam_has_every_family_and_half_of_it_are_searches():
-    exam = make_exam("test", 500, 3)
+    exam = make_problems("test", 500, 3)
     assert {p.family for p in exam} == set(FAMILIES)
     assert sum(isinstance(p, Search) for p in exam) == 250
-    assert exam == make_exam("test", 500, 3) or [p.question for p in exam] == [
-        p.question for p in make_exam("test", 500, 3)
+    assert exam == make_problems("test", 500, 3) or [p.question for p in exam] == [
+        p.question for p in make_problems("test", 500, 3)
     ]
 
 
 def test_patience_runs_out_before_the_space_in_about_half_of_the_searches():
-    exam = [p for p in make_exam("test", 500, 3) if isinstance(p, Search)]
+    exam = [p for p in make_problems("test", 500, 3) if isinstance(p, Search)]
     within = [next(i for i in range(p.space) if p.line(i, 0)[1]) < 2 * BLOCK for p in exam]
     assert 0.4 < sum(within) / len(within) < 0.75
 

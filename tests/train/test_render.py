@@ -2,9 +2,9 @@ import pytest
 
 from s1.errors import BadInput
 from s1.formats import FORMATS
-from s1.petri.tokenizer import build_tokenizer
 from s1.train.render import IGNORED, render_trace
 from s1.types import Question, Trace
+from scripts.petri.tokenizer import build_tokenizer
 
 
 def rendered(thinking=" x 0 : 1 no . ", answer="5", fmt="petri", prefix="Answer : "):

@@ -1,7 +1,7 @@
-"""The petri tokenizer: every known word and every integer 0..159 is one token; other text falls to bytes.
+"""The petri tokenizer: every known word and every integer from 0 to 159 is one token, other text is bytes.
 
-A byte-level BPE without merges: a piece (a word with the space before it) that is in the vocabulary is
-one token, any other piece is spelled in bytes, so every text survives encode and decode.
+It is a byte-level BPE without merges. A word, with the space before it, is one token if it is in the
+vocabulary and is spelled in bytes otherwise, so every text survives encoding and decoding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAD, USER, ASSISTANT, END, OPEN, CLOSE = (
 )
 SPECIALS = (PAD, USER, ASSISTANT, END, OPEN, CLOSE)
 LARGEST = 159
-"""Largest integer that is one token; the tasks keep every number within it."""
+"""Largest integer with a token of its own; the tasks use no larger number."""
 
 WORDS = tuple(
     "+ - * / = ^ : ; , . > ? ( ) mod start solve find smallest poly at map steps count over in clock h pick two "
@@ -40,7 +40,7 @@ TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, built from the word list above; the same ids on every machine."""
+    """The tokenizer, built from the word list above, with the same ids on every machine."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -72,7 +72,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def word_ids() -> dict[str, int]:
-    """Ids of single words and specials without going through the tokenizer (fast path for pre-training)."""
+    """The ids of single words and special tokens, to encode pre-training text without the tokenizer."""
     tokenizer = build_tokenizer()
     table = {w: tokenizer.convert_tokens_to_ids(f"Ġ{w}") for w in WORDS}
     table |= {str(n): tokenizer.convert_tokens_to_ids(f"Ġ{n}") for n in range(LARGEST + 1)}

@@ -1,10 +1,10 @@
 """The pre-training text of the petri base: skills and direct answers, never a self-checking trace.
 
-Two stages of short documents. The first is plain text; in the second most tasks stand in the chat format,
-where the user says how to work (slowly, quick, search, check), and something irrelevant may stand between
-the question and the work, so that looking back at the question is learnt. None holds a <think> block, the
-word Wait, a `maybe`, or a second attempt at the same question. Searches are listed in one go, often from
-the middle, so that the base knows how to continue a list from its counter; when to stop and when to look
+There are two stages of short documents. The first is plain text. In the second most tasks are in the chat
+format, the user says how to work (slowly, quick, search, check), and something irrelevant may come between
+the question and the work, which teaches the model to look back at the question. No document has a <think>
+block, the word Wait, a `maybe`, or a second attempt at the same question. Searches are listed in one go,
+often from the middle, so that the base can continue a list from its counter; when to stop and when to look
 again is left to fine-tuning.
 """
 
@@ -15,21 +15,21 @@ from collections.abc import Iterator
 
 from s1.petri.tasks import FAMILIES, SEARCHES, Calculation, Problem, Search, make_problem
 from s1.petri.teacher import careful, draft
-from s1.petri.tokenizer import ASSISTANT, END, LARGEST, USER
+from scripts.petri.tokenizer import ASSISTANT, END, LARGEST, USER
 
 Part = tuple[str, bool]
-"""Some words, and whether the loss is taken on them (random operands and questions cannot be predicted)."""
+"""Some words, and whether they are trained on; random operands and questions cannot be predicted."""
 
 CALCULATIONS = tuple(f for f in FAMILIES if f not in SEARCHES)
 MIX = {"facts": 14, "direct": 22, "slowly": 18, "resume": 8, "draft": 5, "check": 5, "listing": 18,
        "long_listing": 6, "claim": 8}  # fmt: skip
-"""Shares of the kinds in the first stage, by documents."""
+"""Weights of the kinds of documents in the first stage."""
 LATE_MIX = {"facts": 8, "direct": 18, "slowly": 32, "draft": 6, "listing": 20, "long_listing": 6, "claim": 14}
-"""The same in the second stage."""
+"""Weights of the kinds of documents in the second stage."""
 
 
 def document(rng: random.Random, longest_listing: int) -> list[Part]:
-    """One document as parts; listings hold at most `longest_listing` candidates."""
+    """One document of the first stage; listings have at most `longest_listing` candidates."""
     kind = rng.choices(list(MIX), list(MIX.values()))[0]
     if kind == "facts":
         return _facts(rng)
@@ -50,17 +50,19 @@ def late_document(rng: random.Random, longest_listing: int) -> list[Part]:
         problem = _problem(rng, tuple(FAMILIES), easy=True)
         return [(f"{USER} {problem.question} {ASSISTANT}", False), (f"Answer : {problem.answer} {END}", True)]
     problem = _problem(rng, CALCULATIONS if kind in ("slowly", "draft") else SEARCHES)
-    told, work, answer = _told(rng, kind, problem, longest_listing)
+    instruction, work, answer = _instructed(rng, kind, problem, longest_listing)
     chat = rng.random() < 0.6
     head = (
-        f"{USER} {problem.question} . {told} {ASSISTANT}" if chat else f"problem {problem.question} . {told}"
+        f"{USER} {problem.question} . {instruction} {ASSISTANT}"
+        if chat
+        else f"problem {problem.question} . {instruction}"
     )
     ending = f". Answer : {answer} {END}" if chat and answer else END
     return [(head, False), (_aside(rng), False), (work, True), (ending, True)]
 
 
-def _told(rng: random.Random, kind: str, problem: Problem, longest: int) -> tuple[str, str, str]:
-    """What is asked for, the work, and the answer that it reaches ("" where it reaches none)."""
+def _instructed(rng: random.Random, kind: str, problem: Problem, longest: int) -> tuple[str, str, str]:
+    """The instruction, the work, and the answer that it reaches, or "" if it reaches none."""
     if isinstance(problem, Calculation):
         if kind == "draft":
             work, answer = draft(problem, rng, 0.1)
@@ -78,18 +80,18 @@ def _told(rng: random.Random, kind: str, problem: Problem, longest: int) -> tupl
         )
     count = rng.randint(1, 6) if kind == "listing" else rng.randint(7, longest)
     first = rng.randrange(problem.space) if rng.random() < 0.7 else 0
-    told = "search" if first == 0 else f"search after {problem.line(first - 1, 0)[0]} done {first}"
+    instruction = "search" if first == 0 else f"search after {problem.line(first - 1, 0)[0]} done {first}"
     lines = []
     for i in range(first, min(first + count, problem.space)):
         text, hit = problem.line(i, 0)
         lines.append(text)
         if hit:
-            return told, f"{' '.join(lines)} so {problem.show(i)}", problem.show(i)
-    return told, f"{' '.join(lines)} done {first + len(lines)}", ""
+            return instruction, f"{' '.join(lines)} so {problem.show(i)}", problem.show(i)
+    return instruction, f"{' '.join(lines)} done {first + len(lines)}", ""
 
 
 def _aside(rng: random.Random) -> str:
-    """Nothing, or some lines of another problem, which the work has to look past."""
+    """Nothing, or some lines of another problem, which the model must learn to ignore."""
     if rng.random() < 0.4:
         return ""
     other = _problem(rng, tuple(FAMILIES))
@@ -102,7 +104,7 @@ def _aside(rng: random.Random) -> str:
 def windows(
     rng: random.Random, length: int, ids: dict[str, int], late: bool = False
 ) -> Iterator[tuple[list[int], list[bool]]]:
-    """Endless windows of `length` + 1 token ids with their loss mask; each starts with a new document."""
+    """Endless windows of `length` + 1 token ids with their loss masks; each starts with a new document."""
     make = late_document if late else document
     while True:
         tokens: list[int] = []

@@ -1,8 +1,8 @@
-"""Pre-train the petri base: `python -m s1.petri.pretrain --out DIR --seed 0`.
+"""Pre-train the petri base: `python -m scripts.petri.pretrain --out DIR --seed 0`.
 
-Resumes from DIR/state.pt after a kill. Writes safetensors (bfloat16), the tokenizer, and pretrain.json with
-the command, seed, token count and loss log. Muon for the matrices, AdamW for the rest; warm-up, constant,
-then a linear decay over the second half.
+Writes safetensors (bfloat16), the tokenizer, and pretrain.json with the command, seed, token count and loss
+log. Resumes from DIR/state.pt when interrupted. Matrices are trained with Muon and the rest with AdamW; the
+learning rate is warmed up, constant, and decays linearly over the second half.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from s1.errors import BadConfig
-from s1.petri.documents import windows
-from s1.petri.tokenizer import END, PAD, VOCABULARY_SIZE, build_tokenizer, word_ids
+from scripts.petri.documents import windows
+from scripts.petri.tokenizer import END, PAD, VOCABULARY_SIZE, build_tokenizer, word_ids
 
 STAGES = ((0.75, 256, 48), (1.0, 512, 24))
-"""Of the first stage of documents: until which share of its tokens, at which window length, how many a step."""
+"""Parts of the first stage: share of its tokens at which the part ends, window length, windows per step."""
 MATRIX_RATE, OTHER_RATE = 4e-3, 2e-3
 
 
@@ -49,7 +49,7 @@ def build_model(seed: int) -> Any:
 
 
 def rate_at(seen: int, tokens: int, late: int) -> float:
-    """Learning-rate factor: warm-up, constant, linear decay; the second stage starts again at one half."""
+    """Learning-rate factor after `seen` tokens: warm-up, constant, linear decay; the second stage restarts at half."""
     if seen >= tokens:
         share = (seen - tokens) / late
         return 0.5 * min(share / 0.03, max(0.02, 1.0 - 0.98 * share))
@@ -60,7 +60,7 @@ def rate_at(seen: int, tokens: int, late: int) -> float:
 
 
 def pretrain(out: Path, seed: int, tokens: int, late: int, compiled: bool) -> None:
-    """Train on `tokens` of the first stage of documents and `late` of the second, into the folder `out`."""
+    """Train on `tokens` tokens of the first stage of documents and `late` of the second; write the folder `out`."""
     import torch
     import torch.nn.functional as F
 
@@ -87,14 +87,18 @@ def pretrain(out: Path, seed: int, tokens: int, late: int, compiled: bool) -> No
     head = model.lm_head.weight
     ids = word_ids()
     began = time.perf_counter() - spent
-    feed, fed = None, (0, False)
+    stream, part = None, (0, False)
     while seen < tokens + late:
         second = seen >= tokens
         _, length, rows = STAGES[-1] if second else next(s for s in STAGES if seen < s[0] * tokens)
-        if (length, second) != fed:  # a stream of its own for each stage and start: a resume repeats nothing
-            feed, fed = windows(random.Random(f"{seed}/{seen}"), length, ids, second), (length, second)
-        assert feed is not None
-        batch = [next(feed) for _ in range(rows)]
+        if (
+            length,
+            second,
+        ) != part:  # a new stream for each part and each start, so that resuming repeats nothing
+            part = length, second
+            stream = windows(random.Random(f"{seed}/{seen}"), length, ids, second)
+        assert stream is not None
+        batch = [next(stream) for _ in range(rows)]
         tokens_BT = torch.tensor([w for w, _ in batch])
         mask_BT = torch.tensor([m for _, m in batch])
         for optimizer, rate in zip(optimizers, (MATRIX_RATE, OTHER_RATE), strict=True):
@@ -135,7 +139,7 @@ def save(model: Any, out: Path, flags: str, seed: int, seen: int, log: list[Any]
     model.to(torch.bfloat16).save_pretrained(out)
     build_tokenizer().save_pretrained(out)
     record = {
-        "command": f"python -m s1.petri.pretrain --out s1/petri/weights {flags}",
+        "command": f"python -m scripts.petri.pretrain --out s1/petri/weights {flags}",
         "seed": seed,
         "tokens": seen,
         "seconds": log[-1][3] if log else 0,

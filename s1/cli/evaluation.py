@@ -1,0 +1,118 @@
+"""What `s1 eval` and `s1 sweep` share: running policies and methods on a benchmark, and printing the result."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s1.cli.common import table
+from s1.cli.options import add_model, add_sampling, chosen_model, open_engine, sampling
+from s1.cli.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from argparse import _ActionsContainer as Options
+
+    from s1.evals.run import Plan
+    from s1.policy import BudgetPolicy
+
+
+def add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """What to run on: --benchmark, --limit, --model, --format."""
+    group = parser.add_argument_group("questions")
+    group.add_argument(
+        "--benchmark", required=True, metavar="NAME",
+        help="petri, aime24, math500, ..., a YAML description, or a JSONL, JSON, Parquet or CSV file",
+    )  # fmt: skip
+    add_limit(group)
+    add_model(parser)
+
+
+def add_limit(options: Options) -> None:
+    options.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+
+
+def add_methods(parser: argparse.ArgumentParser) -> None:
+    """How to sample and vote: --temperature, --seed, --samples, --method, --reward."""
+    group = add_sampling(parser)
+    group.add_argument(
+        "--samples", type=int, default=1, metavar="K", help="samples per question (default: 1)"
+    )
+    group = parser.add_argument_group("other ways to scale")
+    group.add_argument(
+        "--method", action="append", default=[], metavar="NAME[:FIELD=VALUE,...]",
+        help="such as majority:n=8; may be given several times (docs/guides/methods.md)",
+    )  # fmt: skip
+    add_reward(group)
+
+
+def add_reward(options: Options) -> None:
+    options.add_argument(
+        "--reward", metavar="NAME:REST", help="reward model, such as petri:FOLDER, for methods that need one"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """--out and --json."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="run folder (default: a folder in runs/ named after the run)"
+    )
+    group.add_argument("--json", action="store_true", help="print metrics.json instead of the table")
+
+
+def evaluate_plan(
+    arguments: argparse.Namespace, policies: tuple[BudgetPolicy, ...], base: BudgetPolicy
+) -> Path:
+    """Evaluate the policies and the methods of --method, print the metrics, return the run folder.
+
+    `base` is the policy of the rollouts within a method.
+    """
+    from s1.evals.benchmarks import load_benchmark
+    from s1.evals.run import Plan, evaluate
+    from s1.formats import choose_format
+    from s1.methods import load_method, load_reward
+
+    model = chosen_model(arguments.model)
+    benchmark = load_benchmark(arguments.benchmark, arguments.limit)
+    plan = Plan(
+        policies,
+        samples=arguments.samples,
+        sampling=sampling(arguments, default_seed=0),
+        methods=tuple(load_method(spec, policy=base) for spec in arguments.method),
+    )
+    reward = load_reward(arguments.reward) if arguments.reward else None
+    out: Path = arguments.out or Path("runs") / _folder_name(benchmark.name, model, arguments.verb, plan)
+    engine = open_engine(model)
+    try:
+        with ProgressBar(benchmark.name) as bar:
+            metrics = evaluate(
+                benchmark, engine, choose_format(engine, arguments.format), plan, out,
+                model=model, reward=reward, progress=bar.show_run,
+            )  # fmt: skip
+    finally:
+        asyncio.run(engine.close())
+    print(json.dumps(metrics) if arguments.json else f"{table(metrics)}\nWritten to {out}")
+    return out
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write the figure and the page of a graded run folder; returns the files."""
+    from s1 import runs
+    from s1.report.figures import scaling_figure
+    from s1.report.page import write_page
+
+    return [*scaling_figure(runs.read_metrics(folder), folder), write_page(folder)]
+
+
+def _folder_name(benchmark: str, model: str, verb: str, plan: Plan) -> str:
+    """A name that differs when the run differs, so that no two runs share a folder."""
+    parts = [benchmark, model.removeprefix("runs/"), verb]
+    if verb == "eval":
+        parts += [p.label for p in plan.policies] + [m.label for m in plan.methods]
+    if plan.sampling.temperature:
+        parts.append(f"{plan.samples} at {plan.sampling.temperature:g}")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-")

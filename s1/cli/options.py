@@ -1,0 +1,170 @@
+"""Options that several verbs share, and what they stand for: a model, a policy, a sampling."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from s1.errors import BadConfig, BadInput
+
+if TYPE_CHECKING:
+    from argparse import _ActionsContainer as Options
+
+    from s1.policy import BudgetPolicy
+    from s1.types import Engine, Sampling
+
+DEMO = Path("runs/demo")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """--model and --format."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", help="checkpoint folder, Hub id or engine spec (default: what `s1 demo` trained)"
+    )
+    add_format(group)
+
+
+def add_format(options: Options) -> None:
+    options.add_argument("--format", metavar="NAME", help="thinking format, if it cannot be detected")
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """One policy; `budget_policy` reads it."""
+    group = parser.add_argument_group("thinking budget (tokens)")
+    group.add_argument(
+        "--max-thinking", type=limit, metavar="N",
+        help="end the thinking after N tokens; auto (default): when the context is used up",
+    )  # fmt: skip
+    group.add_argument(
+        "--min-thinking", type=int, default=0, metavar="N", help="suppress an end of thinking before N tokens"
+    )
+    group.add_argument(
+        "--waits", type=int, default=0, metavar="N", help="suppress the end of thinking N times"
+    )
+    add_wait(group)
+    add_max_answer(group)
+
+
+def add_wait(options: Options, note: str = "") -> None:
+    options.add_argument(
+        "--wait", type=wait_strings, action="append", default=[], metavar="TEXT",
+        help='appended where the end is suppressed (default: Wait); "Wait,Hmm" takes turns, "Wait, then" is one '
+        f'string, "" appends nothing{note}',
+    )  # fmt: skip
+
+
+def add_max_answer(options: Options) -> None:
+    options.add_argument(
+        "--max-answer",
+        type=int,
+        metavar="N",
+        help="end the answer after N tokens (default: what the context leaves)",
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> Options:
+    """--temperature and --seed; `sampling` reads them."""
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 (default) decodes greedily"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="makes samples repeatable; needs --temperature")
+    return group
+
+
+def add_settings(options: Options, settings: str) -> None:
+    """--config and --set, which `s1.config.load_settings` reads."""
+    options.add_argument("--config", type=Path, metavar="FILE", help=f"YAML file with {settings}")
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change one setting; may be given several times",
+    )
+
+
+def limit(text: str) -> int | None:
+    """The value of --max-thinking: a number of tokens, or None for "auto"."""
+    from s1.policy import parse_limit
+
+    try:
+        return parse_limit(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of tokens nor auto") from None
+
+
+def wait_strings(text: str) -> tuple[str, ...]:
+    """A cycle of wait strings. Only a comma without a space after it separates two of them.
+
+    >>> wait_strings("Wait,Hmm"), wait_strings("Wait, let me see"), wait_strings("")
+    (('Wait', 'Hmm'), ('Wait, let me see',), ('',))
+    """
+    return tuple(re.split(r",(?=\S)", text))
+
+
+def budget_policy(arguments: argparse.Namespace) -> BudgetPolicy:
+    """The one policy of --max-thinking, --min-thinking, --waits, --wait and --max-answer."""
+    from s1.policy import BudgetPolicy
+
+    if len(arguments.wait) > 1:
+        raise BadConfig(
+            "--wait is given twice.",
+            'Name strings that take turns in one: --wait "Wait,Hmm". To compare alternatives, use s1 sweep.',
+        )
+    return BudgetPolicy(
+        max_thinking=arguments.max_thinking,
+        min_thinking=arguments.min_thinking,
+        waits=arguments.waits,
+        wait=arguments.wait[0] if arguments.wait else ("Wait",),
+        max_answer=arguments.max_answer,
+    )
+
+
+def sampling(arguments: argparse.Namespace, default_seed: int | None = None) -> Sampling:
+    """How to draw tokens. Raises BadConfig for a seed without a temperature, which would change nothing."""
+    from s1.types import Sampling
+
+    if not arguments.temperature:
+        if arguments.seed is not None:
+            raise BadConfig(
+                "A --seed changes nothing at temperature 0.", "Add --temperature, or leave the seed out."
+            )
+        return Sampling(temperature=arguments.temperature)
+    seed = default_seed if arguments.seed is None else arguments.seed
+    return Sampling(temperature=arguments.temperature, seed=seed)
+
+
+def chosen_model(named: str | None) -> str:
+    """The model of --model, or else the one that the demo trained."""
+    if named:
+        return named
+    model = DEMO / "model"
+    if not (model / "train.json").is_file():  # written last
+        raise BadInput("There is no --model and no demo model here.", "Name a model, or run `s1 demo` first.")
+    return str(model)
+
+
+def open_engine(spec: str, **options: Any) -> Engine:
+    """The engine that `spec` names; one that runs in this process decodes up to 256 requests at once."""
+    from s1.engines import load_engine
+
+    if spec.startswith("hf:") or Path(spec).is_dir():
+        silence_libraries()
+        options.setdefault("max_batch", 256)
+    return load_engine(spec, **options)
+
+
+def silence_libraries() -> None:
+    """Turn off the progress bars and notices of other libraries; ours is the only bar."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
