@@ -52,11 +52,11 @@ def think(
     format: str | None = None,
     system: str | None = None,
 ) -> Generation:
-    """Think about one question and answer it: the one synchronous door, also from inside a notebook.
+    """Think about one question and answer it. Synchronous, and also works in a notebook.
 
-    `model` is an engine spec such as a checkpoint folder, loaded for this call alone, or an engine from
-    `load_engine`, which stays open for the next call. `policy` takes the place of `max_thinking` and `waits`.
-    Raises S1Error for anything the caller can mend.
+    `model` is an engine spec such as a checkpoint folder, loaded for this call only, or an engine from
+    `load_engine`, which stays open. Give either `policy` or `max_thinking` and `waits`, which are tokens and
+    a count. Raises S1Error for anything the caller can fix.
     """
     from s1.budget import Forcing, drive
     from s1.engines import load_engine
@@ -67,7 +67,7 @@ def think(
     from s1.types import Sampling
 
     if policy is not None and (max_thinking is not None or waits):
-        raise BadConfig("Both a policy and max_thinking or waits were given.", "Put them into the policy.")
+        raise BadConfig("Both a policy and max_thinking or waits were given.", "Set them in the policy.")
     chosen = policy or BudgetPolicy(max_thinking=max_thinking, waits=waits)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
@@ -85,7 +85,7 @@ def think(
 
 
 def _wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of `coroutine`, also where an event loop already runs in this thread, as in a notebook.
+    """The result of `coroutine`, even if an event loop already runs in this thread, as in a notebook.
 
     An interrupt cancels the coroutine, so that the engine stops decoding.
     """
@@ -98,13 +98,13 @@ def _wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(coroutine)
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
 
-    async def beside() -> T:
+    async def cancellable() -> T:
         task = asyncio.create_task(coroutine)
         running.append((asyncio.get_running_loop(), task))
         return await task
 
     with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(lambda: asyncio.run(beside()))
+        done = thread.submit(lambda: asyncio.run(cancellable()))
         try:
             return done.result()
         except BaseException:

@@ -1,4 +1,4 @@
-"""`python -m s1` is the command `s1`."""
+"""`python -m s1` runs the command `s1`."""
 
 import sys
 

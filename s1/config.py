@@ -1,4 +1,4 @@
-"""Settings from a YAML file and NAME=VALUE pairs over a dataclass; a misspelt name gets the nearest one."""
+"""Settings from a YAML file and NAME=VALUE pairs; an unknown name is an error that names the nearest one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ T = TypeVar("T")
 
 
 def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = ()) -> T:
-    """`defaults` with what the file and then the pairs change. A dot reaches inside: quality.profile=official.
+    """`defaults`, a dataclass, changed by the file and then by the pairs. A dot reaches nested settings, as in
+    quality.profile=official.
 
-    Raises BadConfig listing every name that does not exist and every value of the wrong type.
+    Raises BadConfig listing all unknown names, or naming a value of the wrong type.
     """
     data = to_json(defaults)
     mistakes: list[str] = []
@@ -36,7 +37,7 @@ def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = 
 
 
 def split_pairs(pairs: Sequence[str]) -> list[tuple[str, str]]:
-    """ "a=b" as ("a", "b"). Raises BadConfig for a pair without "="."""
+    """ "a=b" as ("a", "b"). Raises BadConfig for text without a name or "="."""
     split = []
     for pair in pairs:
         name, equals, value = pair.partition("=")

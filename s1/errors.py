@@ -1,7 +1,7 @@
-"""Errors for the person at the keyboard: one sentence what, one sentence what to do.
+"""Errors for users: one sentence about what was wrong and where, one about what to do.
 
-`S1Error` is printed without a traceback and ends the command with exit code 2.
-A programmer's mistake stays a plain Python exception.
+The command line prints an `S1Error` without a traceback and exits with code 2. A programming mistake stays
+a plain Python exception.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class S1Error(Exception):
-    """Something the user can mend. `message` says what was wrong and where; `hint` says what to do."""
+    """Something the user can fix. `message` says what was wrong and where, `hint` what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -23,11 +23,11 @@ class S1Error(Exception):
         return f"{self.message} {self.hint}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Errors of other processes arrive whole, also those of a class that is made from something else.
-        return _again, (type(self), self.message, self.hint), self.__dict__
+        # Lets errors of other processes be unpickled, including those of subclasses with other parameters.
+        return _rebuild, (type(self), self.message, self.hint), self.__dict__
 
 
-def _again(kind: type[S1Error], message: str, hint: str) -> S1Error:
+def _rebuild(kind: type[S1Error], message: str, hint: str) -> S1Error:
     error = kind.__new__(kind)
     S1Error.__init__(error, message, hint)
     return error
@@ -38,11 +38,11 @@ class BadInput(S1Error):
 
 
 class BadConfig(S1Error):
-    """A setting that is unknown, out of range or contradicts another."""
+    """A setting that is unknown, out of range, or contradicts another."""
 
 
 class Unsupported(S1Error):
-    """An option that this engine, format or method cannot honour; raised before any decoding."""
+    """An option that this engine, format or method does not support; raised before any decoding."""
 
 
 class MissingExtra(S1Error):
@@ -56,16 +56,16 @@ class MissingExtra(S1Error):
 
 
 class EngineFailure(S1Error):
-    """The engine broke while it was decoding one request; recorded on that request's receipt."""
+    """The engine failed while decoding a request; recorded on that request's generation."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error of another library, short enough for a message."""
+    """The first line of another library's error, short enough for a message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that does not exist: the nearest one, and all there are."""
+    """A hint for a name that does not exist: the nearest name and all known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0)
     listed = ", ".join(names)
@@ -73,9 +73,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What to raise for a group of failed tasks: its first S1Error, or the group where it holds none.
+    """The error to raise for a group of failed tasks: its first S1Error, or the group if it has none.
 
-    For a plain `except BaseExceptionGroup`: Python before 3.11.4 wraps what `except*` raises into another group.
+    Use it with a plain `except BaseExceptionGroup`: before Python 3.11.4, `except*` wraps what it raises in
+    another group.
     """
     mine: BaseException | None = group.subgroup(S1Error)
     while isinstance(mine, BaseExceptionGroup):

@@ -1,4 +1,4 @@
-"""The version, and those of what it runs on. Imports nothing until asked."""
+"""The version of s1 and of the libraries it runs on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import cache
 
 VERSION = "0.1.0"
 TOOLS = ("test", "check")
-"""Extras for working on s1 itself; a user need not know what is tested there."""
+"""Extras for working on s1 itself; users are not warned about them."""
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python and of those of `packages` that are installed here."""
+    """The versions of Python and of those `packages` that are installed."""
     import importlib.metadata
     import platform
 
@@ -26,7 +26,7 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 @cache
 def warn_untested() -> None:
-    """Log one line, once, for each library that is installed in a version outside the range tested with s1."""
+    """Log one line, once, for each installed library whose version is outside the range tested with s1."""
     import importlib.metadata
     import logging
 
@@ -34,17 +34,16 @@ def warn_untested() -> None:
 
     try:
         lines = importlib.metadata.requires("s1") or []
-    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed states no ranges
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed has no metadata
         return
-    said: dict[str, None] = {}
+    warnings: dict[str, None] = {}
     for requirement in map(Requirement, lines):
         marker = str(requirement.marker or "")
         if requirement.name == "s1" or any(f'extra == "{extra}"' in marker for extra in TOOLS):
             continue
         version = installed([requirement.name]).get(requirement.name)
         if version is not None and not requirement.specifier.contains(version, prereleases=True):
-            said[
-                f"{requirement.name} {version} is installed; s1 was tested with {requirement.specifier}."
-            ] = None
-    for line in said:
+            tested = f"s1 was tested with {requirement.specifier}."
+            warnings[f"{requirement.name} {version} is installed; {tested}"] = None
+    for line in warnings:
         logging.getLogger("s1").warning(line)

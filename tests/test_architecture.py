@@ -39,7 +39,8 @@ LAYERS = {
 
 HEAVY = {
     "accelerate", "datasets", "fastapi", "inspect_ai", "lm_eval", "math_verify", "matplotlib", "numpy", "openai",
-    "pandas", "polars", "pyarrow", "ray", "sympy", "tokenizers", "torch", "transformers", "trl", "uvicorn", "vllm",
+    "pandas", "polars", "pyarrow", "ray", "rich", "sympy", "tokenizers", "torch", "transformers", "trl", "uvicorn",
+    "vllm",
 }  # fmt: skip
 HF_ENGINE = {
     f"engines/{name}.py" for name in ("hf", "hf_batch", "hf_row", "hf_kv_cache", "hf_checkpoint", "sampling")

@@ -5,24 +5,11 @@ import pytest
 from s1.cli import main
 from s1.evals.recipes import load_recipe, recipe_names
 
-SMALL = [
-    "--limit",
-    "6",
-    "--train-rows",
-    "64",
-    "--train-pool",
-    "600",
-    "--train-steps",
-    "30",
-    "--reward-questions",
-    "24",
-]
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_recipe_runs_on_the_small_world_and_a_second_call_changes_nothing(tmp_path, capsys):
-    arguments = ["reproduce", "all", "--out", str(tmp_path / "out"), *SMALL]
+    arguments = ["reproduce", "all", "--out", str(tmp_path / "out"), "--quick", "--limit", "6"]
     assert main(arguments) == 0
     report = (tmp_path / "out" / "report.md").read_text()
     for name in recipe_names():
@@ -41,7 +28,7 @@ def test_every_recipe_runs_on_the_small_world_and_a_second_call_changes_nothing(
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").rglob("*.safetensors")}
 
 
-def test_a_model_that_is_not_named_is_asked_for(capsys, tmp_path):
+def test_a_missing_model_is_named(capsys, tmp_path):
     code = main(["reproduce", "ablations", "--model", "s1/petri/weights", "--benchmark", "petri", "--limit", "1",
                  "--out", str(tmp_path)])  # fmt: skip
     assert code == 2

@@ -87,7 +87,7 @@ class ProgressBar:
             TextColumn("{task.fields[timing]}  {task.fields[detail]}"),
         )
         bar = Progress(*columns, console=console, disable=not console.is_interactive,
-                       redirect_stdout=False, speed_estimate_period=RATE_SECONDS)  # fmt: skip
+                       redirect_stdout=False, get_time=time.monotonic, speed_estimate_period=RATE_SECONDS)  # fmt: skip
         bar.add_task(self._name, completed=done, total=total, timing="", detail="")
         bar.start()
         return bar

@@ -1,7 +1,8 @@
-"""The CLI reference from the parsers themselves: `python -m s1.cli.reference [--check] docs/cli.md`."""
+"""The reference of the command line, from its parsers: `python -m s1.cli.reference [--check] docs/cli.md`."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
@@ -26,14 +27,14 @@ def reference() -> str:
 
 
 def main() -> int:
-    arguments = sys.argv[1:]
-    check = "--check" in arguments
-    path = Path([a for a in arguments if a != "--check"][0])
-    if not check:
-        path.write_text(reference(), encoding="utf-8")
-        return 0
-    if path.read_text(encoding="utf-8") != reference():
-        print(f"{path} is out of date: run make docs.", file=sys.stderr)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--check", action="store_true", help="fail when the file is out of date")
+    arguments = parser.parse_args()
+    if not arguments.check:
+        arguments.file.write_text(reference(), encoding="utf-8")
+    elif arguments.file.read_text(encoding="utf-8") != reference():
+        print(f"{arguments.file} is out of date. Run: make docs", file=sys.stderr)
         return 1
     return 0
 

@@ -90,10 +90,11 @@ def train_reward(
         raise BadConfig(f"{questions} questions are too few to hold some out.", "Use 10 or more.")
     engine = load_engine(str(folder), max_batch=128)
     try:
-        rollouts = sample_rollouts(engine, out, questions, seed, progress)
+        sample_rollouts(engine, out / ROLLOUTS, questions, seed, progress)
+        rollouts = read_rollouts(engine, out / ROLLOUTS)
         seen = [r for r in rollouts if r.question < first_held_out(questions)]
         labels = [float(r.right) for r in seen for _ in r.positions]
-        head, loss = _fit(_features(engine, seen), labels, seed)
+        head, loss = fit_head(_features(engine, seen), labels, seed)
     finally:
         asyncio.run(engine.close())
     record = {
@@ -116,28 +117,28 @@ def first_held_out(questions: int) -> int:
 
 
 def sample_rollouts(
-    engine: HFEngine,
-    out: Path,
-    questions: int,
-    seed: int,
-    progress: Callable[[Progress], None] = lambda state: None,
-) -> list[LabelledRollout]:
-    """Rollouts on questions of the training split, in the order of the questions; kept in `out`."""
-    from s1 import runs
+    engine: HFEngine, folder: Path, questions: int, seed: int, progress: Callable[[Progress], None]
+) -> None:
+    """Sample and grade rollouts on questions of the training split into a run folder."""
     from s1.evals.run import Plan, evaluate
     from s1.policy import BudgetPolicy
 
-    benchmark = world.benchmark(questions, "train", seed)
     sampling = Sampling(temperature=TEMPERATURE, seed=0)
     plan = Plan((BudgetPolicy(max_answer=12),), samples=SAMPLES, sampling=sampling)
-    folder = out / ROLLOUTS
+    benchmark = world.benchmark(questions, "train", seed)
     evaluate(benchmark, engine, FORMATS["petri"], plan, folder, model=engine.name, progress=progress)
-    order = {q.id: i for i, q in enumerate(benchmark.questions)}
-    right = {key: grade.outcome == "right" for key, grade in runs.read_grades(folder).items()}
+
+
+def read_rollouts(engine: HFEngine, folder: Path) -> list[LabelledRollout]:
+    """The rollouts in a graded run folder, in the order of its questions."""
+    from s1 import runs
+
+    order = {q.id: i for i, q in enumerate(runs.read_questions(folder))}
+    grades = runs.read_grades(folder)
     line_ends = {engine.encode(end)[-1] for end in LINE_ENDS}
     generations = sorted(runs.read_generations(folder), key=lambda g: (order[g.question_id], g.sample))
     return [
-        label_rollout(g, order[g.question_id], line_ends, right[runs.key_of(g)])
+        label_rollout(g, order[g.question_id], line_ends, grades[runs.key_of(g)].outcome == "right")
         for g in generations
         if g.error is None
     ]
@@ -197,7 +198,9 @@ def _build_head(width: int, hidden: int) -> torch.nn.Sequential:
     return torch.nn.Sequential(torch.nn.Linear(width, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, 1))
 
 
-def _fit(features_ND: torch.Tensor, labels: Sequence[float], seed: int) -> tuple[torch.nn.Sequential, float]:
+def fit_head(
+    features_ND: torch.Tensor, labels: Sequence[float], seed: int
+) -> tuple[torch.nn.Sequential, float]:
     """The trained head and the mean loss of its last epoch."""
     import torch
 

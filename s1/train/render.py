@@ -111,16 +111,3 @@ def end_of_turn(tokenizer: Any) -> str:
             "Set tokenizer.eos_token and save the tokenizer.",
         )
     return str(end)
-
-
-def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
-    """A batch of rows padded on the right. Mask and labels exclude the padding, so its id does not matter."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=0),
-        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True, padding_value=0),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-    }

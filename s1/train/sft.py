@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.formats import ThinkingFormat, write_format
 from s1.train.conditional_data import BLANK_LINES, KINDS, conditional_traces
-from s1.train.render import Rendered, end_of_turn, pad_batch, render_dataset
+from s1.train.render import IGNORED, Rendered, end_of_turn, render_dataset
 from s1.types import Trace, to_json
 
 RECORD, CHECKPOINTS = "train.json", "checkpoints"
@@ -192,9 +192,22 @@ def _trainer(
         {"input_ids": [list(r.input_ids) for r in rows], "labels": [list(r.labels) for r in rows]}
     )
     trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
-                         data_collator=pad_batch, callbacks=[ShowProgress()])  # fmt: skip
+                         data_collator=_pad_batch, callbacks=[ShowProgress()])  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
+    """A batch of rows padded on the right. Mask and labels exclude the padding, so its id does not matter."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=0),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True, padding_value=0),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    }
 
 
 def _accumulation(settings: TrainSettings) -> int:

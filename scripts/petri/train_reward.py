@@ -13,9 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from s1.cli.options import silence_libraries
 from s1.cli.progress import ProgressBar
 from s1.errors import S1Error
-from s1.petri.reward import ATTEMPT_END, RECORD, first_held_out, load, sample_rollouts, train_reward
+from s1.petri.reward import (
+    ATTEMPT_END,
+    RECORD,
+    ROLLOUTS,
+    first_held_out,
+    load,
+    read_rollouts,
+    train_reward,
+)
 from scripts.petri.reward_report import report
 
 
@@ -30,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the questions and the head")
     given = parser.parse_args(arguments)
+    silence_libraries()
     try:
         with ProgressBar("rollouts") as bar:
             record = train_reward(given.model, given.out, given.questions, given.seed, progress=bar.show_run)
-        record["held_out"] = measure(given.out, given.questions, given.seed)
+        record["held_out"] = measure(given.out, given.questions)
     except S1Error as error:
         print(error, file=sys.stderr)
         return 2
@@ -43,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(folder: Path, questions: int, seed: int) -> dict[str, Any]:
+def measure(folder: Path, questions: int) -> dict[str, Any]:
     """How well the reward model in `folder` predicts the outcome of the held-out rollouts."""
     reward = load(str(folder))
-    rollouts = sample_rollouts(reward.engine, folder, questions, seed)
+    rollouts = read_rollouts(reward.engine, folder / ROLLOUTS)
     held_out = [r for r in rollouts if r.question >= first_held_out(questions)]
     return report(held_out, reward.probabilities(held_out), reward.engine.encode(ATTEMPT_END)[-1])
 

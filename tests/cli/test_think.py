@@ -1,4 +1,4 @@
-"""`s1 think` shows the thinking while it comes, marks what was forced, and gives pipes the answer alone."""
+"""`s1 think` streams the thinking, marks forced text, and writes the answer alone to stdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import s1
 from s1.budget import Forcing, drive
 from s1.cli import main
-from s1.cli.think_verb import FORCED, PLAIN, Shown
+from s1.cli.think_verb import FORCED, PLAIN, StreamedText
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.formats import get_format
@@ -27,7 +27,7 @@ THINK = get_format("think")
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s1.cli.common.quiet", lambda: None)
+    monkeypatch.setattr("s1.cli.options.silence_libraries", lambda: None)
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
@@ -70,14 +70,14 @@ def test_forced_text_is_coloured_on_a_terminal(script, capsys, monkeypatch) -> N
     assert capsys.readouterr().out == "It is four.\n"
 
 
-def test_no_color_is_honoured_on_a_terminal(monkeypatch) -> None:
+def test_no_color_is_respected_on_a_terminal(monkeypatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     def shown_with(stream: io.StringIO) -> str:
         engine = ScriptedEngine(list(WAITED))
-        shown = Shown(engine.decode, stream, io.StringIO())
+        shown = StreamedText(engine.decode, stream, io.StringIO())
         think(engine, BudgetPolicy(waits=1), shown)
         return stream.getvalue()
 
@@ -86,11 +86,11 @@ def test_no_color_is_honoured_on_a_terminal(monkeypatch) -> None:
     assert FORCED not in shown_with(Terminal())
 
 
-def think(engine: ScriptedEngine, policy: BudgetPolicy, shown: Shown) -> Generation:
-    request = Forcing(encode_prompt(engine, THINK, policy, "<|user|>2+2?<|assistant|>"))
-    receipt = asyncio.run(drive(request, engine, watch=shown.update))
+def think(engine: ScriptedEngine, policy: BudgetPolicy, shown: StreamedText) -> Generation:
+    forcing = Forcing(encode_prompt(engine, THINK, policy, "<|user|>2+2?<|assistant|>"))
+    generation = asyncio.run(drive(forcing, engine, watch=shown.update))
     shown.end()
-    return receipt
+    return generation
 
 
 def test_text_comes_in_pieces_while_it_is_decoded() -> None:
@@ -105,7 +105,7 @@ def test_text_comes_in_pieces_while_it_is_decoded() -> None:
 
     thinking, answer = Pieces(), Pieces()
     engine = ScriptedEngine(["I add the numbers.</think>", "  It is exactly four.  <|end|>"], chunk=2)
-    think(engine, BudgetPolicy(), Shown(engine.decode, thinking, answer))
+    think(engine, BudgetPolicy(), StreamedText(engine.decode, thinking, answer))
     assert answer.getvalue() == "It is exactly four.\n"
     assert sum(1 for p in answer.pieces if p.strip()) > 5
     assert sum(1 for p in thinking.pieces if p.strip()) > 5
@@ -113,12 +113,12 @@ def test_text_comes_in_pieces_while_it_is_decoded() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
 def test_characters_of_several_tokens_are_never_torn(chunk: int) -> None:
-    said = "é is 2 bytes, 数 is 3, 😀 is 4."
-    engine = ScriptedEngine([f"{said}</think>", f"{said}<|end|>"], chunk=chunk)
+    text = "é is 2 bytes, 数 is 3, 😀 is 4."
+    engine = ScriptedEngine([f"{text}</think>", f"{text}<|end|>"], chunk=chunk)
     thinking, answer = io.StringIO(), io.StringIO()
-    think(engine, BudgetPolicy(), Shown(engine.decode, thinking, answer))
-    assert answer.getvalue() == said + "\n"
-    assert thinking.getvalue().startswith(said)
+    think(engine, BudgetPolicy(), StreamedText(engine.decode, thinking, answer))
+    assert answer.getvalue() == text + "\n"
+    assert thinking.getvalue().startswith(text)
     assert "\ufffd" not in thinking.getvalue()
 
 
@@ -131,17 +131,17 @@ def test_a_cut_shows_the_forced_end_and_its_cue(script, capsys) -> None:
     assert "7 thinking tokens, 0 waits, cut" in captured.err
 
 
-def test_json_is_the_whole_receipt_and_nothing_else(script, capsys) -> None:
+def test_json_is_the_whole_generation_and_nothing_else(script, capsys) -> None:
     assert main(["think", "2+2?", "--model", script(*WAITED), "--waits", "1", "--json"]) == 0
     captured = capsys.readouterr()
-    receipt = from_json(Generation, json.loads(captured.out))
-    assert receipt.waits == 1 and receipt.text_of("answer").endswith("It is four.\n")
+    generation = from_json(Generation, json.loads(captured.out))
+    assert generation.waits == 1 and generation.text_of("answer").endswith("It is four.\n")
     assert captured.err == ""
 
 
 def test_wait_strings_take_turns(script, capsys) -> None:
     model = script("a</think>", "b</think>", "c</think>", "d<|end|>")
-    assert main(["think", "q", "--model", model, "--waits", "2", "--wait", "Hmm", "--wait", "So"]) == 0
+    assert main(["think", "q", "--model", model, "--waits", "2", "--wait", "Hmm,So"]) == 0
     assert "a[Hmm]b[So]c" in capsys.readouterr().err
 
 
@@ -152,7 +152,7 @@ def test_a_system_message_goes_before_the_question(script, capsys) -> None:
     assert prompt.startswith("<|system|>Be brief.<|user|>q<|assistant|>")
 
 
-def test_sampling_reaches_the_receipt(script, capsys) -> None:
+def test_sampling_reaches_the_generation(script, capsys) -> None:
     model = script("a</think>", "b<|end|>")
     arguments = ["think", "q", "--model", model, "--temperature", "0.7", "--seed", "5", "--json"]
     assert main(arguments) == 0
@@ -166,13 +166,13 @@ def test_a_question_from_standard_input(script, capsys, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "word"),
     [(["", "--waits", "1"], "empty"), (["q", "--seed", "3"], "--temperature")],
     ids=["empty question", "a seed without temperature"],
 )
-def test_options_without_effect_are_refused(script, capsys, arguments, told) -> None:
+def test_options_without_effect_are_refused(script, capsys, arguments, word) -> None:
     assert main(["think", *arguments, "--model", script("a</think>")]) == 2
-    assert told in capsys.readouterr().err
+    assert word in capsys.readouterr().err
 
 
 def test_an_engine_that_breaks_leaves_what_was_shown_and_exit_code_2(script, capsys) -> None:
@@ -188,9 +188,9 @@ def test_python_think_works_in_a_running_event_loop() -> None:
     async def cell() -> Generation:
         return s1.think("2+2?", engine, waits=1)
 
-    receipt = asyncio.run(cell())
-    assert (receipt.waits, receipt.error) == (1, None)
-    assert receipt.text_of("answer").strip().endswith("It is four.")
+    generation = asyncio.run(cell())
+    assert (generation.waits, generation.error) == (1, None)
+    assert generation.text_of("answer").strip().endswith("It is four.")
 
 
 def test_python_think_leaves_a_given_engine_open_and_closes_its_own(script, monkeypatch) -> None:
@@ -209,7 +209,11 @@ def test_python_think_leaves_a_given_engine_open_and_closes_its_own(script, monk
 def test_python_think_takes_a_policy_or_its_parts_and_not_both() -> None:
     with pytest.raises(BadConfig, match="policy"):
         s1.think("q", ScriptedEngine([]), policy=BudgetPolicy(), max_thinking=0)
-    receipt = s1.think(
+    generation = s1.think(
         "q", ScriptedEngine(list(WAITED)), system="Be brief.", sampling=Sampling(1.0, seed=2), max_thinking=3
     )
-    assert receipt.seed == 2 and receipt.cut and receipt.text_of("prompt").startswith("<|system|>Be brief.")
+    assert (
+        generation.seed == 2
+        and generation.cut
+        and generation.text_of("prompt").startswith("<|system|>Be brief.")
+    )

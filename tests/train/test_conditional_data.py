@@ -1,4 +1,4 @@
-"""Training sets of conditional control: the prompts tell the truth, and decoding reads what was trained."""
+"""Training sets for conditional control: prompts state the real length, in the words that decoding uses."""
 
 import re
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from s1.errors import BadConfig
 from s1.formats import FORMATS
 from s1.methods.conditional import asked_tokens, step_format
-from s1.train.conditional_data import conditioned, power_of_two
+from s1.train.conditional_data import conditional_traces, power_of_two
 from s1.train.render import IGNORED, render_trace
 from s1.types import Question, Trace
 
@@ -34,7 +34,7 @@ def test_the_power_of_two_is_the_smallest_that_is_enough(n):
 @given(words)
 def test_the_prompt_asks_for_no_less_than_the_trace_has_and_the_trace_stays(tokens):
     thinking = " ".join(tokens)
-    (made,), fmt = conditioned([trace(thinking)], "token", S1, count=count)
+    (made,), fmt = conditional_traces([trace(thinking)], "token", S1, count=count)
     asked = int(re.fullmatch(r"Why\?\n\nThink for up to (\d+) tokens\.", made.question.text)[1])
     assert asked == power_of_two(len(tokens)) >= len(tokens)
     assert (made.thinking, made.answer, made.question.id, fmt) == (thinking, "4", "q", S1)
@@ -43,7 +43,7 @@ def test_the_prompt_asks_for_no_less_than_the_trace_has_and_the_trace_stays(toke
 
 @given(st.lists(words.map(" ".join), min_size=1, max_size=9), st.sampled_from([S1, PETRI]))
 def test_steps_count_down_to_zero_and_no_word_is_lost(steps, fmt):
-    (made,), stepped = conditioned([trace("\n\n".join(steps))], "step", fmt, count=count)
+    (made,), stepped = conditional_traces([trace("\n\n".join(steps))], "step", fmt, count=count)
     mark = re.escape("<|im_start|>") if fmt is S1 else ""
     found = re.split(rf"(?:{mark}|^|\n)(\d+) steps left\n", "\n" + made.thinking, flags=re.M)[1:]
     assert [int(n) for n in found[::2]] == list(range(len(steps), -1, -1))
@@ -54,7 +54,7 @@ def test_steps_count_down_to_zero_and_no_word_is_lost(steps, fmt):
 
 @pytest.mark.parametrize("fmt", [S1, PETRI])
 def test_a_stepped_trace_renders_with_its_own_delimiters_and_the_same_mask(fmt):
-    (made,), stepped = conditioned([trace("one\n\ntwo")], "step", fmt, count=count)
+    (made,), stepped = conditional_traces([trace("one\n\ntwo")], "step", fmt, count=count)
 
     def render(messages):
         return f"<user>{messages[0]['content']}<assistant>"
@@ -72,4 +72,4 @@ def test_a_stepped_trace_renders_with_its_own_delimiters_and_the_same_mask(fmt):
 
 def test_another_kind_is_refused():
     with pytest.raises(BadConfig, match="'tokens'.*token, step"):
-        conditioned([], "tokens", S1, count=count)
+        conditional_traces([], "tokens", S1, count=count)

@@ -19,8 +19,8 @@ from s1.doctor.facts import check_ends, gather  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.errors import BadInput  # noqa: E402
 from s1.formats import FORMATS, open_prompt  # noqa: E402
-from s1.train.render import IGNORED  # noqa: E402
-from s1.train.sft import TrainSettings, end_of_turn, train  # noqa: E402
+from s1.train.render import IGNORED, end_of_turn  # noqa: E402
+from s1.train.sft import TrainSettings, train  # noqa: E402
 from s1.types import Question, Trace  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ class Trained:
     base: Path
     out: Path
     batches: list[dict[str, Any]]
-    """What the trainer took the loss of."""
+    """The batches that the loss was computed on."""
 
 
 def make_tokenizer(case: Case) -> Any:
