@@ -1,8 +1,9 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
-# test-newest, test-lowest: the fast tests on the newest releases there are, and on the lowest that pyproject.toml allows.
+# test-newest, test-lowest: the fast tests on the newest releases, and on the lowest that pyproject.toml allows.
 # reproduce-petri: the paper's tables on the small world.  check: format, lint, types.
-# bench: speed and memory, about ten minutes; the studies of accuracy, petri_study and rebase, say how to start them.
-# lock: write constraints.txt and constraints-vllm.txt anew from the newest releases within our ranges.
+# bench: speed and memory, about ten minutes; benchmarks/petri_study.py and rebase.py measure accuracy and are run by hand.
+# docs: the reference of the command line, docs/cli.md.  What made the petri weights is in scripts/petri.
+# lock: renew constraints.txt and constraints-vllm.txt from the newest releases within our ranges.
 # Every target makes its own environment first, with the versions of its lock; only Python 3.11+, git and make are needed.
 PYTHON ?= python3
 VENV := .venv
@@ -63,7 +64,7 @@ test-vllm: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
 		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py tests/data/test_teach_vllm.py
 
-# Made anew each time: what is newest changes. Upper bounds are left out, so that a release that breaks s1 is seen.
+# Made anew each time, because the newest releases change. Upper bounds are ignored, to see a release that breaks s1.
 test-newest:
 	$(call environment,.venv-newest,)
 	.venv-newest/$(INSTALL) $$($(PYTHON) scripts/bounds.py newest test)
@@ -86,7 +87,7 @@ lock:
 	.venv-lock/$(FREEZE) > constraints-vllm.txt
 	rm -rf .venv-lock
 
-# Trains seven small models and runs every recipe on the 500 test questions; goes on where it was stopped.
+# Trains seven small models and runs every recipe on the 500 test questions; resumes where it was interrupted.
 reproduce-petri: $(VENV)/installed
 	$(BIN)/s1 reproduce all --out runs/reproduce-petri --report docs/reproduce-petri.md
 

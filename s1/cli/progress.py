@@ -57,7 +57,8 @@ class ProgressBar:
             return
         if self._bar.disable:
             self._print()
-        self._bar.stop()
+        else:
+            self._bar.stop()
         self._bar = None
 
     def show_run(self, state: run.Progress) -> None:
