@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -172,8 +173,7 @@ def congruence(rng: random.Random, d: int) -> Problem:
 
     def line(i: int, slip: int) -> tuple[str, bool]:
         total = a * i + b
-        result = (total + slip) % p
-        return f"x {i} : {a * i} + {b} = {total} = {result} {_verdict(result == c)}", result == c
+        return _tried(f"x {i} : {a * i} + {b} = {total}", (total + slip) % p, c)
 
     return Search("congruence", d, f"solve {a} x + {b} = {c} mod {p}", str(x), p, line, str)
 
@@ -189,8 +189,7 @@ def power(rng: random.Random, d: int) -> Problem:
 
     def line(i: int, slip: int) -> tuple[str, bool]:
         before = s * pow(g, i, p) % p
-        result = (before * g + slip) % p
-        return f"k {i + 1} : {before} * {g} = {before * g} = {result} {_verdict(result == t)}", result == t
+        return _tried(f"k {i + 1} : {before} * {g} = {before * g}", (before * g + slip) % p, t)
 
     question = f"find k : {s} * {g} ^ k = {t} mod {p}"
     return Search("power", d, question, str(k), p - 1, line, lambda i: str(i + 1))
@@ -204,8 +203,7 @@ def square(rng: random.Random, d: int) -> Problem:
 
     def line(i: int, slip: int) -> tuple[str, bool]:
         total = i * i + b
-        result = (total + slip) % p
-        return f"x {i} : {i * i} + {b} = {total} = {result} {_verdict(result == c)}", result == c
+        return _tried(f"x {i} : {i * i} + {b} = {total}", (total + slip) % p, c)
 
     question = f"smallest x to {min(2 + d, 12)} with x x + {b} = {c} mod {p}"
     return Search("square", d, question, str(x), min(2 + d, 12) + 1, line, str)
@@ -213,14 +211,13 @@ def square(rng: random.Random, d: int) -> Problem:
 
 def remainders(rng: random.Random, d: int) -> Problem:
     second = (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)[d - 1]
-    first = rng.choice([m for m in range(5, 159 // second + 1) if _coprime(m, second)])
+    first = rng.choice([m for m in range(5, 159 // second + 1) if math.gcd(m, second) == 1])
     r, n = rng.randrange(first), rng.randrange(second)
     s = (first * n + r) % second
 
     def line(i: int, slip: int) -> tuple[str, bool]:
         total = first * i + r
-        result = (total + slip) % second
-        return f"n {i} : {first * i} + {r} = {total} = {result} {_verdict(result == s)}", result == s
+        return _tried(f"n {i} : {first * i} + {r} = {total}", (total + slip) % second, s)
 
     question = f"find x = {r} mod {first} and x = {s} mod {second}"
     return Search("remainders", d, question, str(first * n + r), second, line, lambda i: str(first * i + r))
@@ -239,10 +236,7 @@ def pick(rng: random.Random, d: int) -> Problem:
     def line(i: int, slip: int) -> tuple[str, bool]:
         a, b = pairs[i]
         result = min(max(numbers[a] + numbers[b] + slip, 0), 159)
-        return (
-            f"{show(i)} : {numbers[a]} + {numbers[b]} = {result} {_verdict(result == total)}",
-            result == total,
-        )
+        return _tried(f"{show(i)} : {numbers[a]} + {numbers[b]}", result, total)
 
     def show(i: int) -> str:
         return f"{names[pairs[i][0]]} {names[pairs[i][1]]}"
@@ -252,14 +246,10 @@ def pick(rng: random.Random, d: int) -> Problem:
     return Search("pick", d, question, show(pairs.index(chosen)), len(pairs), line, show)
 
 
-def _verdict(hit: bool) -> str:
-    return "yes" if hit else "no"
-
-
-def _coprime(a: int, b: int) -> bool:
-    while b:
-        a, b = b, a % b
-    return a == 1
+def _tried(working: str, result: int, target: int) -> tuple[str, bool]:
+    """The text of a candidate, and whether it is a hit."""
+    hit = result == target
+    return f"{working} = {result} {'yes' if hit else 'no'}", hit
 
 
 FAMILIES: dict[str, Callable[[random.Random, int], Problem]] = {
