@@ -68,7 +68,7 @@ class TrainSettings:
         return self.max_steps if self.max_steps > 0 else self.epochs * -(-rows // self.batch)
 
 
-Progress = Callable[[int, int, float | None], None]
+TrainProgress = Callable[[int, int, float | None], None]
 """Called after each optimiser step with its number, the number of steps, and the last loss."""
 
 
@@ -79,7 +79,7 @@ def train(
     fmt: ThinkingFormat,
     settings: TrainSettings = TrainSettings(),
     *,
-    progress: Progress = lambda step, steps, loss: None,
+    progress: TrainProgress = lambda step, steps, loss: None,
 ) -> Path:
     """Fine-tune the model at `base` on `traces` and write it to `out` with its thinking format. Returns `out`.
 
@@ -138,7 +138,7 @@ def _trainer(
     end: str,
     settings: TrainSettings,
     checkpoints: Path,
-    progress: Progress,
+    progress: TrainProgress,
 ) -> Any:
     """TRL's trainer with the model, the rows and nothing left to its defaults that matters."""
     try:
