@@ -97,7 +97,7 @@ def test_a_sweep_ends_whatever_the_model_says(
     says: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
-    monkeypatch.setattr("s1.cli.eval_verb.open_engine", lambda spec: ScriptedEngine(says, context=1000))
+    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: ScriptedEngine(says, context=1000))
     assert main(sweep(tmp_path, "--budgets", "4,8", "--waits", "1,2")) == 0
     assert runs.read_metrics(tmp_path / "run")["control"] == 100
 
