@@ -93,7 +93,7 @@ def train_reward(
         sample_rollouts(engine, out / ROLLOUTS, questions, seed, progress)
         rollouts = read_rollouts(engine, out / ROLLOUTS)
         seen = [r for r in rollouts if r.question < first_held_out(questions)]
-        labels = [float(r.right) for r in seen for _ in r.positions]
+        labels = [r.right for r in seen for _ in r.positions]
         head, loss = fit_head(_features(engine, seen), labels, seed)
     finally:
         asyncio.run(engine.close())
@@ -199,13 +199,13 @@ def _build_head(width: int, hidden: int) -> torch.nn.Sequential:
 
 
 def fit_head(
-    features_ND: torch.Tensor, labels: Sequence[float], seed: int
+    features_ND: torch.Tensor, labels: Sequence[bool], seed: int
 ) -> tuple[torch.nn.Sequential, float]:
     """The trained head and the mean loss of its last epoch."""
     import torch
 
     torch.manual_seed(seed)
-    labels_N = torch.tensor(labels)
+    labels_N = torch.tensor(labels, dtype=torch.float32)
     mean_D, std_D = features_ND.mean(0), features_ND.std(0) + 1e-5
     head = _build_head(features_ND.shape[1], HIDDEN)
     optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
