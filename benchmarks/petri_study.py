@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from s1.petri.demo import attempted
+
 from s1 import runs
 from s1.cli.common import Line, quiet, run_progress, table, train_progress
 from s1.data.attempts import attempt
@@ -31,7 +33,6 @@ from s1.evals.intervals import flips, paired_difference
 from s1.evals.run import Plan, evaluate, policies_of
 from s1.formats import FORMATS
 from s1.petri import world
-from s1.petri.demo import attempted
 from s1.policy import BudgetPolicy
 from s1.train.sft import train
 from s1.types import Generation, Grade, Question, Sampling
