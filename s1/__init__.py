@@ -23,7 +23,7 @@ _PUBLIC = {
     "ThinkingFormat": "s1.formats",
     "detect": "s1.formats",
     "load_engine": "s1.engines",
-    "budget_processor": "s1.generate",
+    "budget_processor": "s1.logits_processor",
     "Generation": "s1.types",
     "Question": "s1.types",
     "Sampling": "s1.types",

@@ -25,7 +25,7 @@ LAYERS = {
             ("engines", "prompt"),
             ("budget",),
             ("config", "replay"),
-            ("methods", "generate", "doctor"),
+            ("methods", "logits_processor", "doctor"),
             ("data", "train", "evals", "report"),
             ("petri",),
             ("harness",),

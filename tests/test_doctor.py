@@ -295,7 +295,7 @@ def qwen(shared_data: Path, size: str) -> Facts:
     """What the doctor reads of a published tokenizer beside a model without weights."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from s1.engines.logits_processor import LoadedModel
+    from s1.logits_processor import LoadedModel
 
     folder = shared_data / "tokenizers"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "qwen2.5-instruct")

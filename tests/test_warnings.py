@@ -44,9 +44,9 @@ def test_a_real_one_of_transformers_is_an_error(kind: str) -> None:
     transformers = pytest.importorskip("transformers")
     from tiny_models import tiny
 
-    from s1.engines.hf_checkpoint import examine
+    from s1.engines.hf_checkpoint import checkpoint_facts
 
-    if examine(tiny("llama", vocab=9), None).cache_argument == "past_key_values":
+    if checkpoint_facts(tiny("llama", vocab=9), None).cache_argument == "past_key_values":
         pytest.skip("this transformers does not deprecate past_key_values")
     model, ids = tiny(kind, vocab=9), torch.zeros((1, 1), dtype=torch.long)
     with pytest.raises(FutureWarning, match="past_key_values"):

@@ -5,56 +5,87 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable
-from typing import Any, cast
+import typing
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 from s1.errors import BadConfig, MissingExtra, nearest
 from s1.types import Engine
 from s1.version import warn_untested
 
-ENGINES = {
-    "hf": "s1.engines.hf:load",
-    "openai": "s1.engines.openai:load",
-    "scripted": "s1.engines.scripted:load",
-    "vllm": "s1.engines.vllm:load",
-}
-"""Name -> "module:function" that takes what follows the colon of a spec, and options by keyword."""
+ENGINES = ("hf", "openai", "scripted", "vllm")
+"""Each is a module here with `load(rest, *, option=default, ...)`; `rest` is what follows the colon of a spec."""
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def load_engine(spec: str, **options: Any) -> Engine:
-    """The engine that `spec` names: "NAME:REST", or a model folder or Hub id, which means "hf:SPEC".
+    """Load the engine that `spec` names.
 
-    `options` go to the engine's `load`. Raises BadConfig for an unknown name or option, naming the nearest
-    one, and MissingExtra where the engine's library is not installed.
+    spec: "NAME:REST", or a model folder or Hub id, which means "hf:SPEC". It may end with options, as in
+    "vllm:FOLDER?tensor_parallel_size=2&eager=true".
+    options: keyword arguments of the engine's `load`. An option in the spec overrides the same one here.
+    Raises BadConfig for an unknown engine or option (with the nearest name) or a value of the wrong type, and
+    MissingExtra when the engine's library is not installed.
     """
     warn_untested()
-    name, rest, load = _find(spec)
-    known = engine_options(spec)
-    for option in options:
+    parts = _parse(spec)
+    known = _option_types(parts.load)
+    written = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+    for option in options | written:
         if option not in known:
-            raise BadConfig(f"The engine {name!r} has no option {option!r}.", nearest(option, known))
-    return cast(Engine, load(rest, **options))
+            raise BadConfig(f"The engine {parts.name!r} has no option {option!r}.", nearest(option, known))
+    options |= {option: _read_option(option, text, known[option]) for option, text in written.items()}
+    return cast(Engine, parts.load(parts.rest, **options))
 
 
 def engine_options(spec: str) -> list[str]:
-    """The options that `load_engine` takes for `spec`. Raises as it does where there is no such engine."""
-    parameters = inspect.signature(_find(spec)[2]).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    """The options that `load_engine` takes for `spec`. Raises BadConfig when there is no such engine."""
+    return list(_option_types(_parse(spec).load))
 
 
-def _find(spec: str) -> tuple[str, str, Callable[..., Any]]:
-    """The engine's name, what follows it in `spec`, and its `load`."""
+class Spec(NamedTuple):
+    """The parts of an engine spec."""
+
+    name: str
+    rest: str
+    query: str
+    load: Callable[..., Any]
+
+
+def _parse(spec: str) -> Spec:
     name, colon, rest = spec.partition(":")
-    if not colon:
-        name, rest = (spec, "") if spec in ENGINES else ("hf", spec)
-    elif name not in ENGINES:
-        if not os.path.isdir(spec):
-            raise BadConfig(f"Unknown engine {name!r} in {spec!r}.", nearest(name, ENGINES))
+    if os.path.isdir(spec) or (not colon and name not in ENGINES):
         name, rest = "hf", spec
-    module_name, _, attribute = ENGINES[name].partition(":")
+    elif name not in ENGINES:
+        raise BadConfig(f"Unknown engine {name!r} in {spec!r}.", nearest(name, ENGINES))
+    query = ""
+    if not os.path.exists(rest):  # a path may contain a question mark
+        rest, _, query = rest.partition("?")
     try:
-        return name, rest, getattr(importlib.import_module(module_name), attribute)
+        return Spec(name, rest, query, importlib.import_module(f"s1.engines.{name}").load)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "s1":
             raise
         raise MissingExtra(error.name, name) from error
+
+
+def _option_types(load: Callable[..., Any]) -> Mapping[str, tuple[Any, ...]]:
+    """The keyword-only parameters of `load`, each with the types that it accepts."""
+    hints = typing.get_type_hints(load)
+    parameters = inspect.signature(load).parameters.values()
+    options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return {name: typing.get_args(hints[name]) or (hints[name],) for name in options}
+
+
+def _read_option(name: str, text: str, types: tuple[Any, ...]) -> Any:
+    """The value of an option written in a spec."""
+    try:
+        if bool in types:
+            return BOOLEANS[text.lower()]
+        return int(text) if int in types else float(text) if float in types else text
+    except KeyError as error:
+        raise BadConfig(f"{name}={text!r} is not true or false.", "Use true or false.") from error
+    except ValueError as error:
+        kind = "a whole number" if int in types else "a number"
+        raise BadConfig(f"{name}={text!r} is not {kind}.", f"Use {kind}.") from error

@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own, for libraries whose connections belong to one loop.
+"""An event loop in its own thread, for libraries whose connections belong to one loop.
 
-An engine may be used from several event loops, one after another or at once; a client of a server or a vLLM
-engine may not. So it lives here, and its streams are carried over.
+An engine may be used from several event loops, one after another or at once; an HTTP client or a vLLM engine
+may not. So the client lives in this loop, and its streams are passed on to the caller's.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """The loop. It starts at once and ends with `close`, or with the process."""
+    """The loop. It starts at once and ends with `close` or with the process."""
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def is_closed(self) -> bool:
+        return self.loop.is_closed()
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait, in this thread, for a coroutine that runs in the loop."""
+        """Run a coroutine in the loop and wait for it in this thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     async def stream(self, make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-        """What the generator yields there, here. Leaving early closes it there as well."""
-        here = asyncio.get_running_loop()
+        """The items of a generator that runs in the loop. Leaving the iteration closes the generator."""
+        caller_loop = asyncio.get_running_loop()
         queue: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue()
 
         def put(item: T | None, error: BaseException | None = None) -> None:
             try:
-                here.call_soon_threadsafe(queue.put_nowait, (item, error))
+                caller_loop.call_soon_threadsafe(queue.put_nowait, (item, error))
             except RuntimeError:  # the caller's loop was closed without leaving the stream
                 task.cancel()
 
@@ -45,7 +49,7 @@ class BackgroundLoop:
                 async with aclosing(make()) as items:
                     async for item in items:
                         put(item)
-            except asyncio.CancelledError:  # by `close`, or because the caller left and hears nothing of this
+            except asyncio.CancelledError:  # by `close`, or because the caller left and no longer listens
                 put(None, EngineFailure("The engine was closed in the middle of an answer."))
                 raise
             except Exception as error:
@@ -67,7 +71,7 @@ class BackgroundLoop:
             task.cancel()
 
     async def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Cancel what still runs, run `last` in the loop, and end the thread. A second call does nothing."""
+        """Cancel what is still running, run `last` in the loop, and end the thread. May be called twice."""
         if self.loop.is_closed():
             if last is not None:
                 last.close()

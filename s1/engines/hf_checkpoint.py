@@ -1,19 +1,16 @@
-"""What the `hf` engine must know of a checkpoint, and what it refuses: shapes, context, stops, text."""
+"""What the `hf` engine must know about a model, and which models it refuses."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from s1.engines.hf_kv_cache import WIDTH, KVSlots, LayerShape, SlotCache
-from s1.errors import BadInput, Unsupported, first_line
+from s1.errors import Unsupported, first_line
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What `forward` calls its cache: the name since transformers 5.24, and the one before."""
@@ -26,31 +23,31 @@ PROBE_ERRORS = (
     IndexError,
     KeyError,
 )
-ELSEWHERE = "Use the vllm or openai engine for this model."
-
-
+OTHER_ENGINES = "Use the vllm or openai engine for this model."
 TOLERANCE = 0.1
-"""How far logits over the board may lie from those of a plain call, as a share of their spread: rounding in
-bfloat16 stays well below, a wrong position or mask does not."""
+"""How far logits computed in the KV slots may be from those of a plain call, as a share of their spread.
+Rounding in bfloat16 stays well below this, a wrong position or mask does not."""
 
 
-class Facts(NamedTuple):
+class CheckpointFacts(NamedTuple):
+    """What the batch must know about a model."""
+
     shapes: list[LayerShape]
     bytes_per_token: int
     context: int
     logits: int
+    """Width of the logits: the vocabulary and its padding."""
     cache_argument: str
     """The keyword under which this model takes its cache."""
 
 
-def examine(model: Any, context: int | None) -> Facts:
-    """What the batch must know of a model, from its configuration and from decoding a few tokens with it."""
+def checkpoint_facts(model: Any, context: int | None) -> CheckpointFacts:
+    """Facts from the model's configuration and from decoding a few tokens. `context` lowers the model's own.
+
+    Raises Unsupported for a model without a stated context, or one that cannot decode in a shared batch.
+    """
     kind = type(model).__name__
-    config = model.config.get_text_config(decoder=True)
-    own = getattr(config, "max_position_embeddings", None)
-    if own is None and context is None:
-        raise Unsupported(f"{kind} states no max_position_embeddings.", "Pass the option context.")
-    limit = min(n for n in (own, context) if n is not None)
+    limit = context_of(model, context, kind)
     argument, cache = _decode_one(model, kind)
     for layer in cache.layers:
         if type(layer) is DynamicSlidingWindowLayer:
@@ -63,25 +60,33 @@ def examine(model: Any, context: int | None) -> Facts:
         elif type(layer) is not DynamicLayer or layer.keys is None or layer.keys.ndim != 4:
             raise Unsupported(
                 f"{kind} has a {type(layer).__name__} cache; "
-                "only models that attend to all earlier tokens are served.",
-                "Use the vllm or openai engine for recurrent and hybrid models.",
+                "this engine needs layers that attend to all earlier tokens.",
+                OTHER_ENGINES,
             )
     shapes = [LayerShape(c.keys.shape[1], c.keys.shape[3], c.values.shape[3]) for c in cache.layers]
     try:
-        logits = _decode_over_board(model, kind, argument, shapes)
-    except Unsupported:  # not every kernel of attention takes a mask of ours; sdpa does
-        with suppress(ValueError):  # the model has no other
+        logits = _decode_in_slots(model, kind, argument, shapes)
+    except Unsupported:  # some attention kernels ignore the mask that they get; sdpa uses it
+        with suppress(ValueError):  # the model has only one kernel
             model.set_attn_implementation("sdpa")
-        logits = _decode_over_board(model, kind, argument, shapes)
+        logits = _decode_in_slots(model, kind, argument, shapes)
     size = sum(s.heads * (s.key_dim + s.value_dim) for s in shapes) * cache.layers[0].keys.dtype.itemsize
-    return Facts(shapes, size, limit, logits, argument)
+    return CheckpointFacts(shapes, size, limit, logits, argument)
+
+
+def context_of(model: Any, context: int | None, name: str) -> int:
+    """The model's context in tokens, at most `context`. Raises Unsupported when neither is known."""
+    own = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if own is None and context is None:
+        raise Unsupported(f"{name} states no max_position_embeddings.", "Pass the option context.")
+    return min(n for n in (own, context) if n is not None)
 
 
 def _decode_one(model: Any, kind: str) -> tuple[str, DynamicCache]:
-    """Put one token through the model: the name under which it takes a cache, and the cache it filled.
+    """Put one token through the model: the name under which it takes a cache, and the cache that it filled.
 
     A model may ignore an argument that it does not know, so what counts is that the cache was filled. The
-    older name is tried only where the newer one is not known: beside it, it is deprecated.
+    older name is deprecated where both exist, so it is tried only when the newer one is unknown.
     """
     failures = []
     for argument in CACHE_ARGUMENTS:
@@ -99,86 +104,56 @@ def _decode_one(model: Any, kind: str) -> tuple[str, DynamicCache]:
         else:
             failures.append(f"{argument}: it was not filled")
     raise Unsupported(
-        f"{kind} does not decode one token with an ordinary cache ({'; '.join(failures)}).",
-        "Use the vllm or openai engine for recurrent and hybrid models.",
+        f"{kind} does not decode one token with an ordinary cache ({'; '.join(failures)}).", OTHER_ENGINES
     )
 
 
 @torch.inference_mode()
-def _decode_over_board(model: Any, kind: str, argument: str, shapes: list[LayerShape]) -> int:
-    """Check that decoding over the board gives the logits of a plain call. Returns the width of the logits.
+def _decode_in_slots(model: Any, kind: str, argument: str, shapes: list[LayerShape]) -> int:
+    """Check that decoding in KV slots gives the logits of a plain call. Returns the width of the logits.
 
-    This finds models that take no positions or no mask of their own, whatever their `forward` is called with.
+    This finds models that ignore positions or masks passed to `forward`, whatever its signature says.
     """
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = torch.tensor([[n * vocabulary // 5 for n in (3, 1, 4, 2)]], device=model.device)
     last = ids.shape[1] - 1
-    board = KVSlots(shapes, dtype=model.dtype, device=model.device)
-    board.resize(1, WIDTH, used=0)
-    board.show(0, last + 1)
-    cache = SlotCache(board)
+    slots = KVSlots(shapes, dtype=model.dtype, device=model.device)
+    slots.resize(1, WIDTH, used=0)
+    slots.show(0, last + 1)
+    view = SlotCache(slots)
     row, position = torch.tensor([0], device=model.device), torch.tensor([last], device=model.device)
     try:
         plain = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-        cache.fresh(0, [last])
+        view.begin(0, [last])
         positions = torch.arange(last, device=model.device)[None]
         model.base_model(
             input_ids=ids[:, :last],
             attention_mask=None,
             position_ids=positions,
             use_cache=True,
-            **{argument: cache},
+            **{argument: view},
         )
-        cache.decode(row, position, width=WIDTH)
+        view.decode(row, position, width=WIDTH)
         stepped = model(
-            input_ids=ids[:, last:], attention_mask=board.mask, position_ids=position[None], use_cache=True,
-            **{argument: cache},
+            input_ids=ids[:, last:], attention_mask=slots.mask, position_ids=position[None], use_cache=True,
+            **{argument: view},
         ).logits[0, -1].float()  # fmt: skip
     except PROBE_ERRORS as error:
-        raise Unsupported(f"{kind} does not decode in a batch ({first_line(error)}).", ELSEWHERE) from error
+        raise Unsupported(
+            f"{kind} does not decode in a batch ({first_line(error)}).", OTHER_ENGINES
+        ) from error
     spread = (plain.max() - plain.min()).item()
     if not (stepped - plain).abs().max().item() <= TOLERANCE * spread:
         raise Unsupported(
-            f"{kind} gives other logits in a batch than alone: it takes no positions or no mask of its own.",
-            ELSEWHERE,
+            f"{kind} gives different logits in a batch than alone: it ignores the positions or the mask.",
+            OTHER_ENGINES,
         )
     return int(plain.shape[0])
 
 
-def decoder_of(tokenizer: Any) -> Callable[[list[int]], str]:
-    """Ids to text, special tokens shown, spaces left alone."""
-    return partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-
-def eos_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    eos = model.generation_config.eos_token_id
-    if eos is None:
-        eos = tokenizer.eos_token_id
-    return () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (int(eos),)
-
-
 def default_cache_bytes(device: torch.device) -> int:
+    """Four fifths of the free memory of a GPU, or a quarter of the machine's memory."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free * 4 // 5
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-
-
-def check_folder(path: str) -> None:
-    if not path:
-        raise BadInput("The hf engine needs a model.", "Name it: hf:FOLDER or hf:org/name.")
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise BadInput(f"{path}: no such folder.", "Check the path, or give a Hub id such as org/name.")
-        return
-    if not (folder / "config.json").is_file():
-        raise BadInput(
-            f"{path}: not a model folder (no config.json).",
-            "Give the folder that model.save_pretrained wrote.",
-        )
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-    if not any((folder / name).is_file() for name in names):
-        raise BadInput(
-            f"{path}: no tokenizer beside the model.", "Save it there: tokenizer.save_pretrained(folder)."
-        )

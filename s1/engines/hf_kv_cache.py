@@ -1,10 +1,10 @@
-"""Keys and values of the `hf` engine: a board of running rows and a shelf of finished ones.
+"""Keys and values of the `hf` engine: slots for running requests and a cache of finished ones.
 
-    board   per layer [rows, heads, width, dim], preallocated: row i holds request i from position 0
-    shelf   finished requests, each cut to its length, found again by their token ids, dropped oldest first
+    KVSlots       per layer [rows, heads, width, dim], preallocated: row i holds request i from position 0
+    PrefixCache   finished requests, each cut to its length, found by token ids, least recently used dropped first
 
-Growing a cache by concatenation at every step costs 1.7 times on a CPU; the board is written in place and
-grows by half when it must. Both together stay within one bound in bytes.
+Growing a cache by concatenation at every step takes 1.7 times as long on a CPU, so the slots are written in
+place and grow by half when they are full. Together the two stay within one bound in bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LayerShape(NamedTuple):
 
 
 class KVSlots:
-    """Rows of keys and values, with the additive mask that decoding needs (0 seen, -inf not)."""
+    """Rows of keys and values, with the additive mask for decoding (0 for visible positions, -inf for others)."""
 
     def __init__(self, shapes: Sequence[LayerShape], *, dtype: torch.dtype, device: torch.device) -> None:
         self.shapes, self.dtype, self.device = tuple(shapes), dtype, device
@@ -52,7 +52,7 @@ class KVSlots:
         return rows * width * self.bytes_per_token
 
     def resize(self, rows: int, width: int, *, used: int) -> None:
-        """Make room for `rows` x `width`; carry the first `used` over. Holds one layer twice at a time."""
+        """Change to `rows` x `width`, keeping the first `used` rows. Briefly holds one layer twice."""
         copied = min(width, self.width)
         for tensors, dims in ((self.keys, "key_dim"), (self.values, "value_dim")):
             for i, shape in enumerate(self.shapes):
@@ -64,7 +64,7 @@ class KVSlots:
         self.mask, self.rows, self.width = mask, rows, width
 
     def show(self, row: int, length: int) -> None:
-        """Let the first `length` positions of a row be seen, and no others."""
+        """Make the first `length` positions of a row visible, and no others."""
         self.mask[row] = float("-inf")
         self.mask[row, ..., :length] = 0
 
@@ -73,14 +73,16 @@ class KVSlots:
         for tensor in (*self.keys, *self.values):
             tensor[target, :, :length] = tensor[source, :, :length]
 
-    def load(self, target: int, kept: Kept, length: int) -> None:
+    def load(self, target: int, kept: CachedPrefix, length: int) -> None:
+        """Copy the first `length` positions of a finished request to a row."""
         for tensors, saved in ((self.keys, kept.keys), (self.values, kept.values)):
             for tensor, part in zip(tensors, saved, strict=True):
                 tensor[target, :, :length] = part[:, :length]
 
-    def save(self, row: int, ids: Sequence[int], blocks: list[int]) -> Kept:
+    def save(self, row: int, ids: Sequence[int], blocks: list[int]) -> CachedPrefix:
+        """A copy of the first `len(ids)` positions of a row."""
         length = len(ids)
-        return Kept(
+        return CachedPrefix(
             list(ids),
             length,
             blocks,
@@ -95,16 +97,15 @@ class KVSlots:
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """What a transformers model sees of the board during one forward call.
+    """What a transformers model sees of the KV slots during one forward call.
 
     It has no layers of its own: to the mask code of transformers it looks empty, and positions and masks are
-    passed explicitly. One of `decode`, `fresh` and `extend` says before each call where the new keys and
-    values go.
+    passed explicitly. Before each call, `decode`, `begin` or `extend` sets where the new keys and values go.
     """
 
-    def __init__(self, board: KVSlots) -> None:
+    def __init__(self, slots: KVSlots) -> None:
         super().__init__(layers=[])
-        self.board = board
+        self.slots = slots
         self._spans: list[tuple[int, int, int]] = []
         self._view: tuple[int, int, int] | None = None
         self._at: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -113,13 +114,13 @@ class SlotCache(Cache):  # type: ignore[misc]
         """One new token in each of the first B rows."""
         self._at, self._view = (rows_B, positions_B), (0, len(rows_B), width)
 
-    def fresh(self, first: int, counts: Sequence[int]) -> None:
-        """New rows from `first` on, right-padded, from position 0: causal attention among themselves."""
+    def begin(self, first: int, counts: Sequence[int]) -> None:
+        """Right-padded new rows, at `first` and after it, from position 0: plain causal attention."""
         self._at, self._view = None, None
         self._spans = [(first + n, 0, count) for n, count in enumerate(counts)]
 
     def extend(self, first: int, starts: Sequence[int], counts: Sequence[int], *, width: int) -> None:
-        """Rows from `first` on that already hold `starts` positions; the view is `width` wide."""
+        """Rows at `first` and after it that already hold `starts` positions; the view is `width` wide."""
         self._at, self._view = None, (first, first + len(starts), width)
         self._spans = [
             (first + n, start, count) for n, (start, count) in enumerate(zip(starts, counts, strict=True))
@@ -134,7 +135,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write [B, heads, new, dim] in place; return the keys and values to attend to."""
-        keys, values = self.board.keys[layer_idx], self.board.values[layer_idx]
+        keys, values = self.slots.keys[layer_idx], self.slots.values[layer_idx]
         if self._at is not None:
             rows_B, positions_B = self._at
             keys[rows_B, :, positions_B] = key_states[:, :, 0]
@@ -149,15 +150,15 @@ class SlotCache(Cache):  # type: ignore[misc]
         return keys[first:last, :, :width], values[first:last, :, :width]
 
 
-class Source(Protocol):
-    """Something whose first `cached` ids have keys and values: a kept request or a running row."""
+class PrefixSource(Protocol):
+    """Something whose first `cached` ids have keys and values: a finished request or a running row."""
 
     ids: list[int]
     cached: int
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
+class CachedPrefix:
     """Keys and values of a finished request, [heads, length, dim] per layer."""
 
     ids: list[int]
@@ -169,7 +170,7 @@ class Kept:
 
 
 def extend_blocks(blocks: list[int], ids: Sequence[int]) -> list[int]:
-    """Hashes of the whole blocks of `ids`, each chained to the last; `blocks` may hold the first of them."""
+    """Hashes of the whole blocks of `ids`, each chained to the one before; `blocks` are those already known."""
     blocks = list(blocks)
     for n in range(len(blocks), len(ids) // BLOCK):
         last = blocks[-1] if blocks else 0
@@ -178,19 +179,19 @@ def extend_blocks(blocks: list[int], ids: Sequence[int]) -> list[int]:
 
 
 class PrefixCache:
-    """Finished requests, and the index that finds the longest known beginning of a prefix."""
+    """Finished requests, and an index of them and the running ones that finds the longest shared prefix."""
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._kept: OrderedDict[Kept, None] = OrderedDict()
+        self._kept: OrderedDict[CachedPrefix, None] = OrderedDict()
         self._index: dict[int, dict[Any, None]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, ids: Sequence[int], blocks: Sequence[int]) -> tuple[Source | None, int]:
-        """The source that shares the longest beginning with `ids`, and how many tokens they share."""
-        low, high = 0, len(blocks)  # blocks are chained, so known ones are a beginning: bisect
+    def find(self, ids: Sequence[int], blocks: Sequence[int]) -> tuple[PrefixSource | None, int]:
+        """The source that shares the longest prefix with `ids`, and how many tokens they share."""
+        low, high = 0, len(blocks)  # blocks are chained, so the known ones come first: bisect
         while low < high:
             middle = (low + high + 1) // 2
             if blocks[middle - 1] in self._index:
@@ -199,13 +200,13 @@ class PrefixCache:
                 high = middle - 1
         if low == 0:
             return None, 0
-        best: Source | None = None
+        best: PrefixSource | None = None
         shared = 0
         for source in list(self._index[blocks[low - 1]])[-4:]:
             length = _common(ids, source.ids, low * BLOCK, min(len(ids), source.cached))
             if length > shared:
                 best, shared = source, length
-        if isinstance(best, Kept):
+        if isinstance(best, CachedPrefix):
             self._kept.move_to_end(best)
         return best, shared
 
@@ -221,25 +222,25 @@ class PrefixCache:
                 if not sources:
                     del self._index[block]
 
-    def put(self, kept: Kept) -> None:
+    def put(self, kept: CachedPrefix) -> None:
         self._kept[kept] = None
         self.bytes += kept.bytes
         self.register(kept, kept.blocks)
 
-    def drop(self, kept: Kept) -> None:
+    def drop(self, kept: CachedPrefix) -> None:
         if kept in self._kept:
             del self._kept[kept]
             self.bytes -= kept.bytes
             self.unregister(kept, kept.blocks)
 
     def shrink(self, limit: int) -> None:
-        """Drop what was not used for longest until at most `limit` bytes are held."""
+        """Drop the least recently used entries until at most `limit` bytes are held."""
         while self._kept and self.bytes > limit:
             self.drop(next(iter(self._kept)))
 
 
 def _common(a: Sequence[int], b: Sequence[int], at_least: int, at_most: int) -> int:
-    """Length of the common beginning; 0 where not even `at_least` tokens agree (a hash collision)."""
+    """Length of the shared prefix; 0 when not even `at_least` tokens agree (a hash collision)."""
     at_least = min(at_least, at_most)
     if list(a[:at_least]) != b[:at_least]:
         return 0

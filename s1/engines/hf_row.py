@@ -1,4 +1,4 @@
-"""One request of the `hf` engine's batch: waiting, running or ended."""
+"""One request in the `hf` engine's batch, and what the batch has done so far."""
 
 from __future__ import annotations
 
@@ -9,67 +9,78 @@ from s1.engines.hf_kv_cache import extend_blocks
 from s1.engines.stops import StopMatcher, StopPlan
 from s1.types import Continuation, Finish, Stop
 
-FED = 8
-"""At most this many missing tokens are fed by decoding steps where the rest of the prefix is known."""
+MAX_FED = 8
+"""When at least part of a prefix is cached, up to this many missing tokens are fed by decoding steps."""
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class BatchRow:
     """One request, waiting or running."""
 
-    ask: Continuation
+    request: Continuation
     plan: StopPlan
     matcher: StopMatcher | None
     """None when every stop is a single added token."""
     seed: int
     handle: Any = None
-    """Whatever the caller wants to find again; never touched here."""
+    """For the caller's use; the batch never reads it."""
     ids: list[int] = field(default_factory=list)
+    """The prefix and what was drawn after it."""
     blocks: list[int] = field(default_factory=list)
+    """Hashes of the whole blocks of `ids`, for the prefix cache."""
     index: int = -1
+    """The row of the KV slots that holds this request, or -1."""
     cached: int = 0
-    """Positions whose keys and values are on the board."""
+    """Positions whose keys and values are computed."""
     sampled: int = 0
     """Tokens drawn. While `cached` is below the last position of `ids`, the prefix is still being fed."""
     cancelled: bool = False
     out: list[int] = field(default_factory=list)
-    """Ids not yet taken by the caller, who clears them."""
+    """New ids for the caller, who removes them."""
     finish: Finish | None = None
     stop: Stop | None = None
 
     def __post_init__(self) -> None:
-        if not self.ids:
-            self.ids = list(self.ask.prefix)
+        self.ids = list(self.request.prefix)
         self.blocks = extend_blocks([], self.ids)
+
+    def missing(self, shared: int) -> int:
+        """Tokens to prefill when the first `shared` are cached: none when decoding steps can feed them."""
+        missing = len(self.ids) - 1 - shared
+        return 0 if shared and missing <= MAX_FED else missing
+
+    def add(self, token: int) -> None:
+        """Append a drawn token, and end the row at a stop or at its limit."""
+        self.ids.append(token)
+        self.sampled += 1
+        if self.matcher is None:
+            self.stop = self.plan.by_id.get(token)
+            if self.stop is None:
+                self.out.append(token)
+        else:
+            released, self.stop = self.matcher.feed((token,))
+            self.out.extend(released)
+        if self.stop is not None:
+            self.finish = "stop"
+        elif self.sampled >= self.request.max_tokens:
+            if self.matcher is not None:
+                self.out.extend(self.matcher.flush())
+            self.finish = "length"
 
 
 @dataclass(slots=True)
-class Counts:
-    """What the batch has done so far, in tokens and forward calls."""
+class BatchCounts:
+    """What a batch has done so far: tokens and forward calls."""
 
     prefilled: int = 0
+    """Prefix tokens computed, by prefill or fed by decoding steps."""
     reused: int = 0
+    """Prefix tokens copied from an earlier request."""
     decoded: int = 0
+    """Tokens drawn."""
     steps: int = 0
+    """Decoding calls."""
     prefills: int = 0
+    """Prefill calls."""
     preempted: int = 0
-
-
-def to_prefill(row: Row, shared: int) -> int:
-    """Tokens to prefill when the first `shared` are known: none where decoding steps can feed them."""
-    missing = len(row.ids) - 1 - shared
-    return 0 if shared and missing <= FED else missing
-
-
-def goes_on_from(heir: Row, row: Row) -> int:
-    """How many positions of `row`, which ended, serve `heir`; 0 where it does not go on from its end.
-
-    The last few may differ: the beginning of a stop of several tokens is not part of what follows.
-    """
-    least, most = max(0, row.cached - FED), min(row.cached, len(heir.ids) - 1)
-    if heir.cancelled or most < least or heir.ids[:least] != row.ids[:least]:
-        return 0
-    shared = least
-    while shared < most and heir.ids[shared] == row.ids[shared]:
-        shared += 1
-    return shared if to_prefill(heir, shared) == 0 else 0
+    """How often a row was sent back to wait because memory was short."""

@@ -20,14 +20,11 @@ from s1.clients.http import ServerClient
 from s1.engines.background_loop import BackgroundLoop
 from s1.engines.openai_probe import BIAS, Server, probe_server
 from s1.engines.requests import check_request, seed_at, single_ids, valid_count
-from s1.engines.spec import split_address
 from s1.engines.stops import StopMatcher, TextStops, Vocabulary, plan_stops
-from s1.engines.tokenizer import Text
+from s1.engines.tokenizer import EngineTokenizer, TokenizedEngine
 from s1.errors import BadConfig, EngineFailure, Unsupported
 from s1.types import Chunk, Continuation, Finish, Stop
 
-NUMBERS: Mapping[str, type] = {"timeout": float, "retries": int, "connections": int, "context": int}
-"""Options that are numbers, for reading them from an address."""
 MOST_PADDING = 1024
 """More different ids beyond the vocabulary are not padding: the tokenizer belongs to another model."""
 
@@ -45,9 +42,7 @@ def load(
     retries: int = 4,
     connections: int = 64,
 ) -> OpenAIEngine:
-    """The engine for a server. Options may be part of the address: http://host:8000/v1?model=NAME&retries=2.
-
-    An empty address means the environment variable OPENAI_BASE_URL.
+    """The engine for a server. An empty address means the environment variable OPENAI_BASE_URL.
 
     model: needed where the server has several. tokenizer: folder or Hub id; found automatically where the server is
     vLLM. context: in tokens, at most the server's own. eos: the end-of-turn token, where the tokenizer names none.
@@ -56,13 +51,7 @@ def load(
     timeout: seconds without an event after which a request fails. retries: how often a refused request, or one that
     never arrived, is repeated. connections: most at once.
     """
-    options = dict(locals())  # every argument by name
-    del options["address"]
-    if not address or address.startswith("?"):
-        address = os.environ.get("OPENAI_BASE_URL", "") + address
-    url, given = split_address(address, list(options), NUMBERS)
-    if given:
-        return load(url, **(options | given))
+    url = server_url(address or os.environ.get("OPENAI_BASE_URL", ""))
     if not (timeout >= 1e-3 and retries >= 0 and connections >= 1 and (context is None or context >= 1)):
         raise BadConfig(
             f"Out of range: timeout={timeout}, retries={retries}, connections={connections} or context={context}.",
@@ -77,6 +66,26 @@ def load(
     return OpenAIEngine(client, server, text)
 
 
+def server_url(address: str) -> str:
+    """The address of a server, checked, without a slash at its end. Raises BadConfig."""
+    problem = ""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        _ = parts.port  # reading it checks it
+    except ValueError as error:
+        problem = f": {error}"
+    if problem or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadConfig(
+            f"{address!r} is not the address of a server{problem}.",
+            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
+        )
+    if parts.username or parts.password:
+        raise BadConfig(
+            "The address contains a password.", "Put the key in an environment variable; see api_key_env."
+        )
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One event of a stream: token ids, or text where the server reports none."""
@@ -88,29 +97,18 @@ class Piece:
     """`stop_reason` of vLLM: the id or string that ended the stream."""
 
 
-class OpenAIEngine:
+class OpenAIEngine(TokenizedEngine):
     """Engine over a server. May be used from several event loops; its connections belong to a loop of its own."""
 
-    def __init__(self, client: ServerClient, server: Server, text: Text) -> None:
-        self.name = f"openai:{client.url}?model={urllib.parse.quote(server.model, safe='/')}"
-        self.server, self.context = server, server.context
-        self.eos_texts, self.template, self.folder = text.eos_texts, text.template, text.folder
-        self.tokenizer = text.tokenizer
-        self._client, self._text = client, text
+    def __init__(self, client: ServerClient, server: Server, text: EngineTokenizer) -> None:
+        name = f"openai:{client.url}?model={urllib.parse.quote(server.model, safe='/')}"
+        super().__init__(name, server.context, text)
+        self.server, self._client = server, client
         self._padding = set[int]()
         """Ids beyond the vocabulary that the model has drawn; every later request bans them."""
         self._shown: dict[int, bool] = {}
         """Stop token -> whether the server shows it in its text."""
         self._loop = BackgroundLoop("s1-openai")
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        return self._text.encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._text.decode(ids)
-
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return self._text.render(messages)
 
     async def close(self) -> None:
         """Close the connections. Requests that are still running end with EngineFailure."""
@@ -121,9 +119,9 @@ class OpenAIEngine:
 
         Leaving the iteration closes the connection, which makes servers cancel the request.
         """
-        if self._loop.loop.is_closed():
+        if self._loop.is_closed:
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
-        check_request(request, context=self.context, tokens=self._text.tokens)
+        check_request(request, context=self.context, vocab_size=self._text.vocab_size)
         self._check_supported(request)
         if request.max_tokens == 0:
             yield Chunk((), "length")
@@ -195,7 +193,7 @@ class OpenAIEngine:
             padding: int | None = None
             async with aclosing(self._pieces(_rest(request, got), {*banned, *self._padding})) as pieces:
                 async for piece in pieces:
-                    valid = valid_count(piece.ids, self._text.tokens)
+                    valid = valid_count(piece.ids, self._text.vocab_size)
                     if valid < len(piece.ids):
                         padding = piece.ids[valid]
                     if len(got) + valid > request.max_tokens:

@@ -17,7 +17,7 @@ from typing import Any
 
 from s1.clients.http import RequestFailure, ServerClient
 from s1.engines.stops import Vocabulary
-from s1.engines.tokenizer import LocalText, Text, has_tokenizer
+from s1.engines.tokenizer import EngineTokenizer, LocalTokenizer, has_tokenizer, tokenizer_at
 from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported
 
 EXTENSIONS = ("ignore_eos", "min_tokens", "seed", "stop_token_ids", "top_k")
@@ -53,7 +53,7 @@ class ServerText:
         self.template: str | None = None
         self.folder: Path | None = None
         self.tokenizer: Any = None
-        self.tokens: int | None = None
+        self.vocab_size: int | None = None
         self.vocabulary: Vocabulary | None = None
         self.eos_texts = eos or self._find_eos()
 
@@ -112,7 +112,7 @@ def probe_server(
     context: int | None,
     eos: tuple[str, ...],
     assume: frozenset[str],
-) -> tuple[Server, Text]:
+) -> tuple[Server, EngineTokenizer]:
     """The server and its tokenizer, from a few requests. Raises BadConfig, BadInput, Unsupported, EngineFailure."""
     unknown = sorted(assume - set(EXTENSIONS))
     if unknown:
@@ -153,7 +153,7 @@ def _model_card(client: ServerClient, model: str | None) -> Mapping[str, Any]:
 
 def _text_of(
     client: ServerClient, server: Server, root: str, tokenizer: str | None, eos: tuple[str, ...]
-) -> Text:
+) -> EngineTokenizer:
     """The named tokenizer, else that of the server's folder where it is on this machine, else the server's own."""
     if tokenizer is None and Path(root).is_absolute() and has_tokenizer(Path(root)):
         tokenizer = root
@@ -164,7 +164,7 @@ def _text_of(
             f"{client.url} needs the model's tokenizer on this machine, to count and cut tokens.",
             "Give its folder or Hub id: tokenizer=org/name.",
         )
-    local = LocalText(tokenizer)
+    local = tokenizer_at(tokenizer)
     local.eos_texts = eos or local.eos_texts
     if not local.eos_texts:
         raise BadConfig("The tokenizer names no end of turn.", "Name it: eos=<|im_end|>.")
@@ -173,7 +173,7 @@ def _text_of(
     return local
 
 
-def _check_same_tokenizer(client: ServerClient, server: Server, local: LocalText) -> None:
+def _check_same_tokenizer(client: ServerClient, server: Server, local: LocalTokenizer) -> None:
     """The tokenizer of another model would silently count, stop at and send back wrong tokens."""
     sample = "Wait, 12 + 34 = 46.\n\nSo the answer is é. " + "".join(local.eos_texts)
     try:
@@ -189,7 +189,7 @@ def _check_same_tokenizer(client: ServerClient, server: Server, local: LocalText
         )
 
 
-def _probe_completions(client: ServerClient, server: Server, text: Text) -> Server:
+def _probe_completions(client: ServerClient, server: Server, text: EngineTokenizer) -> Server:
     """Ask for one token that the bias dictates, which shows ids in, ids out and logit_bias at once."""
     target = text.encode("1")[-1]
     ids = list(text.encode("a"))

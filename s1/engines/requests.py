@@ -1,4 +1,4 @@
-"""What the engines that decode elsewhere check and derive before they pass an ask on."""
+"""Checks and derived values that every engine needs before it decodes a request."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from s1.errors import BadInput
 from s1.types import Continuation
 
 
-def check_request(ask: Continuation, *, context: int, tokens: int | None) -> None:
-    """Raises BadInput for an ask that no engine could serve. `tokens`: size of the vocabulary, if known."""
-    if not ask.prefix:
+def check_request(request: Continuation, *, context: int, vocab_size: int | None) -> None:
+    """Raise BadInput for a request that no engine can serve. All limits in tokens."""
+    if not request.prefix:
         raise BadInput("The prefix is empty.", "Give at least one token.")
-    stop_ids = [i for stop in ask.stops for i in stop.ids]
-    for what, ids in (("the prefix", ask.prefix), ("a stop", stop_ids)):
-        if ids and (min(ids) < 0 or (tokens is not None and max(ids) >= tokens)):
-            wrong = next(i for i in ids if i < 0 or (tokens is not None and i >= tokens))
+    stop_ids = [i for stop in request.stops for i in stop.ids]
+    for what, ids in (("the prefix", request.prefix), ("a stop", stop_ids)):
+        valid = valid_count(ids, vocab_size)
+        if valid < len(ids):
             raise BadInput(
-                f"Token id {wrong} of {what} is not in the vocabulary of {tokens}.",
-                "Ids beyond it are padding of the embedding, which servers refuse.",
+                f"Token id {ids[valid]} of {what} is not in the vocabulary of {vocab_size} tokens.",
+                "Encode the text with the tokenizer of this model.",
             )
-    if ask.max_tokens < 0 or not 0 <= ask.min_tokens <= ask.max_tokens:
+    if not 0 <= request.min_tokens <= request.max_tokens:
         raise BadInput(
-            f"max_tokens {ask.max_tokens} and min_tokens {ask.min_tokens} contradict each other.",
+            f"max_tokens {request.max_tokens} and min_tokens {request.min_tokens} contradict each other.",
             "Use 0 <= min_tokens <= max_tokens.",
         )
-    if len(ask.prefix) + ask.max_tokens > context:
+    if len(request.prefix) + request.max_tokens > context:
         raise BadInput(
-            f"A prefix of {len(ask.prefix)} tokens and {ask.max_tokens} more exceed the context of {context}.",
-            f"Ask for at most {max(0, context - len(ask.prefix))} tokens or shorten the prefix.",
+            f"A prefix of {len(request.prefix)} tokens and {request.max_tokens} more exceed "
+            f"the context of {context}.",
+            f"Request at most {max(0, context - len(request.prefix))} tokens or shorten the prefix.",
         )
 
 
 def seed_at(seed: int | None, position: int) -> int | None:
-    """The seed for a continuation that begins at `position`, below 2**31.
+    """The seed, below 2**31, for a continuation that begins at `position`.
 
-    A server starts its random numbers anew with each request. With one seed for every continuation of a
-    sample, what follows a wait would be drawn with the numbers that drew the beginning.
+    A server restarts its random numbers with each request. If all continuations of a sample had the same
+    seed, the tokens after a wait would be drawn with the same numbers as the first tokens.
     """
     if seed is None:
         return None
     return int.from_bytes(hashlib.sha256(f"{seed} {position}".encode()).digest()[:4]) >> 1
 
 
-def single_ids(ask: Continuation) -> list[int]:
-    """The stops that are one token."""
-    return sorted({stop.ids[0] for stop in ask.stops if len(stop.ids) == 1})
+def single_ids(request: Continuation) -> list[int]:
+    """The stops that are a single token, as ids."""
+    return sorted({stop.ids[0] for stop in request.stops if len(stop.ids) == 1})
 
 
-def valid_count(ids: Sequence[int], tokens: int | None) -> int:
-    """How many of `ids` come before the first that only pads the embedding."""
-    if tokens is None:
-        return len(ids)
-    return next((n for n, i in enumerate(ids) if not 0 <= i < tokens), len(ids))
+def valid_count(ids: Sequence[int], vocab_size: int | None) -> int:
+    """How many of `ids` come before the first one outside the vocabulary (padding of the embedding)."""
+    size = float("inf") if vocab_size is None else vocab_size
+    return next((n for n, i in enumerate(ids) if not 0 <= i < size), len(ids))

@@ -1,4 +1,4 @@
-"""Drawing the next token of each row of a batch, so that no row's draw depends on its neighbours.
+"""BatchRow the next token of each row of a batch, so that no row's draw depends on its neighbours.
 
 A draw needs one number in [0, 1). It is a function of the request's seed and the position of the token alone,
 so that a continuation in pieces draws what it would have drawn in one go. Shapes: B rows, V vocabulary.
@@ -7,12 +7,11 @@ so that a continuation in pieces draws what it would have drawn in one go. Shape
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
-from s1.engines.stops import StopPlan
-from s1.types import Continuation
+from s1.engines.hf_row import BatchRow
+from s1.types import Sampling
 
 _MASK = (1 << 64) - 1
 
@@ -43,7 +42,7 @@ def draw_filtered(
     top_p_B: torch.Tensor,
     uniform_B: torch.Tensor,
 ) -> torch.Tensor:
-    """One id per row after temperature, then top-k (0: off), then top-p of what top-k left."""
+    """One id per row after temperature, then top-k (0: off), then top-p of what top-k leaves."""
     probability_BV = torch.softmax(logits_BV.double() / temperature_B[:, None], dim=-1)
     sorted_BV, order_BV = probability_BV.sort(dim=-1, descending=True, stable=True)
     rank_V = torch.arange(sorted_BV.shape[-1], device=sorted_BV.device)
@@ -55,7 +54,7 @@ def draw_filtered(
 
 
 def _pick(weight_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
-    """Index of the first running sum beyond uniform x total: never one of weight 0."""
+    """Index of the first running sum above uniform x total, so never a token of weight 0."""
     sum_BV = weight_BV.cumsum(-1)
     total_B1 = sum_BV[:, -1:]
     target_B1 = uniform_B[:, None].double() * total_B1
@@ -63,38 +62,47 @@ def _pick(weight_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
     return torch.searchsorted(sum_BV, target_B1, right=True)[:, 0]
 
 
-class Drawing(Protocol):
-    """What a draw has to know of a row of the batch."""
-
-    ask: Continuation
-    plan: StopPlan
-    seed: int
-    ids: list[int]
-    index: int
-    sampled: int
+def draw_one(logits_1V: torch.Tensor, sampling: Sampling, position: int) -> int:
+    """One id from one row of logits, with the seed of `sampling`: what a row of a batch draws there."""
+    double = logits_1V[:, :0].double()
+    temperature_1 = double.new_tensor([sampling.temperature])
+    uniform_1 = double.new_tensor([uniform(sampling.seed or 0, position)])
+    if sampling.top_p >= 1 and sampling.top_k == 0:
+        return int(draw(logits_1V, temperature_B=temperature_1, uniform_B=uniform_1))
+    top_k_1, top_p_1 = double.new_tensor([sampling.top_k]).long(), double.new_tensor([sampling.top_p])
+    return int(
+        draw_filtered(
+            logits_1V,
+            temperature_B=temperature_1,
+            top_k_B=top_k_1,
+            top_p_B=top_p_1,
+            uniform_B=uniform_1,
+        )
+    )
 
 
 class DrawPlan:
-    """How the current rows draw: which are masked until their `min_tokens`, which sample and with what."""
+    """How the current rows draw: which are masked until their `min_tokens`, which sample, and how."""
 
-    def __init__(self, rows: Sequence[Drawing], eos: Sequence[int], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[BatchRow], eos: Sequence[int], device: torch.device) -> None:
         self.device = device
-        self.masked = [row for row in rows if row.sampled < row.ask.min_tokens]
+        self.masked = [row for row in rows if row.sampled < row.request.min_tokens]
         pairs = [(row.index, i) for row in self.masked for i in {*row.plan.by_id, *eos}]
         self.masked_at = torch.tensor(pairs, device=device).unbind(1) if pairs else None
-        sampling = [row for row in rows if row.ask.sampling.temperature > 0]
-        plain = [r for r in sampling if r.ask.sampling.top_p >= 1 and r.ask.sampling.top_k == 0]
+        sampling = [row for row in rows if row.request.sampling.temperature > 0]
+        plain = [r for r in sampling if r.request.sampling.top_p >= 1 and r.request.sampling.top_k == 0]
         self.all_sample = len(sampling) == len(rows)
         self.plain, self.plain_at = plain, self._numbers([r.index for r in plain])
-        self.plain_temperature = self._numbers([r.ask.sampling.temperature for r in plain])
+        self.plain_temperature = self._numbers([r.request.sampling.temperature for r in plain])
         self.filtered = filtered = [r for r in sampling if r not in set(plain)]
         self.filtered_at = self._numbers([r.index for r in filtered])
-        self.temperature = self._numbers([r.ask.sampling.temperature for r in filtered])
-        self.top_k = self._numbers([r.ask.sampling.top_k for r in filtered])
-        self.top_p = self._numbers([r.ask.sampling.top_p for r in filtered])
+        self.temperature = self._numbers([r.request.sampling.temperature for r in filtered])
+        self.top_k = self._numbers([r.request.sampling.top_k for r in filtered])
+        self.top_p = self._numbers([r.request.sampling.top_p for r in filtered])
 
     def is_stale(self) -> bool:
-        return any(row.sampled >= row.ask.min_tokens for row in self.masked)
+        """Whether a masked row has reached its `min_tokens`."""
+        return any(row.sampled >= row.request.min_tokens for row in self.masked)
 
     def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
         if self.masked_at is not None:
@@ -119,7 +127,7 @@ class DrawPlan:
             )
         return drawn_B
 
-    def _uniform(self, rows: Sequence[Drawing]) -> torch.Tensor:
+    def _uniform(self, rows: Sequence[BatchRow]) -> torch.Tensor:
         return self._numbers([uniform(row.seed, len(row.ids)) for row in rows])
 
     def _numbers(self, numbers: Sequence[float]) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""An engine that says what it is told to: for tests, docs and trying a policy without a model.
+"""An engine that answers from a script: for tests, docs, and trying a policy without a model.
 
-Its tokens are the UTF-8 bytes of the text, and each special token (`<|name|>`, `<think>`, `</think>`) is
-one. It holds to the whole seam: limits, stops, minimums, small chunks, cancellation.
+Its tokens are the UTF-8 bytes of the text; each special token (`<|name|>`, `<think>`, `</think>`) is one
+token. It follows all of the `Engine` protocol: limits, stops, minimums, small chunks, cancellation.
 """
 
 from __future__ import annotations
@@ -12,21 +12,28 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from s1.engines.requests import check_request
 from s1.errors import BadInput, EngineFailure
 from s1.types import Chunk, Continuation
 
 SPECIAL = re.compile(r"(<\|[a-z_]+\|>|</?think>)")
 FIRST_SPECIAL = 256
 
-Answers = Callable[[str], str]
-"""From the text of a prefix to the text that the model would go on with, stops included."""
-
 
 class ScriptedEngine:
-    """`script` is a list of continuations, used in turn for each new prefix, or a function of the prefix."""
+    """An engine that answers from `script`.
+
+    script: a list of continuations, used in turn, or a function from the text of a prefix to what the model
+    would write next. Stops are part of the text. chunk: most tokens per chunk. end: the end-of-turn token.
+    """
 
     def __init__(
-        self, script: Sequence[str] | Answers, *, context: int = 100_000, chunk: int = 3, end: str = "<|end|>"
+        self,
+        script: Sequence[str] | Callable[[str], str],
+        *,
+        context: int = 100_000,
+        chunk: int = 3,
+        end: str = "<|end|>",
     ) -> None:
         self.name = "scripted"
         self.context = context
@@ -34,21 +41,16 @@ class ScriptedEngine:
         self.template: str | None = "<think></think>"
         self.folder: Path | None = None
         self.asked: list[Continuation] = []
-        """Every ask so far, for tests."""
+        """Every request so far, for tests."""
         self._chunk = chunk
         self._names: dict[int, str] = {}
-        self._queue: Iterator[str] | None = None
-        self._answers: Answers | None = None
-        if callable(script):
-            self._answers = script
-        else:
-            self._queue = iter(script)
+        self.script: Iterator[str] | Callable[[str], str] = script if callable(script) else iter(script)
 
     def encode(self, text: str) -> tuple[int, ...]:
         ids: list[int] = []
         for piece in SPECIAL.split(text):
             if SPECIAL.fullmatch(piece):
-                token = FIRST_SPECIAL + zlib.crc32(piece.encode())  # the same on every engine
+                token = FIRST_SPECIAL + zlib.crc32(piece.encode())  # the same in every process
                 self._names[token] = piece
                 ids.append(token)
             else:
@@ -71,52 +73,46 @@ class ScriptedEngine:
     async def close(self) -> None:
         """Nothing to release."""
 
-    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
-        if len(ask.prefix) + ask.max_tokens > self.context:
-            raise BadInput(
-                f"{len(ask.prefix)} prompt tokens and {ask.max_tokens} more exceed "
-                f"the context of {self.context}.",
-                "Lower the limit.",
-            )
-        self.asked.append(ask)
-        if self._answers is not None:
-            text = self._answers(self.decode(ask.prefix))
-        else:
-            assert self._queue is not None
-            following = next(self._queue, None)
-            if following is None:
-                raise EngineFailure("The script has no continuation left.")
-            text = following
-        ids = self.encode(text)
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        check_request(request, context=self.context, vocab_size=None)
+        self.asked.append(request)
+        ids = self.encode(self._next_text(request))
         taken: list[int] = []
         i, finish, stop = 0, None, None
-        while len(taken) < ask.max_tokens and i < len(ids):
-            fitting = ask.max_tokens - len(taken)  # a stop counts when all of it came
-            at = next(
-                (s for s in ask.stops if len(s.ids) <= fitting and ids[i : i + len(s.ids)] == s.ids), None
+        while len(taken) < request.max_tokens and i < len(ids):
+            room = request.max_tokens - len(taken)  # a stop counts only when all of it fits
+            found = next(
+                (s for s in request.stops if len(s.ids) <= room and ids[i : i + len(s.ids)] == s.ids), None
             )
-            if at is None:
+            if found is None:
                 taken.append(ids[i])
                 i += 1
-            elif len(taken) < ask.min_tokens:  # masked: a model would say something else
-                i += len(at.ids)
+            elif len(taken) < request.min_tokens:  # masked: a model would draw something else
+                i += len(found.ids)
             else:
-                finish, stop = "stop", at
+                finish, stop = "stop", found
                 break
-        if finish is None and len(taken) < ask.max_tokens and ask.stops:
-            if len(taken) < ask.min_tokens:
-                taken += [ord(".")] * (ask.min_tokens - len(taken))
-            if len(taken) < ask.max_tokens:  # the script has run out: the turn ends
-                finish, stop = "stop", ask.stops[-1]
+        if finish is None and len(taken) < request.max_tokens and request.stops:
+            taken += [ord(".")] * (request.min_tokens - len(taken))
+            if len(taken) < request.max_tokens:  # the script has run out: the turn ends
+                finish, stop = "stop", request.stops[-1]
         for k in range(0, len(taken), self._chunk):
             yield Chunk(tuple(taken[k : k + self._chunk]))
         yield Chunk((), "stop", stop) if finish else Chunk((), "length")
+
+    def _next_text(self, request: Continuation) -> str:
+        if not isinstance(self.script, Iterator):
+            return self.script(self.decode(request.prefix))
+        try:
+            return next(self.script)
+        except StopIteration:
+            raise EngineFailure("The script has no continuation left.") from None
 
 
 def load(spec: str, *, context: int = 100_000) -> ScriptedEngine:
     """The engine of "scripted:FILE": the file is a JSON list of continuations, stops included, used in turn.
 
-    Raises BadInput for a file that is missing or anything else.
+    Raises BadInput for a file that is missing or holds something else.
     """
     hint = 'Write a JSON list of texts, for example ["I think.</think>", "Four.<|end|>"].'
     try:

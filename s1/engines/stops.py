@@ -1,13 +1,13 @@
-"""Where a continuation stops, for every engine: pure, no torch.
+"""Where a continuation stops, for every engine.
 
-An engine feeds the ids that a model gave; out come the ids that are safe to pass on and, at the end, which
-stop came.
+An engine feeds the ids that a model produced. The matcher returns the ids that are safe to pass on and, at the
+end, the stop that ended the continuation.
 
-    ids in -> [ held: may be the beginning of a stop, or half a character ] -> ids out
+    ids in -> [ held back: may begin a stop, or half a character ] -> ids out
 
-A stop that is one added token of the tokenizer (`<|im_end|>`) is matched by id alone: the same characters
+A stop that is one added token of the tokenizer (`<|im_end|>`) is matched by id only: the same characters
 spelled with other tokens are not that token. Every other stop is matched by its ids and by its text, byte by
-byte, because a model may cut the same characters into other tokens than the tokenizer does.
+byte, because a model may split the same characters into other tokens than the tokenizer does.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from s1.types import Stop
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What stop matching has to know of a tokenizer."""
+    """What stop matching must know about a tokenizer."""
 
     bytes_of: Callable[[int], bytes]
-    """UTF-8 bytes of one id; the bytes of a sequence are those of its ids, joined."""
+    """UTF-8 bytes of one id. The bytes of a sequence are the bytes of its ids, joined."""
     encode: Callable[[str], Sequence[int]]
     """Ids of a text, none added."""
     added: frozenset[int] = frozenset()
-    """Ids of added tokens (special ones among them): never made of other tokens."""
+    """Ids of added tokens, special ones included, which no other tokens can spell."""
 
 
 class Fed(NamedTuple):
-    """Ids that may be passed on, and the stop that ended the continuation (None: it goes on)."""
+    """Ids that may be passed on, and the stop that ended the continuation (None while it continues)."""
 
     ids: tuple[int, ...]
     stop: Stop | None
@@ -44,19 +44,19 @@ class Fed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StopPlan:
-    """Stops made ready for matching. Build it with `plan_stops`; one plan serves many continuations."""
+    """Stops prepared for matching by `plan_stops`. One plan serves many continuations."""
 
     by_id: dict[int, Stop]
     by_text: tuple[tuple[bytes, Stop], ...]
     by_ids: tuple[Stop, ...]
     beginnings: dict[int, tuple[bytes, ...]]
-    """Last byte -> proper beginnings of stop texts that end in it, longest first."""
+    """Last byte -> proper prefixes of stop texts that end in it, longest first."""
     inert: dict[int, bool] = field(default_factory=dict)
-    """Id -> whether it can pass when nothing is held; filled as ids are seen."""
+    """Id -> whether it can pass when nothing is held back. Filled as ids are seen."""
 
     @property
     def by_id_alone(self) -> bool:
-        """True when a look at each single id decides, so that no `StopMatcher` is needed."""
+        """True when each single id decides, so that no `StopMatcher` is needed."""
         return not self.by_text and not self.by_ids
 
 
@@ -84,12 +84,11 @@ def plan_stops(stops: Sequence[Stop], vocabulary: Vocabulary) -> StopPlan:
 
 
 class StopMatcher:
-    """The stops of one continuation. Feed ids in any pieces: the pieces do not change the result.
+    """The stops of one continuation. How the ids are split into calls of `feed` does not change the result.
 
-    A stop counts when it begins after the first `min_tokens` ids; an earlier one is ordinary output. (An
-    engine that owns the logits masks single-id stops until then. A stop of several tokens cannot be masked:
-    its tokens pass.) Of several stops that the same id completes, the one that begins first wins, then the
-    longest.
+    A stop counts if it begins after the first `min_tokens` ids; an earlier one is ordinary output. (An engine
+    that has the logits masks single-id stops until then. A stop of several tokens cannot be masked, so its
+    tokens pass.) Of several stops that the same id completes, the first to begin wins, then the longest.
     """
 
     __slots__ = ("_held", "_min_tokens", "_plan", "_released", "_starts", "_text", "_vocabulary")
@@ -102,7 +101,7 @@ class StopMatcher:
         self._text = b""
 
     def feed(self, ids: Sequence[int]) -> Fed:
-        """Take more ids. After a stop, the rest of `ids` is ignored and the matcher must not be fed again."""
+        """Take more ids. After a stop the rest of `ids` is ignored, and the matcher must not be fed again."""
         out: list[int] = []
         for token in ids:
             if not self._held and self._is_inert(token):
@@ -147,9 +146,8 @@ class StopMatcher:
     def _first_stop(self, token: int, begin: int) -> tuple[int, Stop] | None:
         """The winning stop that ends in the newest id, with the byte offset where it begins."""
         plan, held, starts = self._plan, self._held, self._starts
-        allowed = max(
-            0, self._min_tokens - self._released
-        )  # index of the first held id where a stop may begin
+        # Index of the first held id where a stop may begin.
+        allowed = max(0, self._min_tokens - self._released)
         if allowed >= len(held):
             return None
         found: list[tuple[int, int, Stop]] = []
@@ -170,10 +168,10 @@ class StopMatcher:
         return at, stop
 
     def _kept_before(self, at: int) -> tuple[int, ...]:
-        """Ids for the held text before byte `at`: whole ids, then the re-encoded beginning of a cut one.
+        """Ids for the held text before byte `at`: whole ids, then the first part of a cut one, encoded again.
 
-        Never more ids than the model gave, so that a limit in tokens still holds: a beginning that takes more
-        ids than the cut ones is shortened.
+        Never more ids than the model produced, so that a limit in tokens still holds: if the first part takes
+        more ids than were cut, it is shortened.
         """
         ends = [*self._starts[1:], len(self._text)]
         whole = sum(1 for end in ends if end <= at)
@@ -252,7 +250,7 @@ def _decoder_kinds(tokenizer: Any) -> frozenset[str]:
 
 @cache
 def _byte_level_table() -> dict[str, bytes]:
-    """Character -> byte of byte-level BPE: printable Latin-1 is itself, the others follow from U+0100."""
+    """Character -> byte of byte-level BPE: printable Latin-1 is itself, the others start at U+0100."""
     itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in set(itself)]
     table = {chr(b): bytes([b]) for b in itself}
@@ -261,7 +259,7 @@ def _byte_level_table() -> dict[str, bytes]:
 
 
 def _unfinished(text: bytes) -> int:
-    """How many bytes at the end of `text` begin a character that is not complete (0 to 3)."""
+    """How many bytes at the end of `text` belong to an incomplete character (0 to 3)."""
     for back in range(1, min(3, len(text)) + 1):
         byte = text[-back]
         if byte & 0xC0 == 0x80:
@@ -276,14 +274,14 @@ def _is_inside_character(text: bytes, at: int) -> bool:
 
 
 class TextStops:
-    """Stops in a stream of text. Holds back what may be the beginning of one."""
+    """Stops in a stream of text. Holds back what may begin a stop."""
 
     def __init__(self, stops: Sequence[Stop]) -> None:
         self._stops = sorted(stops, key=lambda stop: -len(stop.text))
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, Stop | None]:
-        """Text that may be passed on, and the first stop if one is complete (the longest of several)."""
+        """Text that may be passed on, and the first complete stop if there is one (the longest of several)."""
         self._held += text
         found = [(self._held.find(stop.text), n) for n, stop in enumerate(self._stops)]
         at, n = min((each for each in found if each[0] >= 0), default=(-1, -1))
@@ -302,6 +300,6 @@ class TextStops:
         return out, None
 
     def flush(self) -> str:
-        """What was held back, for a continuation that ended without a stop."""
+        """The text held back, for a continuation that ended without a stop."""
         out, self._held = self._held, ""
         return out

@@ -28,7 +28,7 @@ from contract import (  # noqa: E402
 from imitation import Imitation  # noqa: E402
 
 from s1.engines import load_engine  # noqa: E402
-from s1.engines.hf_checkpoint import examine  # noqa: E402
+from s1.engines.hf_checkpoint import checkpoint_facts  # noqa: E402
 from s1.engines.scripted import ScriptedEngine  # noqa: E402
 from s1.types import Engine  # noqa: E402
 
@@ -39,7 +39,7 @@ def served_logits(folder):
     """Logits of the real model, with the cache of the request that each thread of the server decodes."""
     from transformers import DynamicCache
 
-    state, cache_argument = threading.local(), examine(model_of(folder), None).cache_argument
+    state, cache_argument = threading.local(), checkpoint_facts(model_of(folder), None).cache_argument
 
     def logits(ids: Sequence[int]) -> list[float]:
         known = getattr(state, "ids", None)

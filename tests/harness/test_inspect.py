@@ -163,7 +163,7 @@ def test_a_broken_engine_fails_the_sample(engines):
     def broken(prefix):
         raise EngineFailure("the server is gone")
 
-    engines[-1]._answers = broken
+    engines[-1].script = broken
     with pytest.raises(EngineFailure, match="the server is gone"):
         ask(talker)
 

@@ -151,7 +151,7 @@ def broken_after(engine, count):
             raise EngineFailure("the server is gone")
         return (" Answer: 4" if "</think>" in prefix else " try") + "<|end|>"
 
-    engine._answers = talk
+    engine.script = talk
 
 
 def test_a_broken_engine_is_told_after_the_rest_is_done(engines):

@@ -93,7 +93,7 @@ class Letters(ScriptedEngine):
             seeds = (f"{ask.sampling.seed}/{i}" for i in range(len(letters), self.steps))
             drawn = [hashlib.sha256(seed.encode()).digest()[0] % len(self.letters) for seed in seeds]
             text = "".join(f" {self.letters[i]} ." for i in drawn) + "</think>"
-        self._answers = lambda prefix: text
+        self.script = lambda prefix: text
         async for chunk in super().stream(ask):
             yield chunk
 

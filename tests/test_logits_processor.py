@@ -16,7 +16,7 @@ from tiny_models import tiny  # noqa: E402
 import s1  # noqa: E402
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
-from s1.engines.logits_processor import LoadedModel  # noqa: E402
+from s1.logits_processor import LoadedModel  # noqa: E402
 from s1.errors import BadInput, Unsupported  # noqa: E402
 from s1.formats import get_format  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
@@ -101,7 +101,7 @@ def test_rows_with_different_budgets_equal_the_engine_token_for_token(
     samplings = [Sampling(temperature, seed=n, top_p=0.9 if n % 2 else 1.0) for n in range(len(prompts))]
     processor = s1.budget_processor(ending, tokenizer, prompts, POLICIES, format=PETRI, sampling=samplings)
     output = ending.generate(**processor.inputs, **processor.options)
-    receipts = processor.receipts()
+    receipts = processor.generations()
     wanted = by_engine(ending, tokenizer, prompts, POLICIES, samplings)
     assert [comparable(r) for r in receipts] == [comparable(r) for r in wanted]
     assert {r.cut for r in receipts} == {True, False} and {r.finish for r in receipts} == {"stop", "length"}
@@ -121,7 +121,7 @@ def test_a_policy_without_limits_changes_no_token_of_generate(model, tokenizer, 
     plain = model.generate(
         **processor.inputs, **{**options, "logits_processor": None}, suppress_tokens=PADDED
     )
-    thinking = processor.receipts()[0].thinking_tokens
+    thinking = processor.generations()[0].thinking_tokens
     assert thinking > 5
     assert forced[0].tolist()[: thinking + 10] == plain[0].tolist()[: thinking + 10]
 
@@ -132,7 +132,7 @@ def test_a_request_without_anything_to_decode_is_closed_at_once(model, tokenizer
     output = model.generate(**processor.inputs, **processor.options)
     said = tokenizer.decode(output[0, processor.inputs["input_ids"].shape[1] :])
     assert said == "</think> Answer :<|end|>"
-    assert processor.receipts()[0].error is None
+    assert processor.generations()[0].error is None
 
 
 def speak(processor, wanted: list[int], width: int = 576) -> list[int]:
@@ -156,7 +156,7 @@ def test_the_end_of_turn_that_the_model_chose_is_kept(model, tokenizer, prompts,
     processor = s1.budget_processor(model, tokenizer, prompts[:1], BudgetPolicy(waits=1), format=PETRI)
     wait = tokenizer("Wait", add_special_tokens=False)["input_ids"]
     assert speak(processor, [20, 0, 21, 5, 22, 0]) == [20, *wait, 21, 5, 22, 0]
-    receipt = processor.receipts()[0]
+    receipt = processor.generations()[0]
     assert (receipt.waits, receipt.finish, receipt.error) == (1, "stop", None)
 
 
@@ -164,7 +164,7 @@ def test_a_row_that_generate_leaves_early_says_so(model, tokenizer, prompts) -> 
     policy = BudgetPolicy(max_thinking=20, max_answer=4)
     processor = s1.budget_processor(model, tokenizer, prompts[:1], policy, format=PETRI)
     model.generate(**processor.inputs, **{**processor.options, "max_new_tokens": 3})
-    assert "max_new_tokens" in (processor.receipts()[0].error or "")
+    assert "max_new_tokens" in (processor.generations()[0].error or "")
 
 
 def test_a_processor_made_for_other_prompts_is_refused(model, tokenizer, prompts) -> None:
