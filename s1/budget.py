@@ -1,13 +1,13 @@
-"""Budget forcing (section 3.1): a pure state machine, and the loop that joins it to an engine.
+"""Budget forcing (section 3.1): a pure state machine, and the loop that connects it to an engine.
 
     thinking --stop, waits left or below the minimum--> append wait, thinking
     thinking --stop----------------------------------> append close, answer
     thinking --limit reached-------------------------> (grace) append close and cue, answer
     answer   --stop or length------------------------> done
 
-The machine knows no engine, tokenizer or network: `ask()` returns the continuation it wants next, `feed()`
-takes what the engine decoded. Every token has an owner, and the thinking budget is what remains, recomputed at
-every ask.
+The machine does not know engines, tokenizers or networks: `ask()` returns the continuation that it wants next,
+`feed()` takes what the engine decoded. Every token has an owner. The thinking budget is what remains, recomputed
+at every ask.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ SENTENCE_ENDS = (".", "!", "?", "\n", "。")
 
 @dataclass
 class Forcing:
-    """One request on its way. Mutable; the only mutable object of the core."""
+    """One request while it runs. The only mutable object of the core.
+
+    Raises BadInput when the prompt does not fit the context, BadConfig when the policy needs more than its room.
+    """
 
     encoded: EncodedPrompt
     sampling: Sampling = Sampling()
@@ -41,10 +44,10 @@ class Forcing:
     grace_used: int = 0
     _spans: list[tuple[Phase, Owner, list[int]]] = field(default_factory=list)
     _in_grace: bool = False
-    _suppressed: bool = False  # the last thing that happened was a suppressed end
-    _masked: bool = False  # below the minimum, without room for the wait string
-    _round: int = 0  # tokens of the present round; the official profile counts by rounds
-    _left: int = 0  # tokens that the present ask still allows
+    _suppressed: bool = False  # the last event was a suppressed end
+    _masked: bool = False  # below the minimum, and the wait string does not fit
+    _round: int = 0  # tokens of the current round; the official profile counts by rounds
+    _left: int = 0  # tokens that the current request still allows
 
     def __post_init__(self) -> None:
         encoded, policy = self.encoded, self.encoded.policy
@@ -63,9 +66,9 @@ class Forcing:
                 if (value := getattr(policy, name))
             )
             raise BadConfig(
-                f"{wanted or 'The answer'} needs more than the {self._room} tokens that are left for thinking in "
+                f"{wanted or 'The answer'} needs more than the {self._room} tokens left for thinking in "
                 f"{encoded.context} tokens (the context, or the limit of the request).",
-                "Lower these or max_answer.",
+                "Lower these limits or max_answer.",
             )
         if len(encoded.transition) > self.limit:
             raise BadConfig(
@@ -82,12 +85,10 @@ class Forcing:
             tokens = self._thinking_left()
             if tokens > 0:
                 least = 1 if self._suppressed or (self._official and self.encoded.policy.waits) else 0
-                if self._masked or not any(
-                    self.encoded.waits
-                ):  # nothing to append: the end is masked instead
+                if self._masked or not any(self.encoded.waits):  # nothing to append: mask the end instead
                     least = max(least, self.encoded.policy.min_thinking - len(self.thinking))
                 least = max(0, min(least, tokens))
-                return self._asked(
+                return self._begin(
                     Continuation(self._prefix(), tokens, self.encoded.stops, least, self.sampling)
                 )
             self._budget_spent()
@@ -96,11 +97,11 @@ class Forcing:
             limits = (self.encoded.policy.max_answer, self.encoded.answer_limit)
             tokens = min([self.encoded.context - len(prefix), *(n for n in limits if n is not None)])
             if tokens > 0:
-                return self._asked(Continuation(prefix, tokens, self.encoded.answer_stops, 0, self.sampling))
+                return self._begin(Continuation(prefix, tokens, self.encoded.answer_stops, 0, self.sampling))
             self.finish, self.phase = "length", "done"
         return None
 
-    def _asked(self, request: Continuation) -> Continuation:
+    def _begin(self, request: Continuation) -> Continuation:
         self._left = request.max_tokens
         return request
 
@@ -111,7 +112,7 @@ class Forcing:
     def _thinking_left(self) -> int:
         if self._in_grace:
             return self.encoded.policy.grace - self.grace_used
-        if self._official:  # every round gets the full limit (quirk 1), as far as the context goes
+        if self._official:  # every round gets the full limit (quirk 1), within the context
             return min(self.limit - self._round, self._room - len(self.thinking))
         return self.limit - len(self.encoded.transition) - len(self.thinking)
 
@@ -121,15 +122,13 @@ class Forcing:
     # --- what the engine decoded -------------------------------------------------------------------
 
     def feed(self, chunk: Chunk) -> bool:
-        """Take the next piece of the present continuation; False when no more of it is wanted.
+        """Take the next piece of the current continuation. Returns False when no more of it is wanted.
 
-        Raises EngineFailure when the engine gives more than it was asked for; an inexact count may be off.
+        Raises EngineFailure when the engine returns more tokens than requested, unless its counts are inexact.
         """
         self.exact = self.exact and chunk.exact
         if chunk.exact and len(chunk.ids) > self._left:
-            raise EngineFailure(
-                f"The engine gave more than the {self._left} tokens that were left of its ask."
-            )
+            raise EngineFailure(f"The engine returned more than the {self._left} tokens left of its request.")
         self._left -= len(chunk.ids)
         if self.phase == "answer":
             self._own("answer", "model", chunk.ids)
@@ -156,14 +155,14 @@ class Forcing:
         return chunk.finish is None
 
     def _thinking_ended(self, at_once: bool) -> None:
-        """The model wants to end its thinking: suppress that, or let it (`at_once`)."""
+        """The model ends its thinking: suppress that, or let it answer. `at_once` means never suppress."""
         policy = self.encoded.policy
         if self._in_grace:
             self._cut()
             return
         wait = self.encoded.waits[self.waits % len(self.encoded.waits)]
         if self._suppressed and not wait:
-            raise EngineFailure("The engine ended its thinking again at once: it does not honour min_tokens.")
+            raise EngineFailure("The engine ended its thinking again at once: it ignores min_tokens.")
         too_short = not at_once and len(self.thinking) < policy.min_thinking
         room = self._official or self._thinking_left() >= len(wait) + 1
         if too_short and not room:
@@ -184,7 +183,7 @@ class Forcing:
 
     def _budget_spent(self) -> None:
         if self._official:
-            newline = self._needs_newline()  # the official code looks at the text, which it does not trim
+            newline = self._needs_newline()  # the official code checks the text, which it does not trim
             self._trim_to_limit()
             self.cut = True
             self._close(newline=newline, with_cue=True)
@@ -200,9 +199,9 @@ class Forcing:
         self._close(newline=self._needs_newline(), with_cue=self.encoded.policy.cue != "never")
 
     def _needs_newline(self) -> bool:
-        """Whether the delimiter would not stand on a line of its own.
+        """Whether the delimiter needs a newline before it to be on its own line.
 
-        Differs: the official code adds the newline after a cut only.
+        Differs: the official code adds the newline only after a cut.
         """
         last = (*self.encoded.prompt[-8:], *self.thinking[-8:])[-8:]
         return bool(self.encoded.newline) and not self.encoded.decode(last).endswith("\n")
@@ -214,7 +213,7 @@ class Forcing:
         self.phase = "answer"
 
     def _trim_to_limit(self) -> bool:
-        """The official code cuts what the rounds produced beyond the limit, afterwards and on ids only."""
+        """Drop what the rounds produced beyond the limit, as the official code does. Returns whether any was."""
         surplus = len(self.thinking) - self.limit
         is_over = surplus > 0
         while surplus > 0:
@@ -256,7 +255,7 @@ class Forcing:
         first_token_seconds: float | None = None,
         error: str | None = None,
     ) -> Generation:
-        """The generation, also of a request that broke off with `error`."""
+        """The generation, complete or ended early by `error`. Times in seconds."""
         texts = texts_of([ids for _, _, ids in self._spans], self.encoded.decode)
         segments = tuple(
             Segment(tuple(ids), text, phase, by)
@@ -283,8 +282,8 @@ class Forcing:
 
 
 def texts_of(parts: Sequence[Sequence[int]], decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """Text of each part so that they join to the text of the whole: a character that spans two parts goes
-    to the one that completes it."""
+    """The text of each part. Joined they are the text of the whole: a character that spans two parts belongs
+    to the part that completes it."""
     texts, done, before = [], "", list[int]()
     for part in parts:
         before.extend(part)
@@ -302,9 +301,9 @@ async def drive(
     sample: int = 0,
     watch: Callable[[Forcing], None] = lambda forcing: None,
 ) -> Generation:
-    """Walk one request to its end. A failing engine is recorded in `error`, not raised.
+    """Run one request to its end. An EngineFailure is recorded in the generation's `error`, not raised.
 
-    `watch` is called whenever tokens have come, forced ones included, for example to show them.
+    `watch` is called after new tokens, forced ones included, for example to show them.
     """
     began, first, error = time.perf_counter(), None, None
     try:
@@ -320,7 +319,7 @@ async def drive(
                     if finished:
                         break
             if not finished:
-                raise EngineFailure("The engine ended a continuation without saying how.")
+                raise EngineFailure("The engine ended a continuation without a finish.")
     except EngineFailure as failure:
         error = str(failure)
     return forcing.result(question_id, sample, time.perf_counter() - began, first, error)

@@ -1,7 +1,7 @@
-"""How a family of models marks its thinking: one value per family, and how to find out which.
+"""How a family of models marks its thinking: one format per family, and how to detect it.
 
-A checkpoint folder may carry its own format in `thinking.json` (written by `s1 train`); otherwise
-`detect` decides from the vocabulary and the chat template, says why, and refuses to guess.
+A checkpoint folder may have its own format in `thinking.json` (written by `s1 train`). Otherwise `detect`
+decides from the vocabulary and the chat template, gives its reason, and refuses to guess.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from s1.types import Engine, Stop, from_json, to_json
 
 @dataclass(frozen=True, slots=True)
 class ThinkingFormat:
-    """The strings around thinking. Spaces and newlines in them are part of what the model was trained on."""
+    """The strings around thinking. Their spaces and newlines are part of what the model was trained on."""
 
     name: str
     open: str
-    """Put after the chat template's assistant prefix; "" when the template itself opens the block."""
+    """Appended to the chat template's assistant prefix; "" when the template itself opens the block."""
     close: str
-    """Put when the thinking ends, however it ended."""
+    """Appended when the thinking ends, for any reason."""
     stops: tuple[str, ...]
-    """Strings by which the model ends its thinking. The end of turn always counts as one more."""
+    """Strings with which the model ends its thinking. The end of turn always counts too."""
     cue: str = ""
-    """Put after `close` when the thinking was cut, so that an answer follows (section 3.1)."""
+    """Appended after `close` when the thinking was cut, so that an answer follows (section 3.1)."""
     newline: bool = False
-    """Whether `close` must stand on a line of its own."""
+    """Whether `close` must be on its own line."""
 
     def __post_init__(self) -> None:
         if not self.close or not self.stops or not all(self.stops):
@@ -65,12 +65,12 @@ FORMATS: dict[str, ThinkingFormat] = {
 
 
 def custom_format(open: str, close: str, cue: str = "Final Answer:") -> ThinkingFormat:
-    """A format from a plain pair of strings."""
+    """A format from a pair of strings."""
     return ThinkingFormat("custom", open, close, (close.strip(),), cue)
 
 
 def get_format(name: str) -> ThinkingFormat:
-    """The format of that name. Raises BadConfig naming the valid ones."""
+    """The format of that name. Raises BadConfig with the valid names."""
     if name not in FORMATS:
         raise BadConfig(f"Unknown thinking format {name!r}.", f"Choose one of: {', '.join(FORMATS)}.")
     return FORMATS[name]
@@ -78,7 +78,7 @@ def get_format(name: str) -> ThinkingFormat:
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """What `detect` found, and the reason in one sentence."""
+    """The format that `detect` found, and the reason in one sentence."""
 
     format: ThinkingFormat
     why: str
@@ -89,14 +89,14 @@ MARKS = {
     "mistral": ("[THINK]", "[/THINK]"),
     "think": ("</think>", "<think>"),
 }
-"""By what to know a family: the token that its chat templates mention, and one more of its tokens."""
+"""What identifies a family: the token that its chat templates mention, and one more of its tokens."""
 
 
 def detect(vocabulary: Callable[[str], bool], template: str | None) -> Detected:
-    """Decide from the special tokens and the chat template. `vocabulary(s)` says whether s is one token.
+    """Detect the format from the special tokens and the chat template. `vocabulary(s)`: whether s is one token.
 
     A template decides, because models that do not think may share the vocabulary of one that does. Raises
-    BadConfig when nothing or more than one thing fits.
+    BadConfig when no format or more than one fits.
     """
     found, unused = list[Detected](), list[str]()
     for name, marks in MARKS.items():
@@ -112,22 +112,22 @@ def detect(vocabulary: Callable[[str], bool], template: str | None) -> Detected:
     if found:
         raise BadConfig(
             f"Several thinking formats fit: {', '.join(d.format.name for d in found)}.",
-            "Name the right one with --format.",
+            "Choose one with --format.",
         )
     if unused:
         raise BadConfig(
-            f"The vocabulary has {unused[0]}, but the chat template never mentions it: perhaps this model "
-            "does not think.",
-            "If it does, name the format yourself: --format " + " | ".join(FORMATS),
+            f"The vocabulary has {unused[0]}, but the chat template never mentions it: this model "
+            "may not think.",
+            "If it does, choose the format: --format " + " | ".join(FORMATS),
         )
     raise BadConfig(
         "No thinking delimiters found in the vocabulary or the chat template.",
-        "Name the format yourself: --format " + " | ".join(FORMATS),
+        "Choose the format: --format " + " | ".join(FORMATS),
     )
 
 
 def format_of_folder(folder: Path) -> ThinkingFormat | None:
-    """The format that a checkpoint folder carries, or None."""
+    """The format in a checkpoint folder, or None. Raises BadConfig when its file is broken."""
     file = folder / "thinking.json"
     if not file.is_file():
         return None
@@ -140,31 +140,31 @@ def format_of_folder(folder: Path) -> ThinkingFormat | None:
 
 
 def choose_format(engine: Engine, name: str | None = None) -> ThinkingFormat:
-    """The named format, else the one the checkpoint carries, else what `detect` finds."""
+    """The named format, else the checkpoint's own, else what `detect` finds. Raises BadConfig."""
     if name is not None:
         return get_format(name)
-    carried = format_of_folder(engine.folder) if engine.folder else None
+    own = format_of_folder(engine.folder) if engine.folder else None
 
-    def is_one_token(text: str) -> bool:  # an unknown text may be one token too, the one for unknown texts
+    def is_one_token(text: str) -> bool:  # the token for unknown text may be a single token too
         ids = engine.encode(text)
         return len(ids) == 1 and engine.decode(ids).strip() == text
 
-    return carried or detect(is_one_token, engine.template).format
+    return own or detect(is_one_token, engine.template).format
 
 
 def write_format(fmt: ThinkingFormat, folder: Path) -> None:
-    """Put the format beside the weights."""
+    """Write the format into a checkpoint folder."""
     (folder / "thinking.json").write_text(json.dumps(to_json(fmt), indent=1) + "\n", encoding="utf-8")
 
 
 def open_prompt(rendered: str, fmt: ThinkingFormat) -> str:
-    """The rendered prompt with the thinking block opened; a template that opens it already is left alone."""
+    """The rendered prompt with the thinking block opened, unless its template has already opened it."""
     marker = fmt.open.strip()
     return rendered if marker and rendered.rstrip().endswith(marker) else rendered + fmt.open
 
 
 def as_stops(texts: Sequence[str], encode: Callable[[str], tuple[int, ...]]) -> tuple[Stop, ...]:
-    """Stop strings with their ids. Raises BadConfig for a string that encodes to nothing."""
+    """Stop strings with their ids. Raises BadConfig for a string that encodes to no token."""
     stops = tuple(Stop(text, encode(text)) for text in texts)
     for stop in stops:
         if not stop.ids:

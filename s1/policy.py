@@ -1,4 +1,4 @@
-"""The budget of one request (section 3.1): how long it may and must think, and what is appended where."""
+"""The budget of one request (section 3.1): how long it may and must think, and what is appended when."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class BudgetPolicy:
     waits: int = 0
     """How often the end of thinking is suppressed and `wait` appended."""
     wait: tuple[str, ...] = ("Wait",)
-    """Appended at a suppressed end, in turn; ("",) suppresses without adding text."""
+    """Strings appended at suppressed ends, in turn; ("",) suppresses without adding text."""
     max_answer: int | None = None
     """Limit of the answer, also reserved for it in the context. None: what the context leaves."""
     cue: Literal["cut", "always", "never"] = "cut"
-    """When the format's final cue follows the end delimiter."""
+    """When the format's cue is appended after the end delimiter: after a cut, always or never."""
     transition: str = ""
-    """Appended to a thinking that is cut, within its budget."""
+    """Appended to thinking that is cut, within its budget."""
     grace: int = 0
-    """After the limit, up to this many more tokens to finish the sentence or line."""
+    """After the limit, at most this many more tokens to finish the sentence or line."""
     on_eos_in_thinking: Literal["delimiter", "answer"] = "delimiter"
-    """An end of turn inside the thinking counts as its delimiter, which waits and a minimum suppress (as in
-    the authors' code), or leads to the answer at once."""
+    """An end of turn inside thinking either counts as its delimiter, which waits and a minimum suppress (as in
+    the authors' code), or starts the answer at once."""
     profile: Literal["strict", "official"] = "strict"
     """`official`: token for token what the paper's code does (docs/paper_map.md)."""
 

@@ -11,12 +11,12 @@ from s1.policy import BudgetPolicy
 from s1.types import Engine, Stop
 
 ANSWER_RESERVE = 2048
-"""Tokens of the context kept for the answer where neither thinking nor answer has a limit, at most a quarter."""
+"""Tokens of the context kept for the answer when neither thinking nor answer has a limit; at most a quarter."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt, its format and its policy in token ids: all that the machine needs to know of a tokenizer."""
+    """A prompt, its format and its policy in token ids: all that `Forcing` needs from a tokenizer."""
 
     policy: BudgetPolicy
     prompt: tuple[int, ...]
@@ -24,7 +24,7 @@ class EncodedPrompt:
     close: tuple[int, ...]
     cue: tuple[int, ...]
     newline: tuple[int, ...]
-    """Put before `close` when the thinking does not end in a newline; empty where the format needs none."""
+    """Appended before `close` when the thinking does not end in a newline; empty when the format needs none."""
     waits: tuple[tuple[int, ...], ...]
     transition: tuple[int, ...]
     stops: tuple[Stop, ...]
@@ -37,7 +37,7 @@ class EncodedPrompt:
 
     @property
     def forced_end(self) -> int:
-        """Most tokens that are forced between thinking and answer."""
+        """Most tokens that can be forced between thinking and answer."""
         return len(self.newline) + len(self.close) + len(self.cue)
 
 
@@ -58,7 +58,7 @@ def encode_prompt(
     Raises BadInput for a prompt that does not fit, BadConfig for limits that contradict each other.
     """
     official = policy.profile == "official"
-    # The official code lets the model write the newlines around the delimiters (docs/paper_map.md).
+    # In the official code the model writes the newlines around the delimiters (docs/paper_map.md).
     opened = open_prompt(prompt, fmt)
     close, cue = fmt.close, fmt.cue
     if official:
@@ -67,7 +67,7 @@ def encode_prompt(
         cue = "\n" + fmt.cue if fmt.cue else ""
     eos = as_stops(engine.eos_texts, engine.encode)
     if not all(stops):
-        raise BadConfig("A stop string is empty.", "Remove it: every answer would end before it begins.")
+        raise BadConfig("A stop string is empty.", "Remove it: it would end every answer before it begins.")
     more = as_stops([s for s in dict.fromkeys(stops) if s not in engine.eos_texts], engine.encode)
     for name, limit in (("The answer limit", answer_limit), ("The total limit", total_limit)):
         if limit is not None and limit < 1:
@@ -93,18 +93,18 @@ def encode_prompt(
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a context leaves beside the prompt and the forced end, in tokens."""
+    """What a context leaves after the prompt and the forced end, in tokens."""
 
     thinking: int
-    """Most tokens that the thinking can have; negative when the prompt does not fit."""
+    """Most tokens that fit as thinking; negative when the prompt does not fit."""
     limit: int
-    """Where the thinking of this request ends: the policy's limit, or what is left after the answer's reserve."""
+    """Where this request's thinking ends: the policy's limit, or what is left after the answer's reserve."""
 
 
 def room_for(encoded: EncodedPrompt) -> Room:
     """The one place where a context is divided into thinking and answer.
 
-    The answer keeps the policy's `max_answer`. Where neither thinking nor answer has a limit, it keeps a
+    The answer keeps the policy's `max_answer`. When neither thinking nor answer has a limit, it keeps a
     quarter of the room, at most ANSWER_RESERVE, or the `answer_limit` if that is less. Otherwise it keeps one
     token. The official profile reserves one token for the answer, as its code does.
     """

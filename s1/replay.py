@@ -1,10 +1,10 @@
-"""Several policies from one trunk: an engine remembers what it has decoded, so a curve costs one run.
+"""Several policies from one shared prefix: an engine that remembers what it decoded, so a sweep costs one run.
 
-Policies that share a wait string walk the same path until one of them ends it earlier. So the longest
-policy runs first, and every shorter one replays from memory until it diverges. No policy needs special
-code: under greedy decoding the remembered tokens are the ones that the engine would decode again, and with a
-seed per sample an ask with the same prefix and seed draws the same tokens. (One case is left open: a model
-that spells a delimiter of one token with several others, just where a shorter policy ends.)
+Policies that share a wait string decode the same tokens until one of them ends earlier. So the longest policy
+runs first, and every shorter one replays its tokens until they diverge. Policies need no special code: under
+greedy decoding the cached tokens are what the engine would decode again, and with a seed per sample a request
+with the same prefix and seed draws the same tokens. (One case is not covered: a model that spells a delimiter
+of one token with several others, exactly where a shorter policy ends.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s1.types import Chunk, Continuation, Engine, Finish, Sampling, Stop
 
 @dataclass
 class CachedContinuation:
-    """What the engine decoded after one prefix, as far as it got."""
+    """What the engine has decoded after one prefix."""
 
     min_tokens: int
     stops: tuple[Stop, ...]
@@ -29,32 +29,32 @@ class CachedContinuation:
     stop: Stop | None = None
     exact: bool = True
 
-    def serves(self, ask: Continuation) -> bool:
-        """Whether the first tokens of this record are what `ask` would get."""
-        if self.stops != ask.stops:
+    def serves(self, request: Continuation) -> bool:
+        """Whether the first of these tokens are what `request` would get."""
+        if self.stops != request.stops:
             return False
-        # A mask matters to greedy decoding only where a stop would have come, but it moves every draw.
+        # Under greedy decoding a mask matters only where a stop would have come, but it changes every draw.
         ended = len(self.ids) if self.finish == "stop" else len(self.ids) + 1
-        greedy = ask.sampling.temperature == 0
-        return self.min_tokens == ask.min_tokens or (
-            greedy and self.min_tokens == 0 and ended > ask.min_tokens
+        greedy = request.sampling.temperature == 0
+        return self.min_tokens == request.min_tokens or (
+            greedy and self.min_tokens == 0 and ended > request.min_tokens
         )
 
     @property
     def unsure(self) -> int:
-        """Tokens at the end that a longer ask may see otherwise: they may begin a stop of several tokens."""
+        """How many of the last tokens may begin a stop of several tokens, which a longer request would find."""
         return max((_most_tokens(stop) for stop in self.stops), default=1) - 1
 
 
 def _most_tokens(stop: Stop) -> int:
-    """How many tokens may spell `stop`: a longer one may come in other tokens than its ids, down to bytes."""
+    """Most tokens that can spell `stop`: a long one may come as other tokens than its ids, down to bytes."""
     return 1 if len(stop.ids) == 1 else len(stop.text.encode())
 
 
 class ReplayCache:
-    """An engine around an engine, for the policies of one question and sample.
+    """An engine over another engine, for the policies of one question and sample.
 
-    Not for concurrent use before the longest policy is through; afterwards the rest may run side by side.
+    Not for concurrent use until the longest policy is done; after that the others may run concurrently.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -63,9 +63,10 @@ class ReplayCache:
         self.template: str | None = engine.template
         self.folder: Path | None = engine.folder
         self.decoded_tokens = 0
-        """Tokens that the engine really decoded."""
+        """Tokens that the engine decoded."""
         self.replayed_tokens = 0
-        self._memory: dict[tuple[tuple[int, ...], Sampling], CachedContinuation] = {}
+        """Tokens that came from the cache instead."""
+        self._cached: dict[tuple[tuple[int, ...], Sampling], CachedContinuation] = {}
 
     def encode(self, text: str) -> tuple[int, ...]:
         return self.inner.encode(text)
@@ -77,56 +78,58 @@ class ReplayCache:
         return self.inner.render(messages)
 
     async def close(self) -> None:
-        """Nothing to release here: the engine within belongs to the caller."""
+        """Nothing to release: the inner engine belongs to the caller."""
 
-    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
-        known = self._memory.get((ask.prefix, ask.sampling))
-        if known is not None and known.serves(ask):
-            count = len(known.ids)
-            if count >= ask.max_tokens:
-                yield self._replay(known, ask.max_tokens, Chunk((), "length"))
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        """Continue `request.prefix` from the cache as far as possible, then with the engine."""
+        cached = self._cached.get((request.prefix, request.sampling))
+        if cached is not None and cached.serves(request):
+            count = len(cached.ids)
+            if count >= request.max_tokens:
+                yield self._replay(cached, request.max_tokens, Chunk((), "length"))
                 return
-            if known.stop is not None and count + _most_tokens(known.stop) <= ask.max_tokens:
-                yield self._replay(known, count, Chunk((), "stop", known.stop))
+            if cached.stop is not None and count + _most_tokens(cached.stop) <= request.max_tokens:
+                yield self._replay(cached, count, Chunk((), "stop", cached.stop))
                 return
-            kept = count - known.unsure
-            if ask.sampling.temperature == 0 and kept > 0:  # go on where the record is sure
-                yield self._replay(known, kept, Chunk(()))
-                del known.ids[kept:]
-                known.finish = known.stop = None
+            sure = count - cached.unsure
+            if request.sampling.temperature == 0 and sure > 0:  # continue after the tokens that are sure
+                yield self._replay(cached, sure, Chunk(()))
+                del cached.ids[sure:]
+                cached.finish = cached.stop = None
                 rest = replace(
-                    ask,
-                    prefix=ask.prefix + tuple(known.ids),
-                    max_tokens=ask.max_tokens - kept,
-                    min_tokens=max(0, ask.min_tokens - kept),
+                    request,
+                    prefix=request.prefix + tuple(cached.ids),
+                    max_tokens=request.max_tokens - sure,
+                    min_tokens=max(0, request.min_tokens - sure),
                 )
-                async with aclosing(self._decode(rest, known)) as chunks:
+                async with aclosing(self._decode(rest, cached)) as chunks:
                     async for chunk in chunks:
                         yield chunk
                 return
-        record = CachedContinuation(ask.min_tokens, ask.stops)
-        self._memory[ask.prefix, ask.sampling] = record
-        async with aclosing(self._decode(ask, record)) as chunks:
+        cached = self._cached[request.prefix, request.sampling] = CachedContinuation(
+            request.min_tokens, request.stops
+        )
+        async with aclosing(self._decode(request, cached)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    def _replay(self, known: CachedContinuation, count: int, end: Chunk) -> Chunk:
+    def _replay(self, cached: CachedContinuation, count: int, end: Chunk) -> Chunk:
         self.replayed_tokens += count
-        return replace(end, ids=tuple(known.ids[:count]), exact=known.exact)
+        return replace(end, ids=tuple(cached.ids[:count]), exact=cached.exact)
 
-    async def _decode(self, ask: Continuation, record: CachedContinuation) -> AsyncGenerator[Chunk, None]:
-        async with aclosing(self.inner.stream(ask)) as chunks:
+    async def _decode(self, request: Continuation, cached: CachedContinuation) -> AsyncGenerator[Chunk, None]:
+        async with aclosing(self.inner.stream(request)) as chunks:
             async for chunk in chunks:
-                record.ids.extend(chunk.ids)
-                record.exact = record.exact and chunk.exact
+                cached.ids.extend(chunk.ids)
+                cached.exact = cached.exact and chunk.exact
                 self.decoded_tokens += len(chunk.ids)
                 if chunk.finish == "stop":
-                    record.finish, record.stop = chunk.finish, chunk.stop
+                    cached.finish, cached.stop = chunk.finish, chunk.stop
                 yield chunk
 
 
 def longest_first(policies: Sequence[BudgetPolicy]) -> list[BudgetPolicy]:
-    """Policies in the order in which a trunk runs them: the most thinking first."""
+    """The order in which policies share a replay cache: the most thinking first."""
 
     def reach(policy: BudgetPolicy) -> tuple[int, int, int]:
         unlimited = policy.max_thinking is None

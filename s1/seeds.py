@@ -1,4 +1,4 @@
-"""Seeds that depend on all their parts and on nothing else: the same on every machine and in any order."""
+"""Seeds that depend only on their parts: the same on every machine and in any order of work."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The values that travel through the house, and the one seam to engines.
+"""The values that all parts of the project share, and the protocol that engines follow.
 
-Everything here is a frozen dataclass: equal content is equal. Tokens are ids inside and text at the
-borders, so each `Segment` carries both. The JSON codec at the end is the only one in the project.
+All values are frozen dataclasses, so equal content compares equal. Tokens are ids inside the project and text
+outside it, so each `Segment` has both. The JSON codec at the end is the only one in the project.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Outcome = Literal["right", "wrong", "cut", "no answer", "error"]
 
 
 def question_id(text: str, source: str = "") -> str:
-    """First 16 hex digits of SHA-256 over the source and the text in lower case with spaces collapsed."""
+    """First 16 hex digits of SHA-256 over the source and the text in lower case with whitespace collapsed."""
     normalised = " ".join(text.lower().split())
     return hashlib.sha256(f"{source}\n{normalised}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question with its reference answer (None where the source has none)."""
+    """One question with its reference answer (None when the source has none)."""
 
     id: str
     text: str
@@ -45,7 +45,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A training pair: thinking and answer for one question. No prompt markup inside."""
+    """A training example: thinking and answer for one question, without prompt markup."""
 
     question: Question
     thinking: str
@@ -55,7 +55,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of tokens with one phase and one owner. The prompt counts as forced."""
+    """Consecutive tokens with the same phase and owner. The prompt counts as forced."""
 
     token_ids: tuple[int, ...]
     text: str
@@ -65,22 +65,22 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Tokens of all that went into one answer, where that is more than its own receipt shows."""
+    """Tokens spent on one answer by a method that needs more than the generation of that answer."""
 
     thinking: int
-    """Thinking tokens of every rollout, the discarded ones included."""
+    """Thinking tokens of every rollout, discarded ones included."""
     answer: int
     reward: int = 0
     """Tokens that a reward model read."""
     rollouts: int = 1
-    """How many rollouts were begun."""
+    """How many rollouts were started."""
     failed: int = 0
-    """How many of them broke off; the others went on without them."""
+    """How many of them failed; the answer comes from the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The receipt of one request. Holds no grade."""
+    """All tokens of one request with their owners and counts, without a grade."""
 
     question_id: str
     sample: int
@@ -92,31 +92,31 @@ class Generation:
     forced_tokens: int
     """Tokens that the forcing appended after the prompt: waits, delimiter, cue."""
     waits: int
-    """How many waits were really appended."""
+    """How many waits were appended."""
     cut: bool
     """True when the thinking limit ended the thinking."""
     finish: Finish | None
     """How the answer ended; None only with an error."""
     grace_used: int = 0
-    """Tokens thought after the limit, to end at a sentence."""
+    """Thinking tokens after the limit, used to finish a sentence."""
     exact: bool = True
-    """False when the engine reported no token ids and the counts are estimates."""
+    """False when the engine reported no token ids, so that the counts are estimates."""
     seconds: float = 0.0
     first_token_seconds: float | None = None
-    """Until the model's first token of this request; both times are measured, not part of the result."""
+    """Until the model's first token. Both times are measurements: results are compared without them."""
     seed: int | None = None
     error: str | None = None
     spent: Spent | None = None
-    """What the method spent on this answer; None: this receipt's own tokens."""
+    """What the method spent on this answer; None when it is only this generation's own tokens."""
 
     def text_of(self, phase: Phase) -> str:
-        """The text of one phase, forced spans included, delimiters included where they were forced."""
+        """The text of one phase, with forced tokens and forced delimiters."""
         return "".join(s.text for s in self.segments if s.phase == phase)
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What grading says of one generation; recomputed at will."""
+    """The grade of one generation."""
 
     outcome: Outcome
     extracted: str | None
@@ -142,7 +142,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A string that ends a continuation, with its token ids (several where it is no single token)."""
+    """A string that ends a continuation, with its token ids."""
 
     text: str
     ids: tuple[int, ...]
@@ -150,7 +150,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """Continue `prefix` by at most `max_tokens`; end at the first of `stops`, none before `min_tokens`."""
+    """A request to continue `prefix` by at most `max_tokens`, up to the first of `stops` after `min_tokens`."""
 
     prefix: tuple[int, ...]
     max_tokens: int
@@ -161,7 +161,7 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some more of a continuation. `ids` never hold the stop; the last chunk has `finish`."""
+    """A piece of a continuation. `ids` never contain the stop; only the last chunk has `finish`."""
 
     ids: tuple[int, ...]
     finish: Finish | None = None
@@ -171,7 +171,7 @@ class Chunk:
 
 
 class Engine(Protocol):
-    """Continues prefixes. Nothing else: forcing lives in `budget`."""
+    """Continues prefixes, and nothing else: forcing is in `budget`."""
 
     name: str
     context: int
@@ -179,9 +179,9 @@ class Engine(Protocol):
     eos_texts: tuple[str, ...]
     """The end-of-turn tokens as text."""
     template: str | None
-    """The chat template, for finding the thinking format."""
+    """The chat template, from which the thinking format is detected."""
     folder: Path | None
-    """The checkpoint folder, where there is one."""
+    """The checkpoint folder, if there is one."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of `text`, special tokens recognised, none added."""
@@ -192,13 +192,13 @@ class Engine(Protocol):
         ...
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The chat template applied, up to where the assistant begins."""
+        """The chat template applied, up to where the assistant's turn begins."""
         ...
 
-    def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
-        """Continue. Closing the generator cancels the rest.
+    def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        """Continue `request.prefix`. Closing the generator cancels the rest.
 
-        Raises `Unsupported` before decoding when it cannot honour the ask.
+        Raises `Unsupported` before decoding when the engine does not support the request.
         """
         ...
 
@@ -241,7 +241,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
                 except BadInput:
                     continue
     elif origin is tuple and isinstance(data, (list, tuple)):
-        if args == (int, ...) and set(map(type, data)) <= {int}:  # token ids: most of a receipt
+        if args == (int, ...) and set(map(type, data)) <= {int}:  # token ids: most of a generation
             return tuple(data)
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_read(args[0], v, f"{where}[{i}]") for i, v in enumerate(data))

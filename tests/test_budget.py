@@ -69,7 +69,7 @@ def test_every_request_keeps_every_promise(
 ) -> None:
     context = 140 + len(PROMPT) + spare
     engine = TokenModel(seed, ends_in=ends_in, chunk=chunk, context=context)
-    script = encode_prompt(engine, fmt, policy, PROMPT)
+    encoded = encode_prompt(engine, fmt, policy, PROMPT)
     got = force(engine, policy, fmt)
     thinking = [s for s in got.segments if s.phase == "thinking"]
     answer = [s for s in got.segments if s.phase == "answer"]
@@ -87,28 +87,28 @@ def test_every_request_keeps_every_promise(
     # the waits
     if not policy.min_thinking:
         assert got.waits <= policy.waits
-    # the receipt
+    # the generation
     assert got.thinking_tokens == sum(len(s.token_ids) for s in thinking)
     assert got.answer_tokens == sum(len(s.token_ids) for s in answer if s.by == "model")
     forced = [s for s in got.segments if s.phase != "prompt" and s.by == "forced"]
     assert got.forced_tokens == sum(len(s.token_ids) for s in forced)
     assert "".join(s.text for s in got.segments) == engine.decode(everything)
     assert got.segments == (got.segments[0], *thinking, *answer)
-    assert got.segments[0].token_ids == script.prompt
+    assert got.segments[0].token_ids == encoded.prompt
     # an answer phase, opened by the delimiter, with the cue after a cut only
     opened = answer[0].token_ids
     assert answer[0].by == "forced"
-    before = engine.decode((*script.prompt, *(i for s in thinking for i in s.token_ids)))
-    newline = script.newline if fmt.newline and not before.endswith("\n") else ()
+    before = engine.decode((*encoded.prompt, *(i for s in thinking for i in s.token_ids)))
+    newline = encoded.newline if fmt.newline and not before.endswith("\n") else ()
     with_cue = policy.cue == "always" or (policy.cue == "cut" and got.cut)
-    assert opened == newline + script.close + (script.cue if with_cue else ())
+    assert opened == newline + encoded.close + (encoded.cue if with_cue else ())
     # a cut says its transition
-    if got.cut and script.transition:
-        assert thinking[-1].token_ids[-len(script.transition) :] == script.transition
-    # every ask went on from all tokens so far
-    for ask in engine.asked:
-        assert ask.prefix == everything[: len(ask.prefix)]
-    lengths = [len(ask.prefix) for ask in engine.asked]
+    if got.cut and encoded.transition:
+        assert thinking[-1].token_ids[-len(encoded.transition) :] == encoded.transition
+    # every request went on from all tokens so far
+    for request in engine.asked:
+        assert request.prefix == everything[: len(request.prefix)]
+    lengths = [len(request.prefix) for request in engine.asked]
     assert lengths == sorted(lengths)
 
 
@@ -219,7 +219,7 @@ def test_after_a_wait_the_end_may_not_come_at_once() -> None:
     engine = ScriptedEngine(["a</think>", "</think>b</think>", "x<|end|>"])
     got = force(engine, BudgetPolicy(waits=1))
     assert thinking_of(got) == "aWaitb"
-    assert [ask.min_tokens for ask in engine.asked] == [0, 1, 0]
+    assert [request.min_tokens for request in engine.asked] == [0, 1, 0]
 
 
 def test_an_empty_wait_suppresses_without_text() -> None:
@@ -289,7 +289,9 @@ def test_grace_ends_early_at_a_sentence_or_an_end_only(seed: int, chunk: int, gr
     got = force(engine, BudgetPolicy(max_thinking=most, grace=grace))
     if not 0 < got.grace_used < grace:
         return
-    in_grace = next(ask for ask in engine.asked if len(ask.prefix) == len(got.segments[0].token_ids) + most)
+    in_grace = next(
+        request for request in engine.asked if len(request.prefix) == len(got.segments[0].token_ids) + most
+    )
     said = engine.next(ids_of(got)[: len(in_grace.prefix) + got.grace_used], in_grace)
     ended = (said,) in {stop.ids for stop in in_grace.stops}
     assert ended or thinking_of(got).rstrip(" ").endswith(SENTENCE_ENDS)
@@ -400,14 +402,14 @@ def test_labels_tell_the_wait_of_a_minimum_and_the_members_of_a_cycle() -> None:
 
 
 class Wrong(ScriptedEngine):
-    """Says the same chunks to every ask, whatever it asks."""
+    """Says the same chunks to every request, whatever it requests."""
 
     def __init__(self, *chunks: Chunk) -> None:
         super().__init__([])
         self.chunks = chunks
 
-    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
-        self.asked.append(ask)
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(request)
         assert len(self.asked) < 1_000, "the request does not end"
         for chunk in self.chunks:
             yield chunk

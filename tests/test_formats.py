@@ -48,7 +48,7 @@ class TokenizerOnly:
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         raise NotImplementedError
 
-    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         raise NotImplementedError
         yield
 
@@ -129,7 +129,7 @@ def test_the_family_is_found(tokens: tuple[str, ...], template: str | None, name
         ((), None, "No thinking delimiters"),
         (("<think>",), None, "No thinking delimiters"),
         ((), "<|im_start|>assistant", "No thinking delimiters"),
-        (("[THINK]", "[/THINK]"), "[INST]{{ content }}[/INST]", "perhaps this model does not think"),
+        (("[THINK]", "[/THINK]"), "[INST]{{ content }}[/INST]", "may not think"),
         (
             ("<think>", "</think>", "[THINK]", "[/THINK]"),
             None,
@@ -193,9 +193,9 @@ def test_the_ids_of_the_s1_format_are_those_of_the_paper_s_model(qwen25: Tokeniz
 
 @pytest.mark.parametrize("profile", ["strict", "official"])
 def test_the_pieces_of_a_cut_encode_like_the_whole(qwen25: TokenizerOnly, profile: Any) -> None:
-    script = encode_prompt(qwen25, FORMATS["s1"], BudgetPolicy(profile=profile), "<|im_start|>assistant\n")
+    encoded = encode_prompt(qwen25, FORMATS["s1"], BudgetPolicy(profile=profile), "<|im_start|>assistant\n")
     whole = qwen25.encode("\n<|im_start|>answer\nFinal Answer:")
-    assert script.newline + script.close + script.cue == whole
+    assert encoded.newline + encoded.close + encoded.cue == whole
 
 
 @pytest.mark.parametrize("name", ["s1", "think"])

@@ -16,9 +16,9 @@ from tiny_models import tiny  # noqa: E402
 import s1  # noqa: E402
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
-from s1.logits_processor import LoadedModel  # noqa: E402
 from s1.errors import BadInput, Unsupported  # noqa: E402
 from s1.formats import get_format  # noqa: E402
+from s1.logits_processor import LoadedModel  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
 from s1.types import Generation, Sampling  # noqa: E402
@@ -78,8 +78,8 @@ def by_engine(model, tokenizer, prompts, policies, samplings) -> list[Generation
     return asyncio.run(go())
 
 
-def comparable(receipt: Generation) -> Generation:
-    return replace(receipt, seconds=0.0, first_token_seconds=None, question_id="")
+def comparable(generation: Generation) -> Generation:
+    return replace(generation, seconds=0.0, first_token_seconds=None, question_id="")
 
 
 PADDED = list(range(508, 576))
@@ -101,14 +101,17 @@ def test_rows_with_different_budgets_equal_the_engine_token_for_token(
     samplings = [Sampling(temperature, seed=n, top_p=0.9 if n % 2 else 1.0) for n in range(len(prompts))]
     processor = s1.budget_processor(ending, tokenizer, prompts, POLICIES, format=PETRI, sampling=samplings)
     output = ending.generate(**processor.inputs, **processor.options)
-    receipts = processor.generations()
+    generations = processor.generations()
     wanted = by_engine(ending, tokenizer, prompts, POLICIES, samplings)
-    assert [comparable(r) for r in receipts] == [comparable(r) for r in wanted]
-    assert {r.cut for r in receipts} == {True, False} and {r.finish for r in receipts} == {"stop", "length"}
-    assert receipts[1].waits == 2 and receipts[2].thinking_tokens >= 25
+    assert [comparable(r) for r in generations] == [comparable(r) for r in wanted]
+    assert {r.cut for r in generations} == {True, False} and {r.finish for r in generations} == {
+        "stop",
+        "length",
+    }
+    assert generations[1].waits == 2 and generations[2].thinking_tokens >= 25
     width = processor.inputs["input_ids"].shape[1]
-    for row, receipt in zip(output, receipts, strict=True):
-        said = [i for s in receipt.segments if s.phase != "prompt" for i in s.token_ids]
+    for row, generation in zip(output, generations, strict=True):
+        said = [i for s in generation.segments if s.phase != "prompt" for i in s.token_ids]
         assert row[width : width + len(said)].tolist() == said
         assert row[width + len(said)].item() == 3, "an end of turn closes the row"
         assert set(row[width + len(said) + 1 :].tolist()) <= {0}
@@ -156,8 +159,8 @@ def test_the_end_of_turn_that_the_model_chose_is_kept(model, tokenizer, prompts,
     processor = s1.budget_processor(model, tokenizer, prompts[:1], BudgetPolicy(waits=1), format=PETRI)
     wait = tokenizer("Wait", add_special_tokens=False)["input_ids"]
     assert speak(processor, [20, 0, 21, 5, 22, 0]) == [20, *wait, 21, 5, 22, 0]
-    receipt = processor.generations()[0]
-    assert (receipt.waits, receipt.finish, receipt.error) == (1, "stop", None)
+    generation = processor.generations()[0]
+    assert (generation.waits, generation.finish, generation.error) == (1, "stop", None)
 
 
 def test_a_row_that_generate_leaves_early_says_so(model, tokenizer, prompts) -> None:

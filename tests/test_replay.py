@@ -1,4 +1,4 @@
-"""Policies that share a trunk get exactly what each would get alone, and the trunk is decoded once."""
+"""Policies that share a cache get exactly what each would get alone, and the cache is decoded once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def policies(draw: st.DrawFn) -> BudgetPolicy:
     )
 
 
-def receipt(generation: Generation) -> Generation:
+def generation(generation: Generation) -> Generation:
     return replace(generation, seconds=0.0, first_token_seconds=None)
 
 
@@ -55,10 +55,10 @@ def test_each_policy_gets_what_it_would_get_alone(
     ends_in: int,
     chunk: int,
 ) -> None:
-    trunk = ReplayCache(TokenModel(seed, ends_in=ends_in, chunk=chunk))
+    cache = ReplayCache(TokenModel(seed, ends_in=ends_in, chunk=chunk))
     for policy in longest_first(chosen) if ordered else chosen:
         alone = force(TokenModel(seed, ends_in=ends_in, chunk=chunk), policy, fmt, sampling)
-        assert receipt(force(trunk, policy, fmt, sampling)) == receipt(alone)
+        assert generation(force(cache, policy, fmt, sampling)) == generation(alone)
 
 
 @MANY
@@ -76,52 +76,60 @@ def test_a_sweep_decodes_the_longest_policy_and_the_answers(
     sweep = [
         BudgetPolicy(max_thinking=b, waits=w, max_answer=answer) for b in budgets for w in range(waits + 1)
     ]
-    trunk = ReplayCache(TokenModel(seed, ends_in=ends_in))
-    got = [force(trunk, policy, TAGS, sampling) for policy in longest_first(sweep)]
+    cache = ReplayCache(TokenModel(seed, ends_in=ends_in))
+    got = [force(cache, policy, TAGS, sampling) for policy in longest_first(sweep)]
     longest = got[0].thinking_tokens
-    assert trunk.decoded_tokens <= longest + sum(g.answer_tokens for g in got)
+    assert cache.decoded_tokens <= longest + sum(g.answer_tokens for g in got)
 
 
-def collect(engine: ReplayCache | ScriptedEngine, ask: Continuation) -> tuple[str, Chunk]:
+def collect(engine: ReplayCache | ScriptedEngine, request: Continuation) -> tuple[str, Chunk]:
     async def all_chunks() -> list[Chunk]:
-        return [chunk async for chunk in engine.stream(ask)]
+        return [chunk async for chunk in engine.stream(request)]
 
     chunks = run(all_chunks())
     return engine.decode([i for c in chunks for i in c.ids]), chunks[-1]
 
 
-def test_a_shorter_ask_is_replayed_and_a_longer_one_goes_on() -> None:
-    inner = ScriptedEngine(lambda prefix: "0123456789abcdefghij"[len(prefix) :] + "</think>")
-    trunk = ReplayCache(inner)
-    ask = Continuation((), 10, (Stop("</think>", inner.encode("</think>")),))
-    assert collect(trunk, ask)[0] == "0123456789"
-    assert collect(trunk, replace(ask, max_tokens=4))[0] == "0123"
-    assert (trunk.decoded_tokens, trunk.replayed_tokens) == (10, 4)
-    text, last = collect(trunk, replace(ask, max_tokens=30))
+PREFIX = "<|user|>"
+
+
+def saying(text: str) -> ScriptedEngine:
+    """An engine that continues `PREFIX` with `text`, wherever in it a prefix ends."""
+    return ScriptedEngine(lambda prefix: text[len(prefix) - len(PREFIX) :])
+
+
+def test_a_shorter_request_is_replayed_and_a_longer_one_continues_it() -> None:
+    inner = saying("0123456789abcdefghij</think>")
+    cache = ReplayCache(inner)
+    request = Continuation(inner.encode(PREFIX), 10, (Stop("</think>", inner.encode("</think>")),))
+    assert collect(cache, request)[0] == "0123456789"
+    assert collect(cache, replace(request, max_tokens=4))[0] == "0123"
+    assert (cache.decoded_tokens, cache.replayed_tokens) == (10, 4)
+    text, last = collect(cache, replace(request, max_tokens=30))
     assert (text, last.finish) == ("0123456789abcdefghij", "stop")
     assert len(inner.asked) == 2
-    assert collect(trunk, replace(ask, max_tokens=30))[0] == text
+    assert collect(cache, replace(request, max_tokens=30))[0] == text
     assert len(inner.asked) == 2
 
 
-def test_a_stop_that_the_limit_cut_in_two_is_found_by_the_longer_ask() -> None:
-    inner = ScriptedEngine(lambda prefix: "abc[/T]rest"[len(prefix) :])
-    trunk = ReplayCache(inner)
-    ask = Continuation((), 5, (Stop("[/T]", inner.encode("[/T]")),))
-    assert collect(trunk, ask)[0] == "abc[/"
-    assert collect(trunk, replace(ask, max_tokens=20)) == ("abc", Chunk((), "stop", ask.stops[0]))
-    assert collect(trunk, ask)[0] == "abc[/"
+def test_a_stop_that_the_limit_cut_in_two_is_found_by_the_longer_request() -> None:
+    inner = saying("abc[/T]rest")
+    cache = ReplayCache(inner)
+    request = Continuation(inner.encode(PREFIX), 5, (Stop("[/T]", inner.encode("[/T]")),))
+    assert collect(cache, request)[0] == "abc[/"
+    assert collect(cache, replace(request, max_tokens=20)) == ("abc", Chunk((), "stop", request.stops[0]))
+    assert collect(cache, request)[0] == "abc[/"
 
 
 def test_an_inexact_count_stays_inexact_when_replayed() -> None:
     class Estimating(ScriptedEngine):
-        async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
-            async for chunk in super().stream(ask):
+        async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+            async for chunk in super().stream(request):
                 yield replace(chunk, exact=False)
 
-    trunk = ReplayCache(Estimating(lambda prefix: "abc</think>" if "</" not in prefix else "4<|end|>"))
-    long, short = (force(trunk, BudgetPolicy(max_thinking=n, max_answer=0)) for n in (20, 2))
-    assert trunk.replayed_tokens == 2
+    cache = ReplayCache(Estimating(lambda prefix: "abc</think>" if "</" not in prefix else "4<|end|>"))
+    long, short = (force(cache, BudgetPolicy(max_thinking=n, max_answer=0)) for n in (20, 2))
+    assert cache.replayed_tokens == 2
     assert not long.exact and not short.exact
 
 
@@ -129,23 +137,23 @@ def test_leaving_a_continuation_early_closes_the_engine_at_once() -> None:
     closed: list[bool] = []
 
     class Watched(ScriptedEngine):
-        async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
+        async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
             try:
-                async for chunk in super().stream(ask):
+                async for chunk in super().stream(request):
                     yield chunk
             finally:
                 closed.append(True)
 
-    trunk = ReplayCache(Watched(["abcdefghij"], chunk=1))
+    cache = ReplayCache(Watched(["abcdefghij"], chunk=1))
 
     async def leave() -> str:
-        async with aclosing(trunk.stream(Continuation((1,), 9))) as chunks:
+        async with aclosing(cache.stream(Continuation((1,), 9))) as chunks:
             async for _ in chunks:
                 break
         return "closed" if closed else "still open"
 
     assert run(leave()) == "closed"
-    assert trunk.decoded_tokens == 1
+    assert cache.decoded_tokens == 1
 
 
 def test_the_longest_policy_comes_first() -> None:

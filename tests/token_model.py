@@ -47,34 +47,34 @@ class TokenModel(ScriptedEngine):
         ends = self.encode(delimiter) * 5 + self.encode(end) * 2
         self._tokens = tuple(common * max(1, ends_in // 2)) + ends
 
-    def next(self, ids: Sequence[int], ask: Continuation, masked: frozenset[int] = frozenset()) -> int:
+    def next(self, ids: Sequence[int], request: Continuation, masked: frozenset[int] = frozenset()) -> int:
         """The token after `ids`, all tokens since the start of the prompt."""
-        state = self._seed * 7919 + (ask.sampling.seed or 0) * 104729
+        state = self._seed * 7919 + (request.sampling.seed or 0) * 104729
         for token in ids[-12:]:
             state = (state * 1_000_003 + token + 1) % (1 << 61)
         state = (state ^ len(ids) * 0x9E3779B97F4A7C15) % (1 << 64)
-        if ask.sampling.temperature > 0:  # masking moves every draw
+        if request.sampling.temperature > 0:  # masking moves every draw
             allowed = [t for t in self._tokens if t not in masked]
             return allowed[(state >> 7) % len(allowed)]
         while (token := self._tokens[(state >> 7) % len(self._tokens)]) in masked:
             state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
         return token
 
-    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
-        assert ask.max_tokens > 0 and 0 <= ask.min_tokens <= ask.max_tokens
-        assert len(ask.prefix) + ask.max_tokens <= self.context
-        self.asked.append(ask)
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        assert request.max_tokens > 0 and 0 <= request.min_tokens <= request.max_tokens
+        assert len(request.prefix) + request.max_tokens <= self.context
+        self.asked.append(request)
         assert len(self.asked) < 3_000, "the request does not end"
-        single = frozenset(s.ids[0] for s in ask.stops if len(s.ids) == 1)
-        everything, out = list(ask.prefix), list[int]()
+        single = frozenset(s.ids[0] for s in request.stops if len(s.ids) == 1)
+        everything, out = list(request.prefix), list[int]()
         last = Chunk((), "length")
-        while len(out) < ask.max_tokens:
-            masked = single if len(out) < ask.min_tokens else frozenset[int]()
-            everything.append(self.next(everything, ask, masked))
+        while len(out) < request.max_tokens:
+            masked = single if len(out) < request.min_tokens else frozenset[int]()
+            everything.append(self.next(everything, request, masked))
             out.append(everything[-1])
-            for stop in ask.stops:
+            for stop in request.stops:
                 begin = len(out) - len(stop.ids)
-                if begin >= ask.min_tokens and tuple(out[begin:]) == stop.ids:
+                if begin >= request.min_tokens and tuple(out[begin:]) == stop.ids:
                     last = Chunk((), "stop", stop)
                     del out[begin:]
                     break
@@ -101,5 +101,5 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 def force(
     engine: Engine, policy: BudgetPolicy, fmt: ThinkingFormat = TAGS, sampling: Sampling = GREEDY
 ) -> Generation:
-    """One request from prompt to receipt."""
+    """One request from prompt to generation."""
     return run(drive(Forcing(encode_prompt(engine, fmt, policy, PROMPT), sampling), engine))

@@ -74,7 +74,7 @@ def model_folder() -> Path:
         pytest.skip(str(error))
 
 
-def receipts(
+def generations(
     engine: Engine, cases: Sequence[Case] = CASES, questions: int = len(QUESTIONS)
 ) -> dict[str, Generation]:
     """All cases on the first questions at once, greedy."""
@@ -84,8 +84,8 @@ def receipts(
 
     async def one(case: Case, text: str) -> Generation:
         prompt = engine.render([{"role": "user", "content": text}])
-        script = encode_prompt(engine, case.format, case.policy, prompt)
-        return await drive(Forcing(script), engine)
+        encoded = encode_prompt(engine, case.format, case.policy, prompt)
+        return await drive(Forcing(encoded), engine)
 
     names = [f"{case.name}, question {n}" for case in cases for n in range(questions)]
     return dict(zip(names, asyncio.run(all_of()), strict=True))
@@ -170,8 +170,8 @@ async def _collect(chunks: AsyncGenerator[Chunk, None]) -> tuple[tuple[int, ...]
     return tuple(ids), last
 
 
-def continued(engine: Engine, ask: Continuation) -> tuple[tuple[int, ...], Chunk]:
-    return asyncio.run(_collect(engine.stream(ask)))
+def continued(engine: Engine, request: Continuation) -> tuple[tuple[int, ...], Chunk]:
+    return asyncio.run(_collect(engine.stream(request)))
 
 
 def check_limits(engine: Engine, prefix: tuple[int, ...]) -> None:
@@ -231,7 +231,7 @@ def check_leaving(engine: Engine, prefix: tuple[int, ...]) -> None:
 def check_bad_asks(engine: Engine, prefix: tuple[int, ...]) -> None:
     """What cannot be served is refused before anything is decoded."""
     size = engine.context - len(prefix)
-    for ask in (
+    for request in (
         Continuation(prefix, size + 1),
         Continuation((), 5),
         Continuation(prefix, 5, min_tokens=6),
@@ -240,22 +240,22 @@ def check_bad_asks(engine: Engine, prefix: tuple[int, ...]) -> None:
         Continuation(prefix, 5, (Stop("x", (10**6,)),)),
     ):
         with pytest.raises(BadInput):
-            continued(engine, ask)
+            continued(engine, request)
 
 
 def check_seeds(engine: Engine, prefix: tuple[int, ...]) -> None:
     """A seed repeats a sample, whatever runs beside it; another seed gives another."""
 
-    def ask(seed: int) -> Continuation:
+    def request(seed: int) -> Continuation:
         return Continuation(prefix, 30, sampling=Sampling(temperature=1.5, top_p=0.98, top_k=40, seed=seed))
 
     async def together() -> list[tuple[int, ...]]:
-        found = await asyncio.gather(*(_collect(engine.stream(ask(seed))) for seed in (1, 2, 3, 1, 2, 3)))
+        found = await asyncio.gather(*(_collect(engine.stream(request(seed))) for seed in (1, 2, 3, 1, 2, 3)))
         return [ids for ids, _ in found]
 
     results = asyncio.run(together())
     assert results[:3] == results[3:] and len(set(results)) == 3
-    assert continued(engine, ask(2))[0] == results[1]
+    assert continued(engine, request(2))[0] == results[1]
 
 
 SEAM = (check_limits, check_stops, check_minimum, check_leaving, check_bad_asks, check_seeds)

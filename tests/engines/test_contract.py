@@ -20,9 +20,9 @@ from contract import (  # noqa: E402
     check_minimum,
     check_stops,
     explain,
+    generations,
     model_folder,
     model_of,
-    receipts,
     same_ids,
 )
 from imitation import Imitation  # noqa: E402
@@ -92,14 +92,14 @@ def engine(request, folder) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def expected(folder):
     reference = load_engine(str(folder), cache_bytes=1 << 26)
-    found = receipts(reference)
+    found = generations(reference)
     asyncio.run(reference.close())
     return found
 
 
 def test_the_same_policies_give_the_same_ids(engine, expected, folder):
     hosted = engine.name.startswith("openai")  # the server of this test is slow: one question will do
-    found = receipts(engine, questions=1 if hosted else 3)
+    found = generations(engine, questions=1 if hosted else 3)
     same_ids({name: expected[name] for name in found}, found, folder)
     assert all(g.exact == (not hosted or engine.server.exact) for g in found.values())
 
@@ -136,7 +136,7 @@ def test_a_difference_is_explained_by_the_gap_of_the_logits(folder):
 
 
 def test_a_wrong_engine_fails_the_contract(expected, folder):
-    """The suite can fail: one token changed in one receipt is found and named."""
+    """The suite can fail: one token changed in one generation is found and named."""
     from dataclasses import replace
 
     name = "natural, question 1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from itertools import pairwise
 
 import pytest
 
@@ -67,17 +68,17 @@ def make(model, tokenizer):
         asyncio.run(engine.close())
 
 
-async def collect(engine, ask):
+async def collect(engine, request):
     ids, last = [], None
-    async for chunk in engine.stream(ask):
+    async for chunk in engine.stream(request):
         ids.extend(chunk.ids)
         last = chunk
     return tuple(ids), last.finish, last.stop
 
 
-def run(engine, asks):
+def run(engine, requests):
     async def together():
-        return await asyncio.gather(*(collect(engine, ask) for ask in asks))
+        return await asyncio.gather(*(collect(engine, request) for request in requests))
 
     return asyncio.run(together())
 
@@ -111,33 +112,33 @@ def reference(model, prefix, max_tokens, tokens=300):
 
 
 def test_greedy_equals_generate_for_mixed_lengths_and_fewer_rows_than_requests(make, model):
-    asks = [Continuation(p, m) for p, m in zip(prompts(20), [1, 40, 7, 90, 3] * 4, strict=True)]
-    results = run(make(max_batch=6, prefill_tokens=100), asks)
-    for ask, (ids, finish, _) in zip(asks, results, strict=True):
+    requests = [Continuation(p, m) for p, m in zip(prompts(20), [1, 40, 7, 90, 3] * 4, strict=True)]
+    results = run(make(max_batch=6, prefill_tokens=100), requests)
+    for request, (ids, finish, _) in zip(requests, results, strict=True):
         assert finish == "length"
-        assert ids == reference(model, ask.prefix, ask.max_tokens)
+        assert ids == reference(model, request.prefix, request.max_tokens)
 
 
 def test_a_long_prefix_in_pieces_equals_generate_while_others_decode(make, model):
     long = prompts(1, low=300, high=300)[0]
-    asks = [Continuation(p, 60) for p in prompts(3, seed=5)] + [Continuation(long, 20)]
+    requests = [Continuation(p, 60) for p in prompts(3, seed=5)] + [Continuation(long, 20)]
     engine = make(prefill_tokens=64)
-    for ask, (ids, _, _) in zip(asks, run(engine, asks), strict=True):
-        assert ids == reference(model, ask.prefix, ask.max_tokens)
-    assert engine.batch.counts.prefills > 4
+    for request, (ids, _, _) in zip(requests, run(engine, requests), strict=True):
+        assert ids == reference(model, request.prefix, request.max_tokens)
+    assert engine.counts.prefills > 4
 
 
 def held(engine, monkeypatch, decoded):
-    """Stops the batch after so many tokens, until the event is set: what happens meanwhile is no race."""
-    step, go_on = engine.batch.step, threading.Event()
+    """Blocks the model after that many tokens until the returned event is set, so that tests do not race it."""
+    forward, released = engine.model.forward, threading.Event()
 
-    def waiting():
-        if engine.batch.counts.decoded >= decoded:
-            go_on.wait(20)
-        return step()
+    def waiting(*args, **given):
+        if engine.counts.decoded >= decoded:
+            released.wait(20)
+        return forward(*args, **given)
 
-    monkeypatch.setattr(engine.batch, "step", waiting)
-    return go_on
+    monkeypatch.setattr(engine.model, "forward", waiting)
+    return released
 
 
 def test_a_request_that_joins_midway_gets_and_leaves_the_same_result(make, model, monkeypatch):
@@ -147,7 +148,7 @@ def test_a_request_that_joins_midway_gets_and_leaves_the_same_result(make, model
 
     async def together():
         early = asyncio.create_task(collect(engine, Continuation(first, 100)))
-        while engine.batch.counts.decoded < 20:
+        while engine.counts.decoded < 20:
             await asyncio.sleep(0.001)
         late = asyncio.create_task(collect(engine, Continuation(second, 30)))
         await asyncio.sleep(0.001)
@@ -155,7 +156,7 @@ def test_a_request_that_joins_midway_gets_and_leaves_the_same_result(make, model
         return await late, await early
 
     late, early = asyncio.run(together())
-    assert engine.batch.counts.steps < 130  # not one after the other
+    assert engine.counts.steps < 130  # not one after the other
     assert late[0] == reference(model, second, 30)
     assert early[0] == reference(model, first, 100)
 
@@ -164,57 +165,36 @@ def test_a_continuation_after_forced_tokens_equals_a_fresh_request_and_computes_
     engine = make()
     prefix = prompts(1, low=100, high=100)[0]
     ((ids, _, _),) = run(engine, [Continuation(prefix, 50)])
-    before = engine.batch.counts.prefilled
+    before = engine.counts.prefilled
     longer = (*prefix, *ids, 20, 30, 40)
     ((more, _, _),) = run(engine, [Continuation(longer, 25)])
     assert more == reference(model, longer, 25)
-    assert (
-        engine.batch.counts.prefilled - before == 3
-    )  # the last sampled token and all but the last forced one
-    assert engine.batch.counts.reused == 149
+    assert engine.counts.prefilled - before == 3  # the last sampled token and all but the last forced one
+    assert engine.counts.reused == 149
 
 
-def test_a_continuation_takes_the_place_of_what_it_goes_on_from(make, model, monkeypatch):
+def test_a_chain_of_continuations_computes_every_position_once(make, model):
     engine = make()
-    moved = []
-    for name in ("save", "load", "copy"):
-        real = getattr(engine.batch.board, name)
-        monkeypatch.setattr(
-            engine.batch.board, name, lambda *given, real=real, name=name: moved.append(name) or real(*given)
-        )
-    prefix = prompts(1, low=30, high=30)[0]
-
-    async def walk():
-        ids = prefix
-        for forced in ((7,), (), (7, 8, 9), (11,) * 8):  # from none to as many as steps may feed
-            ids += forced
-            ids += (await collect(engine, Continuation(ids, 12)))[0]
-        return ids
-
-    ids = asyncio.run(walk())
-    known = prefix
-    for forced in ((7,), (), (7, 8, 9), (11,) * 8):
+    ids = known = prompts(1, low=30, high=30)[0]
+    for forced in ((7,), (), (7, 8, 9), (11,) * 8):  # from none to as many as decoding steps may feed
+        ids += forced
+        ids += run(engine, [Continuation(ids, 12)])[0][0]
         known += forced
         known += reference(model, known, 12)
     assert ids == known
-    assert not moved
-    assert engine.batch.counts.prefills == 1
-    assert engine.batch.counts.prefilled + engine.batch.counts.decoded == len(ids) - 1
-    assert run(engine, [Continuation(prefix, 3)])[0][0] == reference(
-        model, prefix, 3
-    )  # the last one gives way
-    assert "save" in moved
+    assert engine.counts.prefills == 1
+    assert engine.counts.prefilled + engine.counts.decoded == len(ids) - 1
 
 
-def test_forks_of_one_trunk_equal_separate_runs_and_share_its_prefill(make, model):
+def test_requests_that_share_a_prefix_equal_separate_runs_and_share_its_prefill(make, model):
     engine = make()
     prefix = prompts(1, low=80, high=80)[0]
     ((ids, _, _),) = run(engine, [Continuation(prefix, 100)])
-    before = engine.batch.counts.prefilled
+    before = engine.counts.prefilled
     forks = [Continuation((*prefix, *ids[:cut], 7, 8), 12) for cut in (0, 1, 17, 50, 99)]
-    for ask, (found, _, _) in zip(forks, run(engine, forks), strict=True):
-        assert found == reference(model, ask.prefix, 12)
-    assert engine.batch.counts.prefilled - before <= 2 * len(forks)
+    for request, (found, _, _) in zip(forks, run(engine, forks), strict=True):
+        assert found == reference(model, request.prefix, 12)
+    assert engine.counts.prefilled - before <= 2 * len(forks)
 
 
 def test_many_requests_with_one_new_prefix_prefill_it_once(make):
@@ -222,7 +202,7 @@ def test_many_requests_with_one_new_prefix_prefill_it_once(make):
     prefix = prompts(1, low=200, high=200)[0]
     results = run(engine, [Continuation(prefix, 10)] * 16)
     assert len(set(results)) == 1
-    assert engine.batch.counts.prefilled == 199
+    assert engine.counts.prefilled == 199
 
 
 def test_a_seed_gives_the_same_sample_alone_in_company_and_in_pieces(make):
@@ -270,10 +250,10 @@ def test_single_token_stops_and_eos_are_not_drawn_before_min_tokens(make, model)
 
 def test_padded_ids_are_never_sampled(make):
     engine = make()
-    asks = [
+    requests = [
         Continuation(p, 60, sampling=Sampling(temperature=50.0, seed=s)) for s, p in enumerate(prompts(8))
     ]
-    found = {i for ids, _, _ in run(engine, asks) for i in ids}
+    found = {i for ids, _, _ in run(engine, requests) for i in ids}
     assert len(found) > 150
     assert max(found) < 300
 
@@ -285,7 +265,7 @@ def test_leaving_a_stream_frees_its_row(make, monkeypatch):
 
     async def leave():
         task = asyncio.create_task(collect(engine, Continuation(first, 450)))
-        while engine.batch.counts.decoded < 5:
+        while engine.counts.decoded < 5:
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -294,66 +274,66 @@ def test_leaving_a_stream_frees_its_row(make, monkeypatch):
         return await collect(engine, Continuation(second, 5))
 
     assert len(asyncio.run(leave())[0]) == 5
-    assert engine.batch.counts.decoded == 5 + 5
-    assert not engine.batch.busy
+    assert engine.counts.decoded == 5 + 1 + 5  # one step was already running
 
 
-def test_memory_stays_within_the_bound_and_every_request_ends_right(make, model):
+def test_memory_stays_within_the_bound_and_every_request_ends_right(make, model, monkeypatch):
     bound = 2 * 2 * 2 * 8 * model.dtype.itemsize * 600  # 600 tokens
     engine = make(cache_bytes=bound)
     worst = 0
-    step = engine.batch.step
+    forward = model.forward
 
-    def watched():
+    def watched(*args, **given):
         nonlocal worst
-        ended = step()
-        worst = max(worst, engine.batch.bytes)
-        return ended
+        worst = max(worst, engine.bytes_held)
+        return forward(*args, **given)
 
-    engine.batch.step = watched
-    asks = [Continuation(p, 200) for p in prompts(12, low=20, high=60, seed=2)]
-    for ask, (ids, _, _) in zip(asks, run(engine, asks), strict=True):
-        assert ids == reference(model, ask.prefix, 200)
+    monkeypatch.setattr(model, "forward", watched)
+    requests = [Continuation(p, 200) for p in prompts(12, low=20, high=60, seed=2)]
+    for request, (ids, _, _) in zip(requests, run(engine, requests), strict=True):
+        assert ids == reference(model, request.prefix, 200)
     assert 0 < worst <= bound
-    assert engine.batch.counts.preempted > 0
+    assert engine.counts.preempted > 0
 
 
-def stepped(engine, asks):
-    """The ids of each ask, with the batch stepped by hand; and how many rows each step ran."""
-    rows, running = [engine._row(ask, None) for ask in asks], []
+def stepped(engine, requests):
+    """The ids of each request when the batch is stepped here, and how many rows each step decoded."""
+    rows, decoded = [engine.row_of(request) for request in requests], [0]
     for row in rows:
         engine.batch.add(row)
     while engine.batch.busy:
         engine.batch.step()
-        running.append(len(engine.batch.rows))
-    return [tuple(row.out) for row in rows], running
+        decoded.append(engine.counts.decoded)
+    return [tuple(row.out) for row in rows], [b - a for a, b in pairwise(decoded)]
 
 
 def test_finished_rows_take_no_part_and_their_places_are_filled_at_once(make, model):
     engine = make(max_batch=3)
-    asks = [Continuation(p, m) for p, m in zip(prompts(6, low=40), [4, 30, 2, 9, 1, 12], strict=True)]
-    found, running = stepped(engine, asks)
-    assert found == [reference(model, ask.prefix, ask.max_tokens) for ask in asks]
-    assert engine.batch.counts.decoded == sum(running) == 58
+    requests = [Continuation(p, m) for p, m in zip(prompts(6, low=40), [4, 30, 2, 9, 1, 12], strict=True)]
+    found, running = stepped(engine, requests)
+    assert found == [reference(model, request.prefix, request.max_tokens) for request in requests]
     # 9 follows 2 at step 3, 1 follows 4 at step 5, 12 follows 1 at step 6
     assert running == [3] * 11 + [2] * 6 + [1] * 13
-    assert engine.batch.board.rows == 3
-    assert not engine.batch.waiting and len(engine.batch._all) == 0
 
 
-def test_waiting_requests_are_prefilled_by_length_but_the_oldest_is_never_passed_over(make, monkeypatch):
+def test_waiting_requests_are_prefilled_by_length_but_the_oldest_is_never_passed_over(
+    make, model, monkeypatch
+):
     engine = make(prefill_tokens=128)
-    groups = []
-    prefill = engine.batch._prefill
-    monkeypatch.setattr(
-        engine.batch, "_prefill", lambda rows: groups.append([len(r.ids) for r in rows]) or prefill(rows)
-    )
+    shapes = []
+    forward = model.base_model.forward
+
+    def watched(*args, **given):
+        shapes.append(tuple(given["input_ids"].shape))
+        return forward(*args, **given)
+
+    monkeypatch.setattr(model.base_model, "forward", watched)
     lengths = (50, 100, 12, 90, 10, 11, 95)
-    asks = [Continuation(prompts(1, low=n, high=n, seed=n)[0], 20) for n in lengths]
-    stepped(engine, asks)
-    assert groups[0] == [50, 10]  # 2 x 50 positions; a third row would exceed 128
-    assert groups[1] == [100]  # now the oldest
-    assert groups[2:] == [[12, 11], [90], [95]]
+    stepped(engine, [Continuation(prompts(1, low=n, high=n, seed=n)[0], 20) for n in lengths])
+    prefills = [shape for shape in shapes if shape[1] > 1]
+    assert prefills[0] == (2, 49)  # the prefixes of 50 and 10; a third row would exceed 128
+    assert prefills[1] == (1, 99)  # now the oldest
+    assert prefills[2:] == [(2, 11), (1, 89), (1, 94)]
 
 
 @pytest.mark.parametrize(
@@ -374,27 +354,27 @@ def test_other_architectures_with_an_ordinary_cache_are_served_alike(kind, token
 
 def test_one_engine_serves_several_event_loops_one_after_the_other(make):
     engine = make()
-    ask = Continuation(prompts(1)[0], 5)
-    assert run(engine, [ask]) == run(engine, [ask])
+    request = Continuation(prompts(1)[0], 5)
+    assert run(engine, [request]) == run(engine, [request])
 
 
-def test_asks_that_cannot_be_served_are_refused_with_the_numbers(make):
+def test_requests_that_cannot_be_served_are_refused_with_the_numbers(make):
     engine = make(context=100)
-    for ask, said in [
+    for request, message in [
         (Continuation((5,) * 60, 50), "60 tokens and 50 more exceed the context of 100"),
         (Continuation((), 5), "empty"),
         (Continuation((5, 301), 5), "id 301 of the prefix"),
         (Continuation((5,), 5, min_tokens=6), "min_tokens 6"),
         (Continuation((5,), 5, (Stop("x", (999,)),)), "id 999 of a stop"),
     ]:
-        with pytest.raises(BadInput, match=said):
-            run(engine, [ask])
+        with pytest.raises(BadInput, match=message):
+            run(engine, [request])
     assert run(engine, [Continuation((5,), 0)]) == [((), "length", None)]
 
 
 def test_a_failing_model_fails_the_request_and_not_the_engine(make, monkeypatch):
     engine = make()
-    ask = Continuation(prompts(1)[0], 5)
+    request = Continuation(prompts(1)[0], 5)
 
     def broken(*_, **__):
         raise ValueError("the weights are gone")
@@ -402,11 +382,11 @@ def test_a_failing_model_fails_the_request_and_not_the_engine(make, monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(type(engine.model), "forward", broken)  # the first decoding step
         with pytest.raises(EngineFailure, match="the weights are gone"):
-            run(engine, [ask])
+            run(engine, [request])
         patched.setattr(type(engine.model.base_model), "forward", broken)  # already the prefill
         with pytest.raises(EngineFailure, match="the weights are gone"):
-            run(engine, [ask])
-    assert len(run(engine, [ask])[0][0]) == 5
+            run(engine, [request])
+    assert len(run(engine, [request])[0][0]) == 5
 
 
 def test_a_closed_engine_refuses(model, tokenizer):
@@ -449,17 +429,17 @@ def test_models_with_recurrent_layers_are_refused_with_what_to_do(layers, tokeni
 
 
 def without(model, *names):
-    """The model, whose layers are never told these arguments, whatever its signature says."""
-    told = model.base_model.forward
-    model.base_model.forward = lambda **given: told(**{k: v for k, v in given.items() if k not in names})
+    """The model, whose layers never get these arguments, whatever its signature says."""
+    forward = model.base_model.forward
+    model.base_model.forward = lambda **given: forward(**{k: v for k, v in given.items() if k not in names})
     return model
 
 
 @pytest.mark.parametrize(
-    ("dropped", "said"),
+    ("dropped", "message"),
     [
-        (("position_ids",), "other logits in a batch than alone"),
-        (("attention_mask",), "other logits in a batch than alone"),
+        (("position_ids",), "different logits in a batch"),
+        (("attention_mask",), "different logits in a batch"),
         pytest.param(
             ("cache", "past_key_values"),
             "ordinary cache .*it was not filled",
@@ -468,9 +448,9 @@ def without(model, *names):
     ],
     ids=["positions", "mask", "cache"],
 )
-def test_a_model_that_ignores_what_a_batch_must_tell_it_is_refused_at_load(dropped, said, tokenizer):
+def test_a_model_that_ignores_an_argument_of_the_batch_is_refused_at_load(dropped, message, tokenizer):
     HFEngine(without(tiny("llama", vocab=305)), tokenizer, cache_bytes=1 << 22)
-    with pytest.raises(Unsupported, match=f"LlamaForCausalLM.*{said}") as caught:
+    with pytest.raises(Unsupported, match=f"LlamaForCausalLM.*{message}") as caught:
         HFEngine(without(tiny("llama", vocab=305), *dropped), tokenizer, cache_bytes=1 << 22)
     assert "vllm or openai" in caught.value.hint
 
@@ -485,9 +465,9 @@ def test_a_kernel_of_attention_that_takes_no_mask_is_replaced(tokenizer):
     model = tiny("llama", vocab=305)
     model.set_attn_implementation("deaf")
     engine = HFEngine(model, tokenizer, cache_bytes=1 << 22)
-    asks = [Continuation(p, 12) for p in prompts(3)]
-    expected = [reference(tiny("llama", vocab=305), ask.prefix, 12) for ask in asks]
-    assert [ids for ids, _, _ in run(engine, asks)] == expected
+    requests = [Continuation(p, 12) for p in prompts(3)]
+    expected = [reference(tiny("llama", vocab=305), request.prefix, 12) for request in requests]
+    assert [ids for ids, _, _ in run(engine, requests)] == expected
     asyncio.run(engine.close())
 
 
@@ -510,15 +490,15 @@ def test_an_encoder_decoder_model_is_refused(tmp_path, tokenizer):
 
 def test_wrong_paths_names_and_options_say_what_to_do(tmp_path):
     (tmp_path / "model").mkdir()
-    for spec, options, kind, said in [
+    for spec, options, kind, message in [
         (str(tmp_path / "nowhere"), {}, BadInput, "no such folder"),
-        (f"hf:{tmp_path / 'model'}", {}, BadInput, "no config.json"),
+        (f"hf:{tmp_path / 'model'}", {}, BadInput, "config.json"),
         ("hff:x", {}, BadConfig, "'hf'"),
         ("hf:x", {"max_batsch": 3}, BadConfig, "'max_batch'"),
         ("hf:x", {"dtype": "int3"}, BadConfig, "bfloat16"),
         ("hf:", {}, BadInput, "needs a model"),
     ]:
-        with pytest.raises(kind, match=said) as caught:
+        with pytest.raises(kind, match=message) as caught:
             load_engine(spec, **options)
         assert isinstance(caught.value, S1Error) and caught.value.hint
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
@@ -558,13 +538,13 @@ def test_draws_follow_the_distribution_and_respect_top_k_and_top_p():
 
 def test_closing_gives_the_memory_of_the_cache_back(make):
     engine = make(max_batch=4)
-    asks = [Continuation(p, 30) for p in prompts(8, seed=5)]
+    requests = [Continuation(p, 30) for p in prompts(8, seed=5)]
 
     async def all_of():
-        await asyncio.gather(*(collect(engine, ask) for ask in asks))
-        kept = engine.batch.board.bytes + engine.batch.shelf.bytes
+        await asyncio.gather(*(collect(engine, request) for request in requests))
+        held_bytes = engine.bytes_held
         await engine.close()
-        return kept
+        return held_bytes
 
     assert asyncio.run(all_of()) > 0
-    assert engine.batch.board.bytes + engine.batch.shelf.bytes == 0
+    assert engine.bytes_held == 0

@@ -19,9 +19,9 @@ from s1.types import Chunk, Continuation, Stop
 FEW = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
 
-def all_of(engine: ScriptedEngine, ask: Continuation) -> list[Chunk]:
+def all_of(engine: ScriptedEngine, request: Continuation) -> list[Chunk]:
     async def collect() -> list[Chunk]:
-        return [chunk async for chunk in engine.stream(ask)]
+        return [chunk async for chunk in engine.stream(request)]
 
     return run(collect())
 

@@ -23,7 +23,7 @@ import pytest
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
-from contract import CASES, PETRI, SEAM, Case, model_folder, receipts, same_ids  # noqa: E402
+from contract import CASES, PETRI, SEAM, Case, generations, model_folder, same_ids  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.cli import main  # noqa: E402
@@ -32,7 +32,7 @@ from s1.doctor import examine  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.openai import OpenAIEngine  # noqa: E402
 from s1.engines.openai_probe import ServerText  # noqa: E402
-from s1.engines.tokenizer import LocalText  # noqa: E402
+from s1.engines.tokenizer import tokenizer_at  # noqa: E402
 from s1.errors import BadConfig, BadInput  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
@@ -61,9 +61,9 @@ def folder() -> Path:
 
 @pytest.fixture(scope="session")
 def expected(folder):
-    """The receipts of the hf engine, in this environment."""
+    """The generations of the hf engine, in this environment."""
     reference = load_engine(str(folder), cache_bytes=1 << 26)
-    found = receipts(reference)
+    found = generations(reference)
     asyncio.run(reference.close())
     return found
 
@@ -127,16 +127,16 @@ def engine(request) -> Engine:
 
 
 def test_the_same_policies_give_the_same_ids_as_hf(engine, expected, folder):
-    found = receipts(engine)
+    found = generations(engine)
     same_ids(expected, found, folder)
     assert all(g.exact for g in found.values())
 
 
 def test_a_budget_of_all_that_the_context_leaves_gives_the_same_ids_as_hf(engine, folder):
     reference = load_engine(str(folder), cache_bytes=1 << 26)
-    expected = receipts(reference, AUTO)
+    expected = generations(reference, AUTO)
     asyncio.run(reference.close())
-    same_ids(expected, receipts(engine, AUTO), folder)
+    same_ids(expected, generations(engine, AUTO), folder)
     assert any(g.cut for g in expected.values()) and any(g.waits == 3 for g in expected.values())
 
 
@@ -173,10 +173,10 @@ def test_a_server_that_can_less_gives_the_same_ids(only, server, behind_http, ex
     """The other ways of the openai engine, against the same real server."""
     client = ServerClient(server, "", timeout=60, retries=0, connections=32)
     local = only != "the server's tokenizer"
-    text = LocalText(str(folder)) if local else ServerText(client, "petri", ())
+    text = tokenizer_at(str(folder)) if local else ServerText(client, "petri", ())
     engine = OpenAIEngine(client, replace(behind_http.server, **LESS[only]), text)
     cases = [case for case in CASES if local or case.name != "a phrase"]  # refused without the tokenizer
-    found = receipts(engine, cases)
+    found = generations(engine, cases)
     asyncio.run(engine.close())
     same_ids({name: expected[name] for name in found}, found, folder)
     assert all(g.exact == (only != "text") for g in found.values())
@@ -235,8 +235,8 @@ def test_the_commands_work_against_a_server(server, folder, tmp_path, capsys):
     model = f"openai:{server}"
     more = ["--format", "petri", "--max-thinking", "40", "--max-answer", "12"]
     assert main(["think", CLOCK, "--model", model, *more, "--json"]) == 0
-    receipt = json.loads(capsys.readouterr().out)
-    assert receipt["exact"] and 1 < receipt["thinking_tokens"] <= 40 and receipt["error"] is None
+    generation = json.loads(capsys.readouterr().out)
+    assert generation["exact"] and 1 < generation["thinking_tokens"] <= 40 and generation["error"] is None
     arguments = ["eval", "--benchmark", "petri", "--limit", "6", "--waits", "2", *more]
     for name, spec in (("a", model), ("b", str(folder))):
         out = str(tmp_path / name)
@@ -288,9 +288,9 @@ def test_a_script_of_its_own_prints_its_result_alone_whatever_the_parallel_sizes
     assert "Exception ignored" not in done.stderr
 
 
-def collect(engine, ask):
+def collect(engine, request):
     async def all_of():
-        return [chunk async for chunk in engine.stream(ask)]
+        return [chunk async for chunk in engine.stream(request)]
 
     return asyncio.run(all_of())
 
@@ -300,11 +300,11 @@ def test_the_servers_words_reach_the_person(behind_http, server):
         load_engine(f"openai:{server}?model=other")
     engine = load_engine(f"openai:{server}")
     engine.context = 5000  # as if the server had told a wrong one
-    receipt = asyncio.run(
+    generation = asyncio.run(
         drive(Forcing(encode_prompt(engine, FORMATS["petri"], BudgetPolicy(max_thinking=4000), "1")), engine)
     )
     asyncio.run(engine.close())
-    assert receipt.error is not None and "400" in receipt.error and "1024" in receipt.error
+    assert generation.error is not None and "400" in generation.error and "1024" in generation.error
 
 
 def test_unknown_models_and_options_are_refused(folder, tmp_path):
@@ -318,24 +318,23 @@ def test_unknown_models_and_options_are_refused(folder, tmp_path):
         load_engine(f"vllm:{folder}?tensor_paralel_size=2")
 
 
-def test_parallel_sizes_reach_vllm(folder):
-    from vllm.engine.arg_utils import AsyncEngineArgs
+def test_options_reach_vllm(folder, monkeypatch):
+    from vllm.v1.engine.async_llm import AsyncLLM
 
-    from s1.engines.vllm import engine_options
+    seen = []
 
-    options = engine_options(
-        str(folder),
-        context=512,
-        dtype="auto",
-        tensor_parallel_size=2,
-        data_parallel_size=3,
-        max_batch=8,
-        memory=0.5,
-        eager=True,
-    )
-    arguments = AsyncEngineArgs(**options)
+    def refuse(arguments):
+        seen.append(arguments)
+        raise ValueError("not today")
+
+    monkeypatch.setattr(AsyncLLM, "from_engine_args", refuse)
+    options = "tensor_parallel_size=2&data_parallel_size=3&context=512&max_batch=8&memory=0.5&eager=true"
+    with pytest.raises(BadConfig, match="not today"):
+        load_engine(f"vllm:{folder}?{options}")
+    arguments = seen[0]
     assert (arguments.tensor_parallel_size, arguments.data_parallel_size) == (2, 3)
     assert (arguments.max_model_len, arguments.max_num_seqs, arguments.dtype) == (512, 8, "float32")
+    assert arguments.gpu_memory_utilization == 0.5 and arguments.enforce_eager
     assert arguments.enable_prefix_caching
 
 
@@ -349,8 +348,8 @@ def test_a_server_that_dies_in_the_middle_is_told_and_nothing_is_lost(server, be
             os.killpg(running[0].pid, signal.SIGKILL)
             running[0].wait(10)
 
-    receipt = asyncio.run(drive(forcing, behind_http, watch=kill))
-    assert receipt.error is not None and (
-        "in the middle" in receipt.error or "cannot be reached" in receipt.error
+    generation = asyncio.run(drive(forcing, behind_http, watch=kill))
+    assert generation.error is not None and (
+        "in the middle" in generation.error or "cannot be reached" in generation.error
     )
-    assert 20 < receipt.thinking_tokens < 800 and receipt.finish is None
+    assert 20 < generation.thinking_tokens < 800 and generation.finish is None
