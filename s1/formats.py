@@ -64,11 +64,6 @@ FORMATS: dict[str, ThinkingFormat] = {
 }
 
 
-def custom_format(open: str, close: str, cue: str = "Final Answer:") -> ThinkingFormat:
-    """A format from a pair of strings."""
-    return ThinkingFormat("custom", open, close, (close.strip(),), cue)
-
-
 def get_format(name: str) -> ThinkingFormat:
     """The format of that name. Raises BadConfig with the valid names."""
     if name not in FORMATS:

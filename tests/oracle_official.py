@@ -1,10 +1,10 @@
 """The rounds of the paper's code as plain lists and loops: an oracle for the `official` profile.
 
 Written from a description of that code and of nothing else, to be compared with `Forcing` token for token.
-Where the description is silent, these readings were chosen:
+Where the description is silent, the oracle assumes:
 - A newline is missing before the delimiter when the text of all rounds, as it was before the cut to the
   limit, does not end with one; an empty text does not end with one (the paper's code breaks on it).
-- The context is large enough: what happens where it is not is left open.
+- The context is large enough.
 - In the answer the end of turn alone is a stop.
 """
 

@@ -64,7 +64,7 @@ def ids_of(generation: Generation) -> tuple[int, ...]:
     st.sampled_from(FORMATS),
     st.integers(0, 90),
 )
-def test_every_request_keeps_every_promise(
+def test_every_request_keeps_every_rule(
     policy: BudgetPolicy, seed: int, ends_in: int, chunk: int, fmt: ThinkingFormat, spare: int
 ) -> None:
     context = 140 + len(PROMPT) + spare
@@ -194,22 +194,22 @@ def test_the_smallest_limits_are_kept(limit: int) -> None:
 
 
 def test_no_room_for_an_answer_asks_for_none() -> None:
-    engine = ScriptedEngine(["think</think>", "never said"])
+    engine = ScriptedEngine(["think</think>", "not needed"])
     got = force(engine, BudgetPolicy(max_answer=0))
     assert (got.answer_tokens, got.finish, got.error) == (0, "length", None)
     assert len(engine.asked) == 1
 
 
-def test_waits_are_said_in_turn_and_count_as_thinking() -> None:
+def test_waits_are_appended_in_turn_and_count_as_thinking() -> None:
     engine = ScriptedEngine(["a</think>", "b</think>", "c</think>", "d</think>", "4<|end|>"])
     got = force(engine, BudgetPolicy(waits=3, wait=("Wait", "Hmm")))
     assert thinking_of(got) == "aWaitbHmmcWaitd"
     assert (got.waits, got.thinking_tokens) == (3, 15)
-    said = [s.text for s in got.segments if s.phase == "thinking" and s.by == "forced"]
-    assert said == ["Wait", "Hmm", "Wait"]
+    forced = [s.text for s in got.segments if s.phase == "thinking" and s.by == "forced"]
+    assert forced == ["Wait", "Hmm", "Wait"]
 
 
-def test_no_wait_is_said_without_room_for_a_token_after_it() -> None:
+def test_no_wait_is_appended_without_room_for_a_token_after_it() -> None:
     policy = BudgetPolicy(max_thinking=9, waits=1)
     assert force(ScriptedEngine(["1234</think>", "5</think>", "x<|end|>"]), policy).waits == 1
     assert force(ScriptedEngine(["12345</think>", "x<|end|>"]), policy).waits == 0
@@ -235,7 +235,7 @@ def test_an_empty_wait_with_a_minimum_masks_the_end() -> None:
     assert engine.asked[0].min_tokens == 5
 
 
-def test_a_minimum_says_wait_until_it_is_reached() -> None:
+def test_a_minimum_appends_waits_until_it_is_reached() -> None:
     got = force(ScriptedEngine(["a</think>", "b</think>", "x<|end|>"]), BudgetPolicy(min_thinking=6))
     assert thinking_of(got) == "aWaitb"
 
@@ -247,13 +247,13 @@ def test_a_minimum_without_room_for_the_wait_masks_the_end() -> None:
     assert got.waits == 0
 
 
-def test_a_transition_is_said_inside_the_budget() -> None:
+def test_a_transition_is_appended_inside_the_budget() -> None:
     got = force(ScriptedEngine(["0123456789", "4<|end|>"]), BudgetPolicy(max_thinking=10, transition=" So"))
     assert thinking_of(got) == "0123456 So"
     assert got.thinking_tokens == 10
 
 
-def test_a_natural_end_says_no_transition() -> None:
+def test_a_natural_end_gets_no_transition() -> None:
     got = force(ScriptedEngine(["01</think>", "4<|end|>"]), BudgetPolicy(max_thinking=10, transition=" So"))
     assert thinking_of(got) == "01"
 
@@ -292,8 +292,8 @@ def test_grace_ends_early_at_a_sentence_or_an_end_only(seed: int, chunk: int, gr
     in_grace = next(
         request for request in engine.asked if len(request.prefix) == len(got.segments[0].token_ids) + most
     )
-    said = engine.next(ids_of(got)[: len(in_grace.prefix) + got.grace_used], in_grace)
-    ended = (said,) in {stop.ids for stop in in_grace.stops}
+    token = engine.next(ids_of(got)[: len(in_grace.prefix) + got.grace_used], in_grace)
+    ended = (token,) in {stop.ids for stop in in_grace.stops}
     assert ended or thinking_of(got).rstrip(" ").endswith(SENTENCE_ENDS)
 
 
@@ -379,8 +379,8 @@ def test_an_unknown_choice_is_refused(field: str, value: str) -> None:
         BudgetPolicy(**{field: value})
 
 
-def told(policy: BudgetPolicy) -> BudgetPolicy:
-    """What the label tells: all but the answer limit, and but a wait string that is never said."""
+def labelled(policy: BudgetPolicy) -> BudgetPolicy:
+    """What the label shows: everything but the answer limit and a wait string that is never appended."""
     policy = replace(policy, max_answer=None)
     return policy if policy.waits or policy.min_thinking else replace(policy, wait=("",))
 
@@ -388,21 +388,21 @@ def told(policy: BudgetPolicy) -> BudgetPolicy:
 @SOME
 @given(st.booleans().flatmap(policies), st.booleans().flatmap(policies))
 def test_policies_that_force_differently_have_other_labels(one: BudgetPolicy, other: BudgetPolicy) -> None:
-    assert (one.label == other.label) == (told(one) == told(other))
+    assert (one.label == other.label) == (labelled(one) == labelled(other))
 
 
-def test_labels_tell_the_wait_of_a_minimum_and_the_members_of_a_cycle() -> None:
+def test_labels_show_the_wait_of_a_minimum_and_the_members_of_a_cycle() -> None:
     assert BudgetPolicy(min_thinking=9).label != BudgetPolicy(min_thinking=9, wait=("Hmm",)).label
     assert BudgetPolicy(waits=1, wait=("a/b",)).label != BudgetPolicy(waits=1, wait=("a", "b")).label
     assert BudgetPolicy().label == "natural"
     assert BudgetPolicy(max_thinking=512, waits=2).label == "max 512, wait 2"
 
 
-# --- engines that break the seam ------------------------------------------------------------------------
+# --- engines that break the protocol ------------------------------------------------------------------------
 
 
 class Wrong(ScriptedEngine):
-    """Says the same chunks to every request, whatever it requests."""
+    """Answers every request with the same chunks."""
 
     def __init__(self, *chunks: Chunk) -> None:
         super().__init__([])
@@ -422,14 +422,14 @@ def test_an_engine_that_ignores_minimums_never_makes_a_loop(policy: BudgetPolicy
     assert got.error is None or "min_tokens" in got.error
 
 
-def test_an_engine_that_ignores_the_mask_is_an_error_on_the_receipt() -> None:
+def test_an_engine_that_ignores_the_mask_is_recorded_as_an_error() -> None:
     got = force(Wrong(Chunk((), "stop")), BudgetPolicy(min_thinking=3, max_thinking=3))
     assert got.error is not None and "min_tokens" in got.error
     assert got.finish is None
 
 
 @pytest.mark.parametrize("policy", [BudgetPolicy(max_thinking=2), BudgetPolicy(max_thinking=0, max_answer=2)])
-def test_an_engine_that_gives_too_much_is_an_error_on_the_receipt(policy: BudgetPolicy) -> None:
+def test_an_engine_that_gives_too_much_is_recorded_as_an_error(policy: BudgetPolicy) -> None:
     got = force(Wrong(Chunk((65, 66)), Chunk((67,), "length")), policy)
     assert got.error is not None and "more than" in got.error
     assert got.thinking_tokens <= 2
@@ -440,18 +440,18 @@ def test_an_estimated_count_may_be_off() -> None:
     assert (got.error, got.finish, got.exact) == (None, "length", False)
 
 
-def test_an_engine_that_does_not_say_how_it_ended_is_an_error_on_the_receipt() -> None:
+def test_an_engine_that_ends_without_a_finish_is_recorded_as_an_error() -> None:
     got = force(Wrong(Chunk((65,))), BudgetPolicy())
     assert got.error is not None and got.finish is None
     assert thinking_of(got) == "A"
 
 
-def test_one_inexact_chunk_marks_the_receipt() -> None:
+def test_one_inexact_chunk_marks_the_generation() -> None:
     assert not force(Wrong(Chunk((65,), "stop", exact=False)), BudgetPolicy()).exact
     assert force(Wrong(Chunk((65,), "stop")), BudgetPolicy()).exact
 
 
 @pytest.mark.parametrize("value", ["12", 1.5, True])
-def test_a_limit_that_is_no_whole_number_is_refused(value):
+def test_a_limit_that_is_not_a_whole_number_is_refused(value):
     with pytest.raises(BadConfig, match="max_thinking is .* whole number"):
         BudgetPolicy(max_thinking=value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from token_model import SPELLED
 
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
@@ -16,7 +17,6 @@ from s1.formats import (
     ThinkingFormat,
     as_stops,
     choose_format,
-    custom_format,
     detect,
     format_of_folder,
     get_format,
@@ -244,24 +244,19 @@ def test_a_broken_format_file_is_refused_by_name(tmp_path: Path, text: bytes, me
     assert str(tmp_path / "thinking.json") in caught.value.message
 
 
-def test_the_format_beside_the_weights_wins_over_the_template(tmp_path: Path) -> None:
+def test_the_format_in_the_checkpoint_folder_wins_over_the_template(tmp_path: Path) -> None:
     engine = ScriptedEngine([])
     assert choose_format(engine).name == "think"
-    write_format(custom_format("(", ")"), tmp_path)
+    write_format(SPELLED, tmp_path)
     engine.folder = tmp_path
-    assert choose_format(engine) == custom_format("(", ")")
+    assert choose_format(engine) == SPELLED
     assert choose_format(engine, "s1").name == "s1"
 
 
-def test_a_custom_pair_stops_at_its_end_without_the_spaces_around_it() -> None:
-    fmt = custom_format("<thought>", "\n</thought>\n")
-    assert (fmt.close, fmt.stops) == ("\n</thought>\n", ("</thought>",))
-
-
-@pytest.mark.parametrize(("open", "close"), [("a", ""), ("a", " \n")])
-def test_a_custom_pair_without_an_end_is_refused(open: str, close: str) -> None:
+@pytest.mark.parametrize(("close", "stops"), [("", ("a",)), ("a", ()), ("a", ("",))])
+def test_a_format_without_an_end_delimiter_is_refused(close: str, stops: tuple[str, ...]) -> None:
     with pytest.raises(BadConfig, match="no end delimiter"):
-        custom_format(open, close)
+        ThinkingFormat("x", "a", close, stops)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

@@ -111,10 +111,10 @@ def test_rows_with_different_budgets_equal_the_engine_token_for_token(
     assert generations[1].waits == 2 and generations[2].thinking_tokens >= 25
     width = processor.inputs["input_ids"].shape[1]
     for row, generation in zip(output, generations, strict=True):
-        said = [i for s in generation.segments if s.phase != "prompt" for i in s.token_ids]
-        assert row[width : width + len(said)].tolist() == said
-        assert row[width + len(said)].item() == 3, "an end of turn closes the row"
-        assert set(row[width + len(said) + 1 :].tolist()) <= {0}
+        emitted = [i for s in generation.segments if s.phase != "prompt" for i in s.token_ids]
+        assert row[width : width + len(emitted)].tolist() == emitted
+        assert row[width + len(emitted)].item() == 3, "an end of turn closes the row"
+        assert set(row[width + len(emitted) + 1 :].tolist()) <= {0}
 
 
 def test_a_policy_without_limits_changes_no_token_of_generate(model, tokenizer, prompts) -> None:
@@ -133,8 +133,8 @@ def test_a_request_without_anything_to_decode_is_closed_at_once(model, tokenizer
     policy = BudgetPolicy(max_thinking=0, max_answer=0)
     processor = s1.budget_processor(model, tokenizer, prompts[:1], policy, format=PETRI)
     output = model.generate(**processor.inputs, **processor.options)
-    said = tokenizer.decode(output[0, processor.inputs["input_ids"].shape[1] :])
-    assert said == "</think> Answer :<|end|>"
+    emitted = tokenizer.decode(output[0, processor.inputs["input_ids"].shape[1] :])
+    assert emitted == "</think> Answer :<|end|>"
     assert processor.generations()[0].error is None
 
 

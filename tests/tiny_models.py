@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 KINDS = {
-    # name in transformers, and what it needs beside or instead of the common settings
+    # name in transformers, and settings that it needs besides or instead of the common ones
     "llama": ("Llama", {}),
     "qwen2": ("Qwen2", {}),
     "qwen3": ("Qwen3", {}),
@@ -41,13 +41,13 @@ KINDS = {
     ),
 }
 SINGLE = {"qwen3_moe", "qwen3_next", "deepseek_v3"}
-"""Kinds whose kernels take no double precision."""
+"""Kinds whose kernels do not support double precision."""
 
 
 def tiny(kind: str, *, vocab: int, eos: int = 1, pad: int = 2, seed: int = 0, **extra: Any) -> Any:
     """A causal language model of 2 layers, width 32 and context 512 in evaluation mode.
 
-    Its weights are spread far, so that it says many things.
+    Its weights are spread widely, so that its output varies.
     """
     import torch
     import transformers

@@ -1,6 +1,6 @@
-"""A model for tests: its next token is a hash of the tokens before it, and it keeps exactly to the seam.
+"""A model for tests: its next token is a hash of the tokens before it. It follows the `Engine` protocol exactly.
 
-Unlike the scripted engine it goes on for ever, speaks in bytes that need not be valid UTF-8, and gives the
+Unlike the scripted engine it never runs out of text, writes bytes that need not be valid UTF-8, and gives the
 same continuation however a prefix was reached. Masking works as in a real engine: the second choice under
 greedy decoding, another draw under sampling.
 """
@@ -101,5 +101,5 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 def force(
     engine: Engine, policy: BudgetPolicy, fmt: ThinkingFormat = TAGS, sampling: Sampling = GREEDY
 ) -> Generation:
-    """One request from prompt to generation."""
+    """One request, from the prompt to its generation."""
     return run(drive(Forcing(encode_prompt(engine, fmt, policy, PROMPT), sampling), engine))

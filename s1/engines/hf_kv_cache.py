@@ -186,9 +186,6 @@ class PrefixCache:
         self._kept: OrderedDict[CachedPrefix, None] = OrderedDict()
         self._index: dict[int, dict[Any, None]] = {}
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def find(self, ids: Sequence[int], blocks: Sequence[int]) -> tuple[PrefixSource | None, int]:
         """The source that shares the longest prefix with `ids`, and how many tokens they share."""
         low, high = 0, len(blocks)  # blocks are chained, so the known ones come first: bisect

@@ -1,7 +1,7 @@
-"""What every engine must do, in one place: the seam, and the same token ids for the same policies.
+"""What every engine must do: follow the `Engine` protocol, and give the same token ids for the same policies.
 
-The model is the petri base: tiny and real. A difference is never waved through: the message names the first
-position where two engines part, and how far apart the model itself holds the two tokens there.
+The model is the petri base: tiny and real. Every difference fails: the message names the first position where
+two engines differ, and the gap between the model's own logits of the two tokens there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from s1.prompt import encode_prompt
 from s1.types import Chunk, Continuation, Engine, Generation, Sampling, Stop
 
 WORD = ThinkingFormat("word", "<think>", " so", (" so",), " Answer :")
-"""Ends at a plain word, which the model writes often and which is no added token."""
+"""Ends at a plain word, which the model writes often and which is not an added token."""
 PHRASE = ThinkingFormat("phrase", "<think>", " no x", (" no x", " ; 2 :", " 1 0"), " Answer :")
 """Ends at several tokens."""
 
@@ -94,17 +94,17 @@ def generations(
 def same_ids(expected: Mapping[str, Generation], found: Mapping[str, Generation], folder: Path) -> None:
     """Fails with the first difference of every case, explained."""
     assert list(expected) == list(found)
-    told = []
+    differences = []
     for name, wanted in expected.items():
         got = found[name]
         assert wanted.error is None, f"{name}: the reference failed: {wanted.error}"
         if got.error is not None:
-            told.append(f"{name}: {got.error}")
+            differences.append(f"{name}: {got.error}")
         elif parts_of(got) != parts_of(wanted):
-            told.append(f"{name}: {explain(ids_of(wanted), ids_of(got), folder)}")
+            differences.append(f"{name}: {explain(ids_of(wanted), ids_of(got), folder)}")
         elif facts_of(got) != facts_of(wanted):
-            told.append(f"{name}: the same ids, but {facts_of(got)} instead of {facts_of(wanted)}")
-    assert not told, f"{len(told)} of {len(expected)} differ:\n" + "\n".join(told)
+            differences.append(f"{name}: the same ids, but {facts_of(got)} instead of {facts_of(wanted)}")
+    assert not differences, f"{len(differences)} of {len(expected)} differ:\n" + "\n".join(differences)
 
 
 def ids_of(generation: Generation) -> list[int]:
@@ -120,12 +120,12 @@ def facts_of(generation: Generation) -> tuple[object, ...]:
 
 
 def explain(wanted: Sequence[int], got: Sequence[int], folder: Path) -> str:
-    """Where two runs part, and the gap between the logits of their tokens there."""
+    """Where two runs first differ, and the gap between the logits of their tokens there."""
     shared = next((n for n, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), None)
     if shared is None:
         if len(wanted) == len(got):
             return "the same ids, but other owners"
-        return f"one ends after {min(len(wanted), len(got))} tokens, the other goes on"
+        return f"one ends after {min(len(wanted), len(got))} tokens, the other continues"
     logits = last_logits(folder, wanted[:shared])
     a, b = wanted[shared], got[shared]
     order = sorted(range(len(logits)), key=lambda i: -logits[i])
@@ -156,7 +156,7 @@ def model_of(folder: Path) -> Any:
     return _models[folder]
 
 
-# The seam, one rule each. `prefix` must be one after which the engine goes on for at least 40 tokens.
+# The protocol, one rule each. After `prefix` the engine must continue for at least 40 tokens.
 
 
 async def _collect(chunks: AsyncGenerator[Chunk, None]) -> tuple[tuple[int, ...], Chunk]:
@@ -189,7 +189,7 @@ def check_stops(engine: Engine, prefix: tuple[int, ...]) -> None:
     at = next(n for n in range(5, 40) if ids[n] not in ids[:n])
     stop = Stop(engine.decode(ids[at : at + 1]), ids[at : at + 1])
     got, last = continued(
-        engine, Continuation(prefix, 40, (Stop("never said", engine.encode("never said")), stop))
+        engine, Continuation(prefix, 40, (Stop("never there", engine.encode("never there")), stop))
     )
     assert (got, last.finish, last.stop) == (ids[:at], "stop", stop)
     got, last = continued(engine, Continuation(prefix, at, (stop,)))
@@ -216,7 +216,7 @@ def check_minimum(engine: Engine, prefix: tuple[int, ...]) -> None:
 
 
 def check_leaving(engine: Engine, prefix: tuple[int, ...]) -> None:
-    """A stream may be left at any time, and the engine serves on."""
+    """A stream may be left at any time, and the engine keeps serving."""
 
     async def leave() -> None:
         for _ in range(3):
@@ -228,8 +228,8 @@ def check_leaving(engine: Engine, prefix: tuple[int, ...]) -> None:
     assert len(continued(engine, Continuation(prefix, 5))[0]) == 5
 
 
-def check_bad_asks(engine: Engine, prefix: tuple[int, ...]) -> None:
-    """What cannot be served is refused before anything is decoded."""
+def check_bad_requests(engine: Engine, prefix: tuple[int, ...]) -> None:
+    """Requests that cannot be served are refused before anything is decoded."""
     size = engine.context - len(prefix)
     for request in (
         Continuation(prefix, size + 1),
@@ -244,7 +244,7 @@ def check_bad_asks(engine: Engine, prefix: tuple[int, ...]) -> None:
 
 
 def check_seeds(engine: Engine, prefix: tuple[int, ...]) -> None:
-    """A seed repeats a sample, whatever runs beside it; another seed gives another."""
+    """A seed repeats a sample, whatever else is in the batch; another seed gives another sample."""
 
     def request(seed: int) -> Continuation:
         return Continuation(prefix, 30, sampling=Sampling(temperature=1.5, top_p=0.98, top_k=40, seed=seed))
@@ -258,4 +258,4 @@ def check_seeds(engine: Engine, prefix: tuple[int, ...]) -> None:
     assert continued(engine, request(2))[0] == results[1]
 
 
-SEAM = (check_limits, check_stops, check_minimum, check_leaving, check_bad_asks, check_seeds)
+PROTOCOL = (check_limits, check_stops, check_minimum, check_leaving, check_bad_requests, check_seeds)

@@ -13,8 +13,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("openai")
 
 from contract import (  # noqa: E402
-    SEAM,
-    check_bad_asks,
+    PROTOCOL,
+    check_bad_requests,
     check_leaving,
     check_limits,
     check_minimum,
@@ -98,10 +98,10 @@ def expected(folder):
 
 
 def test_the_same_policies_give_the_same_ids(engine, expected, folder):
-    hosted = engine.name.startswith("openai")  # the server of this test is slow: one question will do
-    found = generations(engine, questions=1 if hosted else 3)
+    is_server = engine.name.startswith("openai")  # the server of this test is slow: one question will do
+    found = generations(engine, questions=1 if is_server else 3)
     same_ids({name: expected[name] for name in found}, found, folder)
-    assert all(g.exact == (not hosted or engine.server.exact) for g in found.values())
+    assert all(g.exact == (not is_server or engine.server.exact) for g in found.values())
 
 
 def test_the_cases_reach_every_part_of_forcing(expected):
@@ -110,10 +110,10 @@ def test_the_cases_reach_every_part_of_forcing(expected):
     assert any(g.grace_used for g in found) and {g.finish for g in found} == {"stop", "length"}
 
 
-@pytest.mark.parametrize("check", SEAM, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_the_seam(check, engine):
+@pytest.mark.parametrize("check", PROTOCOL, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_the_engine_follows_the_protocol(check, engine):
     plain = engine.name.startswith("openai") and not engine.server.is_vllm
-    if plain and check not in (check_minimum, check_bad_asks):
+    if plain and check not in (check_minimum, check_bad_requests):
         pytest.skip(
             "this server ends every turn and promises no seeds; test_openai.py holds both to be refused"
         )
@@ -121,22 +121,22 @@ def test_the_seam(check, engine):
 
 
 @pytest.mark.parametrize("check", [check_limits, check_stops, check_leaving])
-def test_the_seam_of_the_scripted_engine(check):
-    said = "".join(f"{n}{chr(97 + n % 26)}" for n in range(200))
+def test_the_scripted_engine_follows_the_protocol(check):
+    text = "".join(f"{n}{chr(97 + n % 26)}" for n in range(200))
     begin = "<|user|>"
-    engine = ScriptedEngine(lambda prefix: said[len(prefix) - len(begin) :])
+    engine = ScriptedEngine(lambda prefix: text[len(prefix) - len(begin) :])
     check(engine, engine.encode(begin))
 
 
 def test_a_difference_is_explained_by_the_gap_of_the_logits(folder):
     ids = list(range(10, 30))
     other = [*ids[:15], 400, *ids[16:]]
-    told = explain(ids, other, folder)
-    assert "position 15" in told and "id 25" in told and "id 400" in told and "gap" in told
+    found = explain(ids, other, folder)
+    assert "position 15" in found and "id 25" in found and "id 400" in found and "gap" in found
 
 
 def test_a_wrong_engine_fails_the_contract(expected, folder):
-    """The suite can fail: one token changed in one generation is found and named."""
+    """The suite can fail: one changed token in one generation is found and named."""
     from dataclasses import replace
 
     name = "natural, question 1"

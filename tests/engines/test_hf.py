@@ -1,4 +1,4 @@
-"""The hf engine gives what transformers gives, whatever runs beside it."""
+"""The hf engine gives what transformers gives, whatever else is in the batch."""
 
 from __future__ import annotations
 

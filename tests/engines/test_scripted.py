@@ -1,4 +1,4 @@
-"""The scripted engine keeps to the whole seam, so that what is proved with it holds for real ones."""
+"""The scripted engine follows the whole protocol, so that what is tested with it holds for real engines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def all_of(engine: ScriptedEngine, request: Continuation) -> list[Chunk]:
     return run(collect())
 
 
-def said(chunks: Sequence[Chunk], engine: ScriptedEngine) -> str:
+def text_of(chunks: Sequence[Chunk], engine: ScriptedEngine) -> str:
     return engine.decode([i for chunk in chunks for i in chunk.ids])
 
 
@@ -37,14 +37,14 @@ def stop_of(engine: ScriptedEngine, text: str) -> Stop:
 def test_a_stop_ends_the_continuation_and_is_not_part_of_it() -> None:
     engine = ScriptedEngine(["ab</think>cd"])
     chunks = all_of(engine, Continuation((1,), 50, (stop_of(engine, "</think>"),)))
-    assert said(chunks, engine) == "ab"
+    assert text_of(chunks, engine) == "ab"
     assert chunks[-1].finish == "stop" and chunks[-1].stop == stop_of(engine, "</think>")
 
 
 def test_the_limit_ends_the_continuation() -> None:
     engine = ScriptedEngine(["abcdef"])
     chunks = all_of(engine, Continuation((1,), 4, (stop_of(engine, "</think>"),)))
-    assert said(chunks, engine) == "abcd"
+    assert text_of(chunks, engine) == "abcd"
     assert (chunks[-1].finish, chunks[-1].stop) == ("length", None)
 
 
@@ -52,28 +52,28 @@ def test_a_script_that_runs_out_ends_the_turn() -> None:
     engine = ScriptedEngine(["ab"])
     end = stop_of(engine, "<|end|>")
     chunks = all_of(engine, Continuation((1,), 50, (stop_of(engine, "</think>"), end)))
-    assert said(chunks, engine) == "ab"
+    assert text_of(chunks, engine) == "ab"
     assert (chunks[-1].finish, chunks[-1].stop) == ("stop", end)
 
 
 def test_a_stop_of_several_tokens_counts_only_when_all_of_it_came() -> None:
     engine = ScriptedEngine(lambda prefix: "ab[/T]c")
     stops = (stop_of(engine, "[/T]"),)
-    assert said(all_of(engine, Continuation((1,), 5, stops)), engine) == "ab[/T"
-    assert said(all_of(engine, Continuation((1,), 6, stops)), engine) == "ab"
+    assert text_of(all_of(engine, Continuation((1,), 5, stops)), engine) == "ab[/T"
+    assert text_of(all_of(engine, Continuation((1,), 6, stops)), engine) == "ab"
 
 
 def test_no_stop_comes_before_the_minimum() -> None:
     engine = ScriptedEngine(lambda prefix: "a</think>bc</think>d")
     chunks = all_of(engine, Continuation((1,), 50, (stop_of(engine, "</think>"),), min_tokens=2))
-    assert said(chunks, engine) == "abc"
+    assert text_of(chunks, engine) == "abc"
     assert chunks[-1].finish == "stop"
 
 
 def test_a_script_shorter_than_the_minimum_is_filled_up() -> None:
     engine = ScriptedEngine(["a"])
     assert (
-        said(all_of(engine, Continuation((1,), 50, (stop_of(engine, "<|end|>"),), min_tokens=3)), engine)
+        text_of(all_of(engine, Continuation((1,), 50, (stop_of(engine, "<|end|>"),), min_tokens=3)), engine)
         == "a.."
     )
 
@@ -110,7 +110,7 @@ def test_the_size_of_chunks_changes_nothing(text: str, size: int, most: int) -> 
     whole, pieces = (ScriptedEngine([text + "<|end|>"], chunk=n) for n in (100, size))
     ends = (stop_of(whole, "<|end|>"),)
     one, many = all_of(whole, Continuation((1,), most, ends)), all_of(pieces, Continuation((1,), most, ends))
-    assert said(one, whole) == said(many, whole)
+    assert text_of(one, whole) == text_of(many, whole)
     assert (one[-1].finish, one[-1].stop) == (many[-1].finish, many[-1].stop)
     assert all(len(chunk.ids) <= size for chunk in many)
 
@@ -120,7 +120,7 @@ def test_a_file_of_continuations_makes_an_engine(tmp_path: Path) -> None:
     file.write_text(json.dumps(["one</think>", "two"]), encoding="utf-8")
     engine = load_engine(f"scripted:{file}")
     assert isinstance(engine, ScriptedEngine)
-    assert said(all_of(engine, Continuation((1,), 3)), engine) == "one"
+    assert text_of(all_of(engine, Continuation((1,), 3)), engine) == "one"
 
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]", "[]"])

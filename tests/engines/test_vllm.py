@@ -23,7 +23,7 @@ import pytest
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
-from contract import CASES, PETRI, SEAM, Case, generations, model_folder, same_ids  # noqa: E402
+from contract import CASES, PETRI, PROTOCOL, Case, generations, model_folder, same_ids  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.cli import main  # noqa: E402
@@ -149,8 +149,8 @@ def test_the_doctor_proves_forcing(engine):
     assert all(probe.receipt.exact for probe in report.probes)
 
 
-@pytest.mark.parametrize("check", SEAM, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_the_seam(check, engine):
+@pytest.mark.parametrize("check", PROTOCOL, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_the_engine_follows_the_protocol(check, engine):
     check(engine, engine.encode(PROMPT))
 
 
@@ -295,11 +295,11 @@ def collect(engine, request):
     return asyncio.run(all_of())
 
 
-def test_the_servers_words_reach_the_person(behind_http, server):
+def test_messages_of_the_server_reach_the_user(behind_http, server):
     with pytest.raises(BadConfig, match="does not serve 'other'.*petri"):
         load_engine(f"openai:{server}?model=other")
     engine = load_engine(f"openai:{server}")
-    engine.context = 5000  # as if the server had told a wrong one
+    engine.context = 5000  # as if the server had reported a wrong one
     generation = asyncio.run(
         drive(Forcing(encode_prompt(engine, FORMATS["petri"], BudgetPolicy(max_thinking=4000), "1")), engine)
     )
@@ -338,7 +338,7 @@ def test_options_reach_vllm(folder, monkeypatch):
     assert arguments.enable_prefix_caching
 
 
-def test_a_server_that_dies_in_the_middle_is_told_and_nothing_is_lost(server, behind_http, running):
+def test_a_server_that_dies_is_reported_and_nothing_is_lost(server, behind_http, running):
     """The last test of this file: it kills the server."""
     policy = BudgetPolicy(max_thinking=800, waits=200)
     forcing = Forcing(encode_prompt(behind_http, FORMATS["petri"], policy, "<|user|> 1<|assistant|>"))
