@@ -135,7 +135,7 @@ class Bench:
         wall, cpu = time.perf_counter(), time.process_time()
         result = asyncio.run(run())
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        counts = engine.batch.counts
+        counts = engine.counts
         found = {"wall": wall, "cpu": cpu, "outside": wall - model.seconds, "result": result}
         return found | {"steps": counts.steps, "tokens": counts.decoded, "fed": counts.prefilled}
 
@@ -257,7 +257,7 @@ def overhead(bench: Bench, own: bool) -> Iterable[dict[str, Any]]:
 def walks(bench: Bench, all_waits: Sequence[int], own: bool) -> Iterable[dict[str, Any]]:
     """Part 2."""
     wait = bench.loaded.encode("Wait")
-    starts = [m.script.prompt for m in bench.forcings(BASE)]
+    starts = [m.encoded.prompt for m in bench.forcings(BASE)]
     rows = len(starts)
     source, draw = _lengths()
     print(f"lengths: {source}")
@@ -333,7 +333,7 @@ def _cost(bench: Bench) -> tuple[float, float]:
         for _ in range(3):
             engine = bench.engine(rows)
             for n in range(rows):
-                engine.batch.add(engine._row(Continuation(tuple(range(10 + n, 80 + n)), 60), None))
+                engine.batch.add(engine.row_of(Continuation(tuple(range(10 + n, 80 + n)), 60)))
             for _ in range(4):
                 engine.batch.step()
             began = time.perf_counter()
