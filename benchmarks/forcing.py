@@ -1,21 +1,20 @@
-"""What budget forcing costs on the hf engine, and what it saves: overhead, walks, trunk.
+"""What budget forcing costs on the hf engine, and what it saves: overhead, walks, replay.
 
-    python benchmarks/forcing.py [--only overhead|walks|trunk] [--wide] [--model FOLDER] [--threads 1]
+    python benchmarks/forcing.py [--only overhead|walks|replay] [--wide] [--model FOLDER] [--threads 1]
 
-Each measurement stands beside its theory. A batched decoder pays a fixed part for every step (one token in all
-running rows) and a part for every row in it; both are fitted first, on steps of 1 to 32 rows, and say which ratio of
-seconds to expect ("model"). Where the fixed part is all, as where reading the weights takes longest, the
-ratio of steps is reached.
-1. Overhead: `drive()` against plain asks of as many tokens after the same prompts: as many as the receipt has,
-   forced ones included ("same"), or only those that the model drew ("drawn"). Theory: 1 for "same"; for "drawn" the
-   forced tokens come on top. Issue: 1.01. As wall time spreads more than that here, the seconds outside the model's
-   forward calls are compared as well: both sides compute the same rows in them.
-2. Walks: each request on its own against lock-step rounds, as in the authors' code: nobody goes on before all
-   have ended the round. All requests at once; or fewer slots than requests, with rounds of the whole list or
-   batches that end before the next begins. Theory: ratio of steps, simulated. Lengths: see `_lengths`; every round
-   of a request is drawn alike. Or the model's own. Issue: 1.5.
-3. Trunk: all policies of a question on one memory against separate runs. Theory: decoded tokens / distinct
-   prefixes that end in a decoded token. Issue: several times.
+Each measurement is shown with its theory. A batched decoder has a fixed cost per step (one token in all running
+rows) and a cost per row; both are fitted first, on steps of 1 to 32 rows, and give the expected ratio of seconds
+("model"). When the fixed cost dominates, as when reading the weights takes longest, the ratio of steps is reached.
+1. Overhead: `drive()` against plain continuations after the same prompts. They have as many tokens as the
+   generation, forced ones included ("same"), or only as many as the model drew ("drawn"). Theory: 1 for "same"; for
+   "drawn" the forced tokens are extra. Goal: 1.01. Wall time spreads more than that here, so the seconds outside the
+   model's forward calls are compared too: both sides compute the same rows in them.
+2. Walks: each request by itself against lock-step rounds, as in the authors' code, where each round waits for all
+   requests. All requests at once, or fewer slots than requests, with rounds of the whole list or batches that end
+   before the next begins. Theory: ratio of steps, simulated. Lengths: see `_lengths`, the same law for every round;
+   or the model's own. Goal: 1.5.
+3. Replay: all policies of a question through one replay cache against separate runs. Theory: decoded tokens /
+   distinct prefixes that end in a decoded token. Goal: several times.
 The sides run in turn, in changing order, on a new engine over the same weights, greedy; encoding the prompts
 is not timed. Default model: runs/demo/model of `s1 demo` where it is, else the petri base that ships. --wide takes
 a random model of 68 M parameters in bfloat16, which the caches of most processors do not hold, for parts 1 and 2.
@@ -174,7 +173,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="a model folder with its thinking format")
-    parser.add_argument("--only", choices=("overhead", "walks", "trunk"))
+    parser.add_argument("--only", choices=("overhead", "walks", "replay"))
     parser.add_argument("--wide", action="store_true", help="a model that no cache holds")
     parser.add_argument("--waits", type=int, nargs="+", default=list(WAITS))
     parser.add_argument("--requests", type=int, default=32)
@@ -198,7 +197,7 @@ def main() -> None:
     warm = bench.forcings(replace(BASE, max_thinking=32))
     bench.measure(Side(lambda: warm, _driven, args.requests))
     began = time.perf_counter()
-    everything = ("overhead", "walks") if args.wide else ("overhead", "walks", "trunk")
+    everything = ("overhead", "walks") if args.wide else ("overhead", "walks", "replay")
     parts = {args.only or part for part in everything}
     rows: list[dict[str, Any]] = []
     if "overhead" in parts:
@@ -207,8 +206,8 @@ def main() -> None:
         bench = replace(bench, cost=_cost(bench))
         print("a step takes {:.2f} ms, a row in it {:.3f} ms".format(*(1000 * x for x in bench.cost)))
         rows += walks(bench, args.waits, own=not args.wide)
-    if "trunk" in parts:
-        rows += trunk(replace(bench, cost=(0.0, 0.0)))
+    if "replay" in parts:
+        rows += replay(replace(bench, cost=(0.0, 0.0)))
     result = {"benchmark": "forcing", "arguments": vars(args), "model": Path(folder).name, "rows": rows}
     result |= {"torch": torch.__version__, "transformers": transformers.__version__, "cost": bench.cost}
     result |= {"load_average": os.getloadavg()[0], "seconds": round(time.perf_counter() - began, 1)}
@@ -219,18 +218,18 @@ def overhead(bench: Bench, own: bool) -> Iterable[dict[str, Any]]:
     """Part 1. The last policy masks the end, so that every request thinks for the whole budget."""
     count = len(bench.prompts)
 
-    async def plain(engine: Engine, asks: Sequence[Continuation]) -> None:
-        await _each(engine, [Drawn(ask.prefix, [ask.max_tokens], ()) for ask in asks])
+    async def plain(engine: Engine, continuations: Sequence[Continuation]) -> None:
+        await _each(engine, [Drawn(request.prefix, [request.max_tokens], ()) for request in continuations])
 
     long = replace(BASE, max_thinking=512, min_thinking=512, wait=("",))
     policies = ((replace(BASE, max_thinking=64), 7), (replace(BASE, waits=2), 3), (long, 1))
     for policy, times in policies if own else policies[:1]:
         forced = Side(lambda policy=policy: bench.forcings(policy), _driven, count)
-        receipts = bench.measure(forced)["result"]
+        generations = bench.measure(forced)["result"]
         sides = {"forced": forced}
         for name, count_of in (("same", _tokens), ("drawn", _draws)):
-            asks = [Continuation(g.segments[0].token_ids, count_of(g)) for g in receipts]
-            sides[name] = Side(lambda asks=asks: asks, plain, count)
+            continuations = [Continuation(g.segments[0].token_ids, count_of(g)) for g in generations]
+            sides[name] = Side(lambda continuations=continuations: continuations, plain, count)
         found = bench.turns(sides, bench.repeats * times)
         for name in ("same", "drawn"):
             pairs = list(zip(found["forced"], found[name], strict=True))
@@ -367,31 +366,31 @@ def _widen(loaded: Any) -> None:
     loaded.model = transformers.LlamaForCausalLM(config).eval().to(torch.bfloat16)
 
 
-def trunk(bench: Bench) -> Iterable[dict[str, Any]]:
+def replay(bench: Bench) -> Iterable[dict[str, Any]]:
     """Part 3. Separate runs one after another, as separate commands would be, or all requests at once."""
     policies, count = longest_first(policies_of(BUDGETS, WAITS, base=BASE)), len(bench.prompts)
 
-    async def one_trunk(engine: Engine, walks: list[list[Forcing]]) -> list[Generation]:
+    async def replayed(engine: Engine, walks: list[list[Forcing]]) -> list[Generation]:
         async def walk(column: Sequence[Forcing]) -> list[Generation]:
             memory = ReplayCache(engine)
             return [await drive(machine, memory) for machine in column]
 
-        receipts = await asyncio.gather(*map(walk, zip(*walks, strict=True)))
-        return [g for row in zip(*receipts, strict=True) for g in row]
+        generations = await asyncio.gather(*map(walk, zip(*walks, strict=True)))
+        return [g for row in zip(*generations, strict=True) for g in row]
 
     async def one_by_one(engine: Any, walks: list[list[Forcing]]) -> list[Generation]:
-        receipts = []
+        generations = []
         for machines in walks:
-            receipts += await _driven(engine, machines)
+            generations += await _driven(engine, machines)
             engine.batch.clear()  # a command of its own has no keys and values of the one before
-        return receipts
+        return generations
 
     async def at_once(engine: Engine, walks: list[list[Forcing]]) -> list[Generation]:
         return await _driven(engine, sum(walks, []))
 
     for name, work, rows in (("one by one", one_by_one, count), ("all at once", at_once, 4 * count)):
-        slow, fast = (Side(lambda: [bench.forcings(p) for p in policies], w, rows) for w in (work, one_trunk))
-        yield bench.compare(f"3 {len(policies)} runs / trunk: {name}", slow, fast, "several", _sharing)
+        slow, fast = (Side(lambda: [bench.forcings(p) for p in policies], w, rows) for w in (work, replayed))
+        yield bench.compare(f"3 {len(policies)} runs / replay: {name}", slow, fast, "several", _sharing)
 
 
 async def _driven(engine: Engine, machines: Sequence[Forcing]) -> list[Generation]:
@@ -403,14 +402,14 @@ async def _each(engine: Engine, machines: Sequence[Any]) -> None:
 
 
 async def _in_rounds(engine: Engine, machines: Sequence[Any]) -> None:
-    async def one(machine: Any, ask: Continuation) -> None:
-        async with aclosing(engine.stream(ask)) as chunks:
+    async def one(machine: Any, request: Continuation) -> None:
+        async with aclosing(engine.stream(request)) as chunks:
             async for chunk in chunks:
                 if not machine.feed(chunk):
                     return
 
-    while asks := [(m, ask) for m in machines if (ask := m.ask()) is not None]:
-        await asyncio.gather(*(one(m, ask) for m, ask in asks))
+    while continuations := [(m, request) for m in machines if (request := m.ask()) is not None]:
+        await asyncio.gather(*(one(m, request) for m, request in continuations))
 
 
 async def _in_batches(engine: Engine, machines: Sequence[Any]) -> None:
@@ -423,30 +422,30 @@ def _spread(ratios: Iterable[float]) -> list[float]:
     return [round(x, 4) for x in (statistics.median(found), found[0], found[-1])]
 
 
-def _tokens(receipt: Generation) -> int:
+def _tokens(generation: Generation) -> int:
     """Tokens after the prompt, forced ones included, and the stop at the end."""
-    return sum(len(s.token_ids) for s in receipt.segments[1:]) + (receipt.finish == "stop")
+    return sum(len(s.token_ids) for s in generation.segments[1:]) + (generation.finish == "stop")
 
 
-def _draws(receipt: Generation) -> int:
-    """Tokens drawn for a receipt: the model's own, and each stop that ended one of its spans."""
-    own = sum(len(s.token_ids) for s in receipt.segments if s.by == "model")
-    return own + receipt.waits + (not receipt.cut) + (receipt.finish == "stop")
+def _draws(generation: Generation) -> int:
+    """Tokens drawn for a generation: the model's own, and each stop that ended one of its spans."""
+    own = sum(len(s.token_ids) for s in generation.segments if s.by == "model")
+    return own + generation.waits + (not generation.cut) + (generation.finish == "stop")
 
 
-def _sharing(receipts: Sequence[Generation]) -> float:
-    """Draws / draws after distinct prefixes, which are the least that decode every receipt once."""
+def _sharing(generations: Sequence[Generation]) -> float:
+    """Draws / draws after distinct prefixes, which are the least that decode every generation once."""
     seen = set()
-    for receipt in receipts:
+    for generation in generations:
         path = 0
-        for n, segment in enumerate(receipt.segments):
-            if n and segment.by == "forced" and (segment.phase == "thinking" or not receipt.cut):
+        for n, segment in enumerate(generation.segments):
+            if n and segment.by == "forced" and (segment.phase == "thinking" or not generation.cut):
                 seen.add(path)  # the stop that was drawn here
             for token in segment.token_ids:
                 seen |= {path} if segment.by == "model" else set()
                 path = hash((path, token))
-        seen |= {path} if receipt.finish == "stop" else set()
-    return sum(map(_draws, receipts)) / len(seen)
+        seen |= {path} if generation.finish == "stop" else set()
+    return sum(map(_draws, generations)) / len(seen)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The vllm engine beside the hf engine, and the sweep from one trunk against separate runs on vLLM.
+"""The vllm engine against the hf engine, and a sweep through one replay cache against separate runs on vLLM.
 
     .venv-vllm/bin/python benchmarks/vllm_engine.py throughput [--prompts 64] [--longest 512] [--repeats 3]
-    .venv-vllm/bin/python benchmarks/vllm_engine.py trunk [--model FOLDER] [--requests 32] [--repeats 3]
+    .venv-vllm/bin/python benchmarks/vllm_engine.py replay [--model FOLDER] [--requests 32] [--repeats 3]
 
 Both engines run in turn, in changing order, in one process of vLLM's environment, greedy. vLLM decodes in
 processes of its own (on a CPU one core for its worker, the others for the rest), so only wall time is compared.
@@ -11,10 +11,10 @@ sides decode each token once, so counts allow a ratio of 1; what lies apart is t
 is the weights read once for each step, and keys and values for each token, by the bandwidth of a large copy; a
 cache that holds the weights goes below it. Prompts are shorter than a block of vLLM's cache: nothing is kept
 from one repeat to the next.
-trunk: 8 budgets, the natural end and waits 1, 2, 4, as in part 3 of forcing.py, on the petri exam. Separate
+replay: 8 budgets, the natural end and waits 1, 2, 4, as in part 3 of forcing.py, on the petri exam. Separate
 runs one after another with vLLM's prefix cache emptied between them (as separate commands have it), or all
 requests at once with the cache at work, against one memory for each question. Theory: tokens drawn / distinct
-prefixes that end in a drawn token. Where receipts differ, the first is shown with the gap between its logits.
+prefixes that end in a drawn token. Where generations differ, the first is shown with the gap between its logits.
 The last line is one JSON document.
 """
 
@@ -58,9 +58,9 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def stream(self, ask: Continuation) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         self.requests += 1
-        async with aclosing(self._engine.stream(ask)) as chunks:
+        async with aclosing(self._engine.stream(request)) as chunks:
             async for chunk in chunks:
                 self.tokens += len(chunk.ids) + (chunk.finish == "stop")
                 yield chunk
@@ -68,9 +68,9 @@ class Counting:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", choices=("throughput", "trunk"))
-    parser.add_argument("--model", help="trunk: default: what `s1 demo` trained, else the petri base")
-    parser.add_argument("--requests", type=int, default=32, help="trunk: questions")
+    parser.add_argument("part", choices=("throughput", "replay"))
+    parser.add_argument("--model", help="replay: default: what `s1 demo` trained, else the petri base")
+    parser.add_argument("--requests", type=int, default=32, help="replay: questions")
     parser.add_argument("--shape", choices=hf_engine.SHAPES, default="small", help="throughput: the model")
     parser.add_argument("--prompts", type=int, default=64, help="throughput: requests")
     parser.add_argument("--longest", type=int, default=512, help="throughput: longest answer")
@@ -85,7 +85,7 @@ def main() -> None:
     import vllm
 
     torch.set_num_threads(args.threads)
-    result = throughput(args) if args.part == "throughput" else trunk(args)
+    result = throughput(args) if args.part == "throughput" else replay(args)
     result |= {"benchmark": "vllm_engine", "arguments": vars(args), "vllm": vllm.__version__}
     result |= {"torch": torch.__version__, "transformers": transformers.__version__}
     result |= {"load_average": os.getloadavg()[0]}
@@ -147,7 +147,7 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def trunk(args: argparse.Namespace) -> dict[str, Any]:
+def replay(args: argparse.Namespace) -> dict[str, Any]:
     trained = Path("runs/demo/model")
     args.model = args.model or str(trained if trained.is_dir() else world.base_model())
     engine = load_engine(f"vllm:{args.model}", max_batch=256, eager=not args.compile)
@@ -155,28 +155,28 @@ def trunk(args: argparse.Namespace) -> dict[str, Any]:
     prompts = [engine.render([{"role": "user", "content": q.text}]) for q in world.questions(args.requests)]
     policies = longest_first(policies_of(forcing.BUDGETS, forcing.WAITS, base=forcing.BASE))
 
-    async def one_trunk(counting: Engine, walks: Walks) -> list[Generation]:
+    async def replayed(counting: Engine, walks: Walks) -> list[Generation]:
         async def walk(column: Sequence[Forcing]) -> list[Generation]:
             memory = ReplayCache(counting)
             return [await drive(machine, memory) for machine in column]
 
-        receipts = await asyncio.gather(*map(walk, zip(*walks, strict=True)))
-        return [g for row in zip(*receipts, strict=True) for g in row]
+        generations = await asyncio.gather(*map(walk, zip(*walks, strict=True)))
+        return [g for row in zip(*generations, strict=True) for g in row]
 
     async def at_once(counting: Engine, walks: Walks) -> list[Generation]:
         return await asyncio.gather(*(drive(m, counting) for row in walks for m in row))
 
     async def one_by_one(counting: Engine, walks: Walks) -> list[Generation]:
-        receipts: list[Generation] = []
+        generations: list[Generation] = []
         for machines in walks:
-            receipts += await at_once(counting, [machines])
+            generations += await at_once(counting, [machines])
             await _forget(engine)
-        return receipts
+        return generations
 
     works: dict[str, Callable[[Engine, Walks], Awaitable[list[Generation]]]] = {
         "one by one": one_by_one,
         "all at once": at_once,
-        "one trunk": one_trunk,
+        "one replay": replayed,
     }
 
     async def measure(work: Callable[[Engine, Walks], Awaitable[list[Generation]]]) -> dict[str, Any]:
@@ -184,16 +184,16 @@ def trunk(args: argparse.Namespace) -> dict[str, Any]:
         counting = Counting(engine)
         await _forget(engine)
         began = time.perf_counter()
-        receipts = await work(cast(Engine, counting), walks)
+        generations = await work(cast(Engine, counting), walks)
         seconds = time.perf_counter() - began
         return {
             "wall": seconds,
             "tokens": counting.tokens,
             "requests": counting.requests,
-            "receipts": receipts,
+            "generations": generations,
         }
 
-    asyncio.run(measure(one_trunk))  # warm-up
+    asyncio.run(measure(replayed))  # warm-up
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
     for repeat in range(args.repeats):
         names = list(works)
@@ -201,15 +201,15 @@ def trunk(args: argparse.Namespace) -> dict[str, Any]:
             found[name].append(asyncio.run(measure(works[name])))
     asyncio.run(engine.close())
     last = {name: runs[-1] for name, runs in found.items()}
-    theory = forcing._sharing(last["one by one"]["receipts"])
+    theory = forcing._sharing(last["one by one"]["generations"])
     rows = []
     for name in ("one by one", "all at once"):
-        walls = _spread([r["wall"] for r in found[name]], [r["wall"] for r in found["one trunk"]])
-        gaps = _receipt_gaps(args.model, last[name]["receipts"], last["one trunk"]["receipts"])
-        row = {"case": f"{len(policies)} runs {name} / one trunk", "wall": walls, "theory": round(theory, 2)}
-        row |= {"tokens": round(last[name]["tokens"] / last["one trunk"]["tokens"], 2), "differing": gaps}
-        row["seconds"] = [[round(r["wall"], 2) for r in found[n]] for n in (name, "one trunk")]
-        row["counts"] = [[last[n]["requests"], last[n]["tokens"]] for n in (name, "one trunk")]
+        walls = _spread([r["wall"] for r in found[name]], [r["wall"] for r in found["one replay"]])
+        gaps = _generation_gaps(args.model, last[name]["generations"], last["one replay"]["generations"])
+        row = {"case": f"{len(policies)} runs {name} / one replay", "wall": walls, "theory": round(theory, 2)}
+        row |= {"tokens": round(last[name]["tokens"] / last["one replay"]["tokens"], 2), "differing": gaps}
+        row["seconds"] = [[round(r["wall"], 2) for r in found[n]] for n in (name, "one replay")]
+        row["counts"] = [[last[n]["requests"], last[n]["tokens"]] for n in (name, "one replay")]
         rows.append(row)
         print(f"{row['case']:<36} wall {walls}  tokens {row['tokens']}  theory {row['theory']}  "
               f"counts {row['counts']}  differing {len(gaps)} of {len(policies) * args.requests}")  # fmt: skip
@@ -241,7 +241,7 @@ def _spread(slow: Sequence[float], fast: Sequence[float]) -> list[float]:
     return [round(x, 2) for x in (statistics.median(ratios), min(ratios), max(ratios))]
 
 
-def _receipt_gaps(folder: str, a: Sequence[Generation], b: Sequence[Generation]) -> list[str]:
+def _generation_gaps(folder: str, a: Sequence[Generation], b: Sequence[Generation]) -> list[str]:
     wrong = [(x, y) for x, y in zip(a, b, strict=True) if x.segments != y.segments]
     if not wrong:
         return []
