@@ -21,7 +21,7 @@ from imitation import Imitation, noise, status  # noqa: E402
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.doctor import examine  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
-from s1.engines.openai import server_address  # noqa: E402
+from s1.engines.openai import server_url  # noqa: E402
 from s1.engines.requests import seed_at  # noqa: E402
 from s1.engines.stops import TextStops  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
@@ -731,7 +731,7 @@ def test_a_bad_address_is_explained(address, expected):
 
 
 def test_an_address_loses_its_last_slash():
-    assert server_address("https://h:1/v1/") == "https://h:1/v1"
+    assert server_url("https://h:1/v1/") == "https://h:1/v1"
 
 
 def test_one_engine_serves_several_event_loops(tokenizer, folder):
