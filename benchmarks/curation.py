@@ -1,16 +1,16 @@
-"""Curation at the paper's size: time and peak memory of each stage, beside the official algorithm in plain Python.
+"""Curation at the paper's size: time and peak memory of each stage, against the official algorithm in plain Python.
 
 Theory: reading and writing a pool is bound by (de)compression of its traces, the same bytes for both sides.
 Decontamination looks at questions only: a plain program builds a Python string for each of the pool's word
 8-grams, a columnar one hashes them. Selection needs ids, domains and lengths, 1/1000 of the bytes of a pool.
 Memory should not grow with the pool: the traces need never be in memory at once.
 
-Each stage is a command of its own, from files to files, on the output of our stage before it; the official
-order and rules throughout. Seconds and peak memory are those of the whole command with the processes it starts
-(sampled every 0.05 s, and the peak of the largest from the system). "Alone" repeats decontamination and
-selection on columns that are already in memory.
+Each stage is a separate command, from files to files, on the output of our stage before it, in the official order
+with the official rules (but no source is exempt from decontamination). Seconds and peak memory are those of the
+whole command with the processes it starts (sampled every 0.05 s, and the peak of the largest from the system).
+"Alone" repeats decontamination and selection on columns that are already in memory.
 
-Run: python benchmarks/curation.py [--rows 59000] [--tokens 3600] [--ours-only] [--funnel-only] [--work DIR]
+Run: python benchmarks/curation.py [--rows 59000] [--tokens 3600] [--ours-only] [--pipeline-only] [--work DIR]
 [--data DIR]; --data is a folder of real questions and traces; without it they are those of the petri world. Prints a
 table, then one JSON line.
 """
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="kept there; by default a temporary folder")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
     parser.add_argument("--ours-only", action="store_true")
-    parser.add_argument("--funnel-only", action="store_true", help="only the whole funnel of ours")
+    parser.add_argument("--pipeline-only", action="store_true", help="only the whole pipeline of ours")
     parser.add_argument("--alone", choices=("decontaminate", "select"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
@@ -108,9 +108,9 @@ def measure(args: argparse.Namespace, work: Path) -> None:
     results: dict[str, Any] = {}
     source = pool
     print(f"{'stage':24} {'ours s':>8} {'MB':>6}   {'plain s':>8} {'MB':>6}   ratio   rows kept")
-    for stage in () if args.funnel_only else STAGES:
+    for stage in () if args.pipeline_only else STAGES:
         here = out["ours"] / stage
-        more = ["--set", "quality.profile=official"] if stage in ("clean", "select") else []
+        more = ["--set", "profile=official"] if stage in ("clean", "select") else []
         command = [
             "-m",
             "s1",
@@ -132,7 +132,7 @@ def measure(args: argparse.Namespace, work: Path) -> None:
         show(stage, ours, plain, len(ids(here)))
         results[stage] = {"ours": ours, "official": plain, "kept": len(ids(here))}
         source = here
-    for stage in () if args.funnel_only else ("decontaminate", "select"):
+    for stage in () if args.pipeline_only else ("decontaminate", "select"):
         at = pool if stage == "decontaminate" else out["ours"] / "difficulty"
         command = [str(Path(__file__)), "--alone", stage, "--work", str(folder), "--n", str(args.n)]
         process = run([*command, *(["--ours-only"] if args.ours_only else [])], {"S1_BENCH_POOL": str(at)})
@@ -141,11 +141,11 @@ def measure(args: argparse.Namespace, work: Path) -> None:
             ratio = f"{time_of / both['ours']:7.1f} times ours" if name != "ours" else ""
             print(f"{stage}, alone, {name}: {time_of:.3f} s {ratio}")
         results[f"{stage} alone"] = both
-    whole = ["-m", "s1", "curate", str(pool), "--out", str(out["ours"] / "funnel"), "--n", str(args.n)]
-    results["funnel"] = run([*whole, "--against", str(benchmark)])
-    show("whole funnel, strict", results["funnel"], None, args.n)
+    whole = ["-m", "s1", "curate", str(pool), "--out", str(out["ours"] / "whole"), "--n", str(args.n)]
+    results["pipeline"] = run([*whole, "--against", str(benchmark)])
+    show("whole pipeline, strict", results["pipeline"], None, args.n)
     peaks = [r["ours"]["peak"] for r in results.values() if isinstance(r.get("ours"), dict)]
-    peak = max([*peaks, results["funnel"]["peak"]])
+    peak = max([*peaks, results["pipeline"]["peak"]])
     print(f"most memory of a command of ours: {peak / 1e6:,.0f} MB (bound {LIMIT_BYTES / 1e6:,.0f})")
     print(json.dumps({"rows": args.rows, "tokens": args.tokens, "seed": args.seed, "bytes": size,
                       "real": data is not None, "versions": versions(), "results": results}))  # fmt: skip
@@ -156,7 +156,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> dict[s
     paths = [os.environ.get("PYTHONPATH", ""), str(HERE.parent)]
     changed = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environment or {})}
     began = time.perf_counter()
-    # A process counts the memory of the one that started it as its own, so a small one stands between.
+    # A process counts the memory of the one that started it as its own, so a small one starts it.
     # It runs elsewhere: -m looks in the current folder before PYTHONPATH, which may name another version.
     process = subprocess.run(
         [sys.executable, "-S", "-c", LAUNCHER, sys.executable, *command],
@@ -168,9 +168,9 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> dict[s
     seconds = time.perf_counter() - began
     if process.returncode:
         sys.exit(f"{' '.join(command)}\n{process.stderr[-3000:]}")
-    *said, used = process.stdout.strip().splitlines()
+    *printed, used = process.stdout.strip().splitlines()
     cpu, peak = map(float, used.split())
-    return {"seconds": seconds, "cpu": cpu, "peak": peak, "last": said[-1] if said else ""}
+    return {"seconds": seconds, "cpu": cpu, "peak": peak, "last": printed[-1] if printed else ""}
 
 
 def alone(args: argparse.Namespace) -> None:
@@ -179,6 +179,7 @@ def alone(args: argparse.Namespace) -> None:
     from curation_parts import official
 
     from s1.data.decontaminate import find_hits, read_benchmarks
+    from s1.data.pool import pool_of_frame
     from s1.data.select import select
 
     files = sorted(Path(os.environ["S1_BENCH_POOL"]).rglob("*.parquet"))
@@ -186,19 +187,20 @@ def alone(args: argparse.Namespace) -> None:
     rows = rows.with_columns(
         pl.lit(None, dtype=pl.String).alias(c) for c in ("thinking", "attempt", "answer")
     )
+    pool = pool_of_frame(rows)
     benchmark = read_benchmarks(args.work / "benchmark.jsonl")
     plain_rows = [] if args.ours_only else rows.to_dicts()
     blocklist = benchmark["benchmark_question"].to_list()
     jobs: dict[str, Callable[[], Any]]
     if args.alone == "decontaminate":
         jobs = {
-            "ours": lambda: find_hits(rows, benchmark),
+            "ours": lambda: find_hits(pool, pool.index, benchmark),
             "official": lambda: official.decontaminate(plain_rows, blocklist, False),
             "official, earlier sources blocked": lambda: official.decontaminate(plain_rows, blocklist, True),
         }
     else:
         jobs = {
-            "ours": lambda: select(rows, args.n, profile="official"),
+            "ours": lambda: select(pool.index, args.n, profile="official"),
             "official": lambda: official.select(plain_rows, args.n, 0),
         }
     found = {name: seconds(job) for name, job in jobs.items() if name == "ours" or not args.ours_only}

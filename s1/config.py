@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = ()) -> T:
     """`defaults`, a dataclass, changed by the file and then by the pairs. A dot reaches nested settings, as in
-    quality.profile=official.
+    clean.word_run=7.
 
     Raises BadConfig listing all unknown names, or naming a value of the wrong type.
     """

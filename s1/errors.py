@@ -59,6 +59,13 @@ class EngineFailure(S1Error):
     """The engine failed while decoding a request; recorded on that request's generation."""
 
 
+class Interrupted(S1Error):
+    """The run stopped, what is finished is kept, and the same command resumes from there."""
+
+    def __init__(self, message: str, hint: str = "Fix this, then rerun the command to resume.") -> None:
+        super().__init__(message, hint)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, short enough for a message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

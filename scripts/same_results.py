@@ -24,12 +24,20 @@ PROFILES = ("strict", "official")
 PETRI = ["--benchmark", "petri", "--model", "demo/model", "--max-answer", "12"]
 
 
+def profile_setting() -> str:
+    """What the setting of the profile is called: versions before the one pipeline had it under quality."""
+    code = "from s1.data.pipeline import CurateSettings; CurateSettings().profile"
+    known = subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    return "profile" if known else "quality.profile"
+
+
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Name of the output and arguments of s1, in the order in which they are run."""
+    profile_name = profile_setting()
     yield "demo", ["demo", "--out", "demo"]
     for strategy in STRATEGIES:
         for profile in PROFILES:
-            settings = ["--set", f"strategy={strategy}", "--set", f"quality.profile={profile}"]
+            settings = ["--set", f"strategy={strategy}", "--set", f"{profile_name}={profile}"]
             name = f"petri-{strategy}-{profile}"
             yield (
                 name,
@@ -68,8 +76,12 @@ def results(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.name in ("model.safetensors", "dataset.parquet", "dataset.jsonl", "rejected.jsonl"):
+        if path.name in ("model.safetensors", "dataset.parquet", "dataset.jsonl"):
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.name == "rejected.jsonl":
+            rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            # Stages have other names than before the one pipeline.
+            found[name] = digest([{k: v for k, v in row.items() if k != "stage"} for row in rows])
         elif path.name == "ledger.json":
             ledger = json.loads(path.read_text(encoding="utf-8"))
             stages = [[s["in"], s["out"], s["dropped"]] for s in ledger["stages"]]

@@ -14,7 +14,7 @@ def test_pairs_and_file_change_only_what_they_name(tmp_path):
 
 
 def test_a_dot_reaches_inside():
-    assert load_settings(CurateSettings(), None, ["quality.profile=official"]).quality.profile == "official"
+    assert load_settings(CurateSettings(), None, ["clean.word_run=7"]).clean.word_run == 7
 
 
 def test_all_misspelt_names_are_listed_with_the_nearest_valid_one():

@@ -383,7 +383,9 @@ def test_an_unsafe_model_exits_with_1(
     assert "problem" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["no/such/folder"], ["scripted:none.json"], ["x", "--max-thinking", "3"]])
+@pytest.mark.parametrize(
+    "arguments", [["no/such/folder"], ["scripted:none.json"], ["x", "--max-thinking", "3"]]
+)
 def test_what_cannot_be_used_exits_with_2(arguments: list[str], monkeypatch, capsys) -> None:
     monkeypatch.setattr("s1.cli.options.silence_libraries", lambda: None)
     assert main(["doctor", *arguments]) == 2

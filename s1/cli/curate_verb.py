@@ -1,6 +1,6 @@
 """Choose about 1,000 questions with traces from a pool: quality, difficulty, diversity, with a ledger.
 
-  s1 curate POOL --out DIR                            the whole funnel: dataset.parquet, ledger.json, report.md
+  s1 curate POOL --out DIR                            the whole pipeline: dataset.parquet, ledger.json, report.md
   s1 curate collect SOURCE[=PATH] ... --out DIR       questions of the paper's sources, or your own
   s1 curate teach POOL --model M --url URL --out DIR  traces from a teacher
   s1 curate clean POOL --out DIR                      drop cut, empty, looping, badly formatted rows
@@ -9,33 +9,34 @@
   s1 curate decontaminate POOL --against FILE ...     benchmark hits and copies; prints every hit
   s1 curate select POOL --n N --out DIR               only the draw
 
-POOL is a file, a folder, or what another stage wrote. A file named like a stage: ./clean. The same command
-after a kill goes on; model calls are kept in OUT/journal.jsonl, parts that are done in .OUT.work beside OUT.
+POOL is a file, a folder, or the output of another stage. To read a file named like a stage, write ./clean. After
+an interruption the same command resumes: OUT/journal.jsonl keeps model calls, .OUT.work beside OUT keeps finished
+parts.
+
+Example: s1 curate traces.parquet --out curated --tokenizer tokenizer.json --against aime2024.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from s1.errors import BadConfig
 
-WHERE = ("executor", "workers", "ray_address")
-STAGES = {
+READING = ("out", "column", "set", "config", "executor", "workers", "ray_address")
+OPTIONS = {
     "collect": ("out", "seed", "sources"),
     "teach": ("out", "column", "set", "config", "model", "url", "samples", "max_usd"),
-    "clean": ("out", "column", "set", "config", "tokenizer", *WHERE),
+    "clean": (*READING, "tokenizer"),
     "difficulty": (
-        "out", "column", "set", "config", "tokenizer", "model", "url", "samples", "max_usd", "judge",
-        "most_solved", *WHERE,
+        *READING, "tokenizer", "model", "url", "samples", "max_usd", "judge", "most_solved",
     ),
-    "diversity": ("out", "column", "set", "config", "model", "url", "max_usd", "domains", *WHERE),
-    "decontaminate": ("out", "column", "set", "config", "against", *WHERE),
-    "select": ("out", "column", "set", "config", "tokenizer", "n", "seed", *WHERE),
-    "": ("out", "column", "set", "config", "tokenizer", "n", "seed", "against", *WHERE),
+    "diversity": (*READING, "model", "url", "max_usd", "domains"),
+    "decontaminate": (*READING, "against"),
+    "select": (*READING, "tokenizer", "n", "seed"),
+    "": (*READING, "tokenizer", "n", "seed", "against"),
 }  # fmt: skip
-"""Which options each stage takes; "" is the whole funnel. Any other is an error, not ignored."""
+"""The options that each stage takes; "" is the whole pipeline. Any other is an error, not ignored."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,110 +46,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[STAGE] POOL",
         help="files or folders (Parquet, JSONL, JSON, CSV); petri is the small world",
     )
-    parser.add_argument("--out", type=Path, help="output folder")
-    parser.add_argument("--n", type=int, help="how many to select (default: 1000)")
-    parser.add_argument("--seed", type=int, help="of the draw (default: 0)")
-    parser.add_argument("--against", nargs="+", metavar="FILE", help="benchmarks to decontaminate against")
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer.json or its folder, to measure traces")
-    parser.add_argument(
-        "--column", action="append", metavar="FIELD=NAME", help="where a pool column is found"
-    )
-    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="change one setting")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=Path, help="output folder")
+    add("--n", type=int, help="how many rows to select (default: 1000)")
+    add("--seed", type=int, help="seed of the draw (default: 0)")
+    add("--against", nargs="+", metavar="FILE", help="benchmarks to decontaminate against")
+    add("--tokenizer", metavar="PATH", help="tokenizer.json or its folder, to measure traces in tokens")
+    add("--column", action="append", metavar="FIELD=NAME", help="the file's column for a pool column")
+    add("--set", action="append", metavar="NAME=VALUE", help="change one setting, such as profile=official")
+    add(
         "--config",
         type=Path,
-        help="YAML with CurateSettings (s1.data.pipeline), or ApiSettings (s1.clients.chat) where models are asked",
+        help="YAML with CurateSettings (s1.data.pipeline), or with ApiSettings (s1.clients.chat) for teach, "
+        "difficulty and diversity",
     )
-    models = parser.add_argument_group("stages that ask models")
-    models.add_argument(
+    add("--sources", type=Path, metavar="YAML", help="your own sources, besides those of the paper")
+    add = parser.add_argument_group("stages that call models").add_argument
+    add(
         "--model",
         action="append",
         metavar="NAME",
-        help="model on the server of --url, NAME@URL[@KEY_ENV] on another, or an engine spec where there is no --url",
+        help="model on the server of --url, NAME@URL[@KEY_ENV] on another, or an engine spec without --url",
     )
-    models.add_argument(
+    add(
         "--url",
-        help="OpenAI-compatible server, such as http://localhost:8000/v1; its key is taken from OPENAI_API_KEY",
+        help="OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY",
     )
-    models.add_argument("--judge", metavar="NAME", help="model that grades what symbols cannot decide")
-    models.add_argument(
-        "--samples", type=int, metavar="K", help="traces or attempts for each question (default: 1)"
-    )
-    models.add_argument(
+    add("--judge", metavar="NAME", help="model that grades what symbols cannot decide")
+    add("--samples", type=int, metavar="K", help="traces or attempts for each question (default: 1)")
+    add(
         "--most-solved",
         type=float,
         metavar="X",
         help="drop what a model solves in more than this share (default: 0)",
     )
-    models.add_argument(
+    add(
         "--max-usd",
         type=float,
         metavar="X",
         help="spending cap; needs usd_per_million_in and usd_per_million_out",
     )
-    models.add_argument("--domains", type=Path, metavar="YAML", help="other subjects than the MSC list")
-    where = parser.add_argument_group("where the work is done")
-    where.add_argument("--executor", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
-    where.add_argument(
-        "--workers", type=int, help="processes of this machine (default: one for each processor)"
-    )
-    where.add_argument(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="cluster to join (default: RAY_ADDRESS, else one is started here)",
-    )
-    parser.add_argument(
-        "--sources", type=Path, metavar="YAML", help="your own sources, beside those of the paper"
-    )
+    add("--domains", type=Path, metavar="YAML", help="another list of subjects than the MSC")
+    add = parser.add_argument_group("where the work is done").add_argument
+    add("--executor", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
+    add("--workers", type=int, help="processes on this machine (default: one for each processor)")
+    add("--ray-address", metavar="ADDRESS", help="cluster to join (default: RAY_ADDRESS, else a local one)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.cli import curate_stages
+    from s1.cli.curate_stages import COMMANDS
 
-    stage = arguments.pool[0] if arguments.pool[0] in STAGES else ""
+    stage = arguments.pool[0] if arguments.pool[0] in OPTIONS else ""
     if stage:
         arguments.pool = arguments.pool[1:]
     name = f"curate {stage}".strip()
     for option, value in vars(arguments).items():
-        if value is not None and option not in (*STAGES[stage], "pool", "verb", "run"):
+        if value is not None and option not in (*OPTIONS[stage], "pool", "verb", "run"):
             raise BadConfig(
                 f"{name} takes no --{option.replace('_', '-')}.",
-                "It takes: " + ", ".join(f"--{o.replace('_', '-')}" for o in STAGES[stage]) + ".",
+                "It takes: " + ", ".join(f"--{o.replace('_', '-')}" for o in OPTIONS[stage]) + ".",
             )
     if not arguments.pool and stage != "collect":
         raise BadConfig(f"{name}: no pool was named.", "Name a file or folder.")
     if arguments.out is None and stage != "decontaminate" and (arguments.pool or stage != "collect"):
         raise BadConfig(f"{name} needs --out.", "Name an output folder.")
-    if stage:
-        return int(getattr(curate_stages, stage)(arguments))
-    return whole_funnel(arguments)
-
-
-def whole_funnel(arguments: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from s1.cli.curate_stages import open_pool
-    from s1.config import load_settings
-    from s1.data.decontaminate import read_benchmarks
-    from s1.data.ledger import Stage
-    from s1.data.output import refuse_existing
-    from s1.data.pipeline import CurateSettings, curate
-
-    refuse_existing(arguments.out, False)
-    defaults = CurateSettings(n=1000 if arguments.n is None else arguments.n, seed=arguments.seed or 0)
-    if arguments.pool == ["petri"]:
-        from s1.data.quality import PETRI
-
-        defaults = replace(defaults, quality=PETRI, ngram=0)
-    settings = load_settings(defaults, arguments.config, arguments.set or ())
-    benchmarks = read_benchmarks(arguments.against) if arguments.against else None
-
-    def show(stage: Stage) -> None:
-        print(stage.line, file=sys.stderr)
-
-    with open_pool(arguments) as pool:
-        ledger = curate(pool, settings, arguments.out, benchmarks=benchmarks, progress=show)
-    for note in ledger.notes:
-        print(f"Note: {note}", file=sys.stderr)
-    print(f"{ledger.chosen.height} rows selected. Written to {arguments.out}")
+    COMMANDS[stage](stage, arguments)
     return 0

@@ -29,7 +29,7 @@ from s1.clients.chat_replies import read_reply
 from s1.clients.http import RequestFailure, ServerClient
 from s1.clients.map_calls import Refused
 from s1.clients.retry import backoff_seconds, may_be_repeated
-from s1.errors import BadConfig, S1Error
+from s1.errors import BadConfig, Interrupted, S1Error
 
 FATAL = frozenset({401, 402, 403, 404})
 FIRST_BACKOFF_SECONDS = 1.0
@@ -167,7 +167,7 @@ class ChatClient:
             tries += 1
             if tries >= self.settings.tries:
                 if not self._has_replied:
-                    raise S1Error(
+                    raise Interrupted(
                         f"No reply from {self.settings.url}: {why}.",
                         "Check the address and the server, then rerun the command to resume.",
                     )
@@ -215,7 +215,7 @@ class ChatClient:
             hint = "Fix this, then rerun the command to resume."
             if failure.status == 401 and not self._has_key:
                 hint = f"Put the key into the environment variable {self.settings.key_env}."
-            raise S1Error(f"{self.settings.url} refuses: {words}.", hint)
+            raise Interrupted(f"{self.settings.url} refuses: {words}.", hint)
         if "stream_options" in failure.body:
             raise S1Error(
                 f"{self.settings.url} refuses: {words}.", "Ask without streaming: --set stream=false."
@@ -225,7 +225,7 @@ class ChatClient:
 
     def _postpone_all(self, seconds: float, why: str) -> None:
         if seconds > LONGEST_RETRY_AFTER_SECONDS:
-            raise S1Error(
+            raise Interrupted(
                 f"{self.settings.url} asks for a pause of {seconds / 3600:.1f} hours ({why}).",
                 "Rerun the command then; stored replies are kept.",
             )

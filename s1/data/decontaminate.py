@@ -1,11 +1,11 @@
-"""Decontamination: pool questions that share words with a benchmark, and copies within the pool.
+"""Decontamination: questions that share words with a benchmark, and copies within the pool (section 2.2).
 
-The paper's rule: lower-case, collapse whitespace, split on it; one shared run of 8 words is a hit.
-Questions under eight words can never match that way, so an exact match of the normalised text counts as
-well. The work is a join of two tables of word n-grams, which Polars does in columns.
+The paper's rule: lower-case, collapse whitespace, split on it; one shared run of 8 words is a hit. Questions
+under eight words can never match that way, so an exact match of the normalised text counts as well. The work is
+a join of two tables of word n-grams, which Polars does in columns.
 
-Differs: the official code also drops a question that shares 8 words with one accepted before, which depends
-on the order of the sources and drops most of a templated family; here only equal questions are copies.
+Differs: the official code also drops a question that shares 8 words with one accepted before, which depends on
+the order of the sources and drops most of a templated family; here only equal questions are copies.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
-from s1.data.partitions import Shards, gathered, key_of, map_rows, memory_shards, normalised, spaces_only
-from s1.data.pool import conform, read_pool, rejects_frame
+import numpy as np
+import polars as pl
+
+from s1.data.near_duplicates import NEAR_COLUMNS, best_first, near_pairs, near_reasons
+from s1.data.partitions import hash_of, normalised, spaces_only
+from s1.data.pool import Pool, read_pool
 from s1.errors import BadConfig, BadInput
 
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-
+Duplicates = Literal["question", "trace", "off"]
 HIT_COLUMNS = ("id", "benchmark", "benchmark_id", "how", "shared", "count", "question", "benchmark_question")
 
 
@@ -35,38 +36,31 @@ class Contamination(NamedTuple):
 
 
 def contamination(
-    pool: pl.DataFrame | Shards,
+    pool: Pool,
+    rows: pl.DataFrame,
     benchmarks: pl.DataFrame | None = None,
     *,
-    rows: pl.DataFrame | None = None,
     n: int = 8,
-    duplicates: str = "question",
+    duplicates: Duplicates = "question",
     near: float = 0.0,
     exempt: str | None = None,
 ) -> Contamination:
     """Benchmark hits first, then copies among the rows that stay, then near duplicates among those.
 
-    `rows` are the rows of the index to look at, all by default; reasons are in their order (by id). `near` is
-    the least Jaccard index of a near duplicate, 0 for none; `exempt` a regular expression for sources whose
-    hits are reported and not dropped.
+    `rows` are the rows of the index to check; reasons are in their order. `near` is the least Jaccard index of a
+    near duplicate, 0 for none; `exempt` a regular expression for sources whose hits are reported, not dropped.
     """
-    import polars as pl
-
-    from s1.data.near_duplicates import NEAR_COLUMNS, near_reasons, shards_near_pairs
-
-    shards = pool if isinstance(pool, Shards) else memory_shards(conform(pool), rejects_frame())
-    rows = shards.index if rows is None else rows
     reasons = pl.Series("reason", [None] * rows.height, dtype=pl.String)
     hits = pl.DataFrame(schema={c: pl.Int64 if c == "count" else pl.String for c in HIT_COLUMNS})
     if benchmarks is not None:
-        hits = shards_hits(shards, rows, benchmarks, n=n)
+        hits = find_hits(pool, rows, benchmarks, n=n)
         reasons = hit_reasons(rows, hits)
         if exempt is not None:
             spared = rows["source"].str.contains(exempt)
             reasons = pl.select(pl.when(~spared).then(reasons).alias("reason")).to_series()
 
     def fill(more: Callable[[pl.DataFrame], pl.Series]) -> pl.Series:
-        # Looked for among the rows that stay, or a dropped row could take its clean copy along.
+        # Only among the rows that stay: a dropped row must not take its clean copy with it.
         clean = rows.filter(reasons.is_null())
         at = pl.select(at=reasons.is_null().arg_true()).to_series()
         return reasons.scatter(at, more(clean)) if clean.height else reasons
@@ -74,15 +68,13 @@ def contamination(
     reasons = fill(lambda clean: duplicate_reasons(clean, by=duplicates))
     pairs = pl.DataFrame(schema={c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS})
     if near:
-        pairs = shards_near_pairs(shards, rows.filter(reasons.is_null()), near)
+        pairs = near_pairs(pool, rows.filter(reasons.is_null()), near)
         reasons = fill(lambda clean: near_reasons(clean, pairs))
     return Contamination(reasons, hits, pairs)
 
 
 def read_benchmarks(paths: str | Path | Sequence[str | Path]) -> pl.DataFrame:
     """Questions to keep out of training: columns benchmark (file stem), benchmark_id, benchmark_question."""
-    import polars as pl
-
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not files:
         raise BadConfig("Decontamination: no benchmark was named.", "Name at least one file of questions.")
@@ -93,9 +85,7 @@ def read_benchmarks(paths: str | Path | Sequence[str | Path]) -> pl.DataFrame:
 def benchmark_frame(
     name: str | pl.Series, ids: Sequence[str] | pl.Series, questions: Sequence[str] | pl.Series
 ) -> pl.DataFrame:
-    """Benchmark questions at hand in the columns that `find_hits` and `curate` take."""
-    import polars as pl
-
+    """Benchmark questions in the columns that `find_hits` and `curate` take."""
     columns = {"benchmark_id": pl.Series(ids).cast(pl.String), "benchmark_question": pl.Series(questions)}
     benchmark = name if isinstance(name, pl.Series) else pl.lit(name)
     return pl.DataFrame(columns).select(benchmark.alias("benchmark"), pl.all())
@@ -103,8 +93,6 @@ def benchmark_frame(
 
 def word_ngrams(rows: pl.LazyFrame, text: str, n: int) -> pl.LazyFrame:
     """One line per word n-gram of column `text`: the other columns of `rows`, its place `at`, `ngram`."""
-    import polars as pl
-
     keys = [c for c in rows.collect_schema().names() if c != text]
     words = (
         rows.with_row_index("_row")
@@ -122,45 +110,34 @@ def word_ngrams(rows: pl.LazyFrame, text: str, n: int) -> pl.LazyFrame:
     )
 
 
-def find_hits(pool: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl.DataFrame:
-    """Every pair of a pool question and a benchmark question that match (HIT_COLUMNS), sorted.
+def find_hits(pool: Pool, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl.DataFrame:
+    """Every pair of a pool question (of `rows` of the index) and a benchmark question that match, sorted.
 
     `how` is "exact" or "8-gram"; `shared` is the first shared n-gram in the pool question, `count` how many
-    distinct ones there are (0 for an exact match of short texts). n = 0 leaves only the exact match.
+    distinct ones there are (0 for an exact match of short texts). n = 0 leaves only the exact match. Raises
+    BadInput for benchmarks that do not come from `benchmark_frame`.
     """
-    _check_benchmarks(benchmarks, n)
-    return _with_texts(_pairs(pool, benchmarks, n), pool.select("id", "question"), benchmarks)
-
-
-def shards_hits(shards: Shards, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl.DataFrame:
-    """`find_hits` for the rows of the index that are in `rows`."""
-    import polars as pl
-
-    _check_benchmarks(benchmarks, n)
-    work = partial(_pairs, benchmarks=benchmarks, n=n)
-    pairs = pl.concat(
-        map_rows(shards, rows, ["question"], work, name="hits", key=key_of(n, benchmarks)), rechunk=True
-    )
-    matched = rows.join(pairs.select("id").unique(), on="id", how="semi", maintain_order="left")
-    return _with_texts(pairs, gathered(shards, matched, ["question"]), benchmarks)
-
-
-def _check_benchmarks(benchmarks: pl.DataFrame, n: int) -> None:
     if n < 0:
-        raise BadConfig(
-            f"Decontamination: n is {n}.", "Use the number of words, 8 in the paper, or 0 for exact only."
-        )
+        raise BadConfig(f"Decontamination: n is {n}.", "Use a number of words, or 0 for exact matches only.")
     absent = [c for c in ("benchmark", "benchmark_id", "benchmark_question") if c not in benchmarks.columns]
     if absent:
         raise BadInput(
             f"The benchmark frame has no column {absent[0]!r}.", "Build it with benchmark_frame()."
         )
+    work = partial(_pairs, benchmarks=benchmarks, n=n)
+    pairs = pool.map_rows(rows, ["question"], work, name="hits", key=hash_of(n, benchmarks))
+    matched = rows.join(pairs.select("id").unique(), on="id", how="semi", maintain_order="left")
+    theirs = benchmarks.unique(["benchmark", "benchmark_id"], keep="first", maintain_order=True)
+    return (
+        pairs.join(pool.gather_all(matched, ["question"]), on="id")
+        .join(theirs, on=["benchmark", "benchmark_id"])
+        .select(HIT_COLUMNS)
+        .sort("id", "benchmark", "benchmark_id")
+    )
 
 
 def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame:
     """The matches without the texts: id, benchmark, benchmark_id, how, shared, count."""
-    import polars as pl
-
     ours = pool.select("id", "question")
     theirs = benchmarks.with_columns(key=normalised(pl.col("benchmark_question")))
     if n:
@@ -196,8 +173,6 @@ def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame
 
 def _may_match(ours: pl.Series, theirs: pl.Series, n: int) -> pl.Series:
     """Whether each of `ours` has an n-gram whose hash one of `theirs` has, or fewer than n words."""
-    import numpy as np
-    import polars as pl
 
     def hashes(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         split = spaces_only(texts.str.to_lowercase()).str.split(" ")
@@ -221,20 +196,8 @@ def _may_match(ours: pl.Series, theirs: pl.Series, n: int) -> pl.Series:
     return pl.Series(found)
 
 
-def _with_texts(pairs: pl.DataFrame, questions: pl.DataFrame, benchmarks: pl.DataFrame) -> pl.DataFrame:
-    theirs = benchmarks.unique(["benchmark", "benchmark_id"], keep="first", maintain_order=True)
-    return (
-        pairs.join(questions, on="id")
-        .join(theirs, on=["benchmark", "benchmark_id"])
-        .select(HIT_COLUMNS)
-        .sort("id", "benchmark", "benchmark_id")
-    )
-
-
-def hit_reasons(pool: pl.DataFrame, hits: pl.DataFrame) -> pl.Series:
-    """ "8-gram of math500" or "exact match in math500" for each row of `pool` with a hit, else null."""
-    import polars as pl
-
+def hit_reasons(rows: pl.DataFrame, hits: pl.DataFrame) -> pl.Series:
+    """ "8-gram of math500" or "exact match in math500" for each of `rows` with a hit, else null."""
     named = hits.select(
         "id",
         reason=pl.when(pl.col("how") == "exact")
@@ -242,34 +205,23 @@ def hit_reasons(pool: pl.DataFrame, hits: pl.DataFrame) -> pl.Series:
         .otherwise(pl.concat_str("how", pl.lit(" of "), "benchmark")),
     )
     first = named.group_by("id").agg(pl.col("reason").sort().last())  # "exact" sorts after the digits
-    return pool.select("id").join(first, on="id", how="left", maintain_order="left")["reason"]
+    return rows.select("id").join(first, on="id", how="left", maintain_order="left")["reason"]
 
 
-def duplicate_reasons(pool: pl.DataFrame, *, by: str = "question") -> pl.Series:
-    """ "duplicate of ID" for each row whose question occurs before, else null.
+def duplicate_reasons(rows: pl.DataFrame, *, by: Duplicates = "question") -> pl.Series:
+    """ "duplicate of ID" for each of `rows` (of the index) whose question occurs before, else null.
 
     Of equal questions the one with a right attempt stays, then the longest trace, then the smallest id.
     `by="trace"` lets several traces of one question stay and drops only equal pairs of question and trace;
-    `by="off"` nothing.
+    `by="off"` drops nothing.
     """
-    import polars as pl
-
-    if by not in ("question", "trace", "off"):
-        raise BadConfig(f"duplicates: {by!r} is unknown.", "Use question, trace or off.")
     if by == "off":
-        return pl.Series([None] * pool.height, dtype=pl.String)
-    hashed = "_key" in pool.columns
-    key = pl.col("_key") if hashed else normalised(pl.col("question"))
-    if by == "trace":
-        key = pl.struct(key.alias("q"), pl.col("_trace" if hashed else "thinking"))
-    ranked = (
-        pool.select("id", key.alias("key"), "correct", "trace_tokens")
-        .with_columns(grade=pl.when("correct").then(0).when(pl.col("correct").is_null()).then(1).otherwise(2))
-        .sort(["grade", "trace_tokens", "id"], descending=[False, True, False], nulls_last=True)
-        .with_columns(kept=pl.col("id").first().over("key"))
-    )
+        return pl.Series([None] * rows.height, dtype=pl.String)
+    key = pl.struct("_key", "_trace") if by == "trace" else pl.col("_key")
+    ranked = best_first(rows.select("id", "correct", "trace_tokens", key=key))
+    ranked = ranked.with_columns(kept=pl.col("id").first().over("key"))
     reasons = ranked.select(
         "id",
         reason=pl.when(pl.col("id") != pl.col("kept")).then(pl.concat_str(pl.lit("duplicate of "), "kept")),
     )
-    return pool.select("id").join(reasons, on="id", how="left", maintain_order="left")["reason"]
+    return rows.select("id").join(reasons, on="id", how="left", maintain_order="left")["reason"]

@@ -6,18 +6,12 @@ model's attempts that were right.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from s1.data.partitions import Shards, key_of, map_rows
+import polars as pl
+
 from s1.errors import BadConfig, BadInput
-
-if TYPE_CHECKING:
-    import polars as pl
 
 TokenCounter = Callable[[Sequence[str]], Sequence[int]]
 
@@ -29,8 +23,6 @@ def join_attempts(pool: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
     (`correct` is null) does not count; a question without a graded attempt stays null.
     Raises BadInput when a column is missing or no id belongs to the pool.
     """
-    import polars as pl
-
     missing = [c for c in ("id", "model", "correct") if c not in attempts.columns]
     if missing:
         raise BadInput(
@@ -53,8 +45,6 @@ def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Se
     Null for the other rows, ungraded ones included. The paper drops a question that either of two models solved
     (`most_solved` 0).
     """
-    import polars as pl
-
     if not 0 <= most_solved <= 1:
         raise BadConfig(f"most_solved is {most_solved}.", "Use a share between 0 and 1.")
     models = [c for c in pool.columns if c.startswith("solved_")]
@@ -69,8 +59,6 @@ def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Se
 
 def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) -> pl.DataFrame:
     """`pool` with `trace_tokens`, counted by a function from texts to counts or by a `tokenizer.json`."""
-    import polars as pl
-
     count = tokenizer if callable(tokenizer) else token_counter(tokenizer)
     counts: list[int] = []
     for start in range(0, pool.height, 256):
@@ -78,27 +66,11 @@ def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) 
     return pool.with_columns(pl.Series("trace_tokens", counts, dtype=pl.Int64))
 
 
-def measured(shards: Shards, tokenizer: str | Path) -> Shards:
-    """`shards` with `trace_tokens` measured by a `tokenizer.json`; a row without a trace has 0."""
-    import polars as pl
-
-    token_counter(tokenizer)  # says so at once where it is none
-    work = partial(_part_tokens, tokenizer=str(tokenizer))
-    key = key_of(hashlib.sha256(_tokenizer_file(tokenizer).read_bytes()).hexdigest())
-    found = pl.concat(map_rows(shards, shards.index, ["thinking"], work, name="tokens", key=key))
-    index = shards.index.drop("trace_tokens").join(found, on="id", how="left", maintain_order="left")
-    return replace(shards, index=index.select(shards.index.columns))
-
-
-def _part_tokens(rows: pl.DataFrame, tokenizer: str) -> pl.DataFrame:
-    return with_trace_tokens(rows, tokenizer).select("id", "trace_tokens")
-
-
 def token_counter(path: str | Path) -> TokenCounter:
     """Counts tokens with the `tokenizer.json` of a file or folder. Special tokens are not added."""
     from tokenizers import Tokenizer
 
-    file = _tokenizer_file(path)
+    file = tokenizer_file(path)
     if not file.is_file():
         raise BadInput(f"{file}: no such tokenizer file.", "Name a tokenizer.json, or a folder that has one.")
     try:
@@ -112,5 +84,6 @@ def token_counter(path: str | Path) -> TokenCounter:
     return count
 
 
-def _tokenizer_file(path: str | Path) -> Path:
+def tokenizer_file(path: str | Path) -> Path:
+    """The `tokenizer.json` of a file or folder."""
     return Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)

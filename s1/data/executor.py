@@ -1,9 +1,9 @@
-"""Where the pieces of a pool are worked on: here, in processes of this machine, or on a Ray cluster.
+"""Where the parts of a pool are processed: in this process, in processes of this machine, or on a Ray cluster.
 
-An executor maps a pure function over pieces and gives the results in the order of the pieces, so that what
-comes out depends on none of them. On Ray, a Ray Data pipeline has one block for each piece: it says how many
-run at once, and runs the pieces of a node that died again elsewhere. The texts do not pass through it; a
-block holds a piece's place and what the stage found.
+An executor maps a pure function over items and returns the results in order, so the output does not depend on the
+executor. On Ray, a Ray Data pipeline has one block for each item: Ray decides how many run at once, and reruns the
+items of a node that died elsewhere. Texts do not pass through it; a block holds the place of a part and what the
+stage found.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
-from s1.errors import BadConfig, MissingExtra, S1Error
+from s1.errors import BadConfig, Interrupted, MissingExtra, S1Error, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
 ExecutorName = Literal["local", "ray"]
-KNOCK_SECONDS = 10
+CONNECT_SECONDS = 10
 
 
 class Executor(Protocol):
@@ -36,7 +36,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """One piece after the other in this process; Polars' own threads share the work."""
+    """One item after the other in this process; Polars' own threads share the work."""
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         return map(function, items)
@@ -55,9 +55,9 @@ class _Processes:
         try:
             yield from self.pool.map(function, items)
         except BrokenProcessPool:
-            raise S1Error(
-                "A worker process was killed, perhaps for want of memory.",
-                "Use fewer with --workers; the same command goes on from here.",
+            raise Interrupted(
+                "A worker process was killed, perhaps because memory ran out.",
+                "Use fewer --workers, then rerun the command to resume.",
             ) from None
 
 
@@ -68,8 +68,8 @@ class _Ray:
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         if not items:
             return
-        pieces = [{"piece": pickle.dumps(item)} for item in items]
-        data = self.ray.data.from_items(pieces, override_num_blocks=len(pieces))
+        blocks = [{"item": pickle.dumps(item)} for item in items]
+        data = self.ray.data.from_items(blocks, override_num_blocks=len(blocks))
         data.context.execution_options.preserve_order = True
         data.context.enable_progress_bars = False
         try:
@@ -82,16 +82,13 @@ class _Ray:
         except self.ray.exceptions.UserCodeException:
             raise
         except self.ray.exceptions.RayError as error:
-            raise S1Error(
-                f"The Ray cluster failed: {str(error).splitlines()[0]}",
-                "Mend the cluster; the same command goes on from here.",
-            ) from None
+            raise Interrupted(f"The Ray cluster failed: {first_line(error)}.") from None
 
 
 def _on_row(function: Callable[[T], R], row: dict[str, Any]) -> dict[str, bytes]:
-    # An error for the user travels as a value: Ray Data would log it with its own stack.
+    # A user error is returned as a value: Ray Data would log it with its own stack trace.
     try:
-        return {"found": pickle.dumps((function(pickle.loads(row["piece"])), None))}
+        return {"found": pickle.dumps((function(pickle.loads(row["item"])), None))}
     except S1Error as error:
         return {"found": pickle.dumps((None, error))}
 
@@ -100,20 +97,22 @@ def _on_row(function: Callable[[T], R], row: dict[str, Any]) -> dict[str, bytes]
 def open_executor(
     name: ExecutorName = "local", *, workers: int | None = None, address: str | None = None
 ) -> Iterator[Executor]:
-    """An executor for the time of a `with` block.
+    """An executor for the duration of a `with` block.
 
-    Local: `workers` processes, by default one for each processor; with 1 the work is done in this process.
-    A script that asks for more than 1 must guard its start with `if __name__ == "__main__":`.
-    Ray: the cluster at `address` (or RAY_ADDRESS), or one started on this machine. Every node must see the
-    pool and the work folder under the same paths and have s1 installed. Raises MissingExtra without ray.
+    Local: `workers` processes, by default one for each processor; with 1 the work is done in this process. A
+    script that uses more than 1 must guard its start with `if __name__ == "__main__":`. Ray: the cluster at
+    `address` (or RAY_ADDRESS), or one started on this machine. Every node must have s1 installed and see the pool
+    and the work folder under the same paths. Raises MissingExtra without ray.
     """
     if name == "ray":
         if workers is not None:
-            raise BadConfig("The Ray executor takes no workers.", "The size of the cluster decides.")
+            raise BadConfig(
+                "The Ray executor takes no workers.", "Leave them out: Ray uses the whole cluster."
+            )
         yield from _on_ray(address)
         return
     if address is not None:
-        raise BadConfig("An address is for the Ray executor.", "Name it with --executor ray.")
+        raise BadConfig("Only the Ray executor takes an address.", "Add --executor ray.")
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     if count < 1:
         raise BadConfig(f"Workers: {count}.", "Use at least 1.")
@@ -141,11 +140,11 @@ def _on_ray(address: str | None) -> Iterator[Executor]:
     if started:
         address = address or os.environ.get("RAY_ADDRESS")
         try:
-            _knock(address)
+            _check_connection(address)
             ray.init(address, log_to_driver=False, include_dashboard=False if not address else None)
         except (OSError, ValueError, RuntimeError) as error:
             raise S1Error(
-                f"No Ray cluster answers at {address}: {error}.",
+                f"No Ray cluster at {address}: {error}.",
                 "Check --ray-address, or leave it out to start one on this machine.",
             ) from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -156,21 +155,21 @@ def _on_ray(address: str | None) -> Iterator[Executor]:
             ray.shutdown()
 
 
-def _knock(address: str | None) -> None:
-    """Raises OSError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+def _check_connection(address: str | None) -> None:
+    """Raises OSError when nothing listens at HOST:PORT; Ray itself would retry for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _start_worker() -> None:
-    # Read when Polars is imported; the processes are the threads here.
+    # Read when Polars is imported: one thread for each process.
     os.environ["POLARS_MAX_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A pool's workers wait for ever for work from a process that was killed.
+    # Otherwise a worker would wait forever for work from a parent that was killed.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

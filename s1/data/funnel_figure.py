@@ -1,4 +1,4 @@
-"""The funnel as a picture: what came into each stage, what went on, and the reasons for the rest."""
+"""The funnel as a figure: the rows that entered each stage, those that stayed, and why the others were dropped."""
 
 from __future__ import annotations
 

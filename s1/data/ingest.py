@@ -1,226 +1,205 @@
-"""Files become a pool out of core: checked piece by piece, side by side, into parts of a work folder.
+"""Files become the parts and the index of a pool, piece by piece and side by side.
 
-    WORK/input.json          which files, mapping, settings and versions the folder is for
-    WORK/read/00003-00.parquet   good rows of piece 3 (about PIECE_BYTES of text each)
-    WORK/read/00003.index.parquet, .rejects.jsonl   its index and its rejected rows
-    WORK/read/00003.json     what the piece gave; written last
-    WORK/stages/...          what the stages found for each part (see `shards.map_rows`)
+With a work folder the parts lie on disk, and what each piece gave is kept:
 
-After a kill the same command finds what is done and goes on. Another input, mapping or version of the
-libraries empties the folder. A Parquet file in pool columns with nothing to mend is not copied: its parts are
-pieces of the file itself.
+    WORK/read-00003-KEY.pickle       index, rejects and parts of piece 3 (about PIECE_BYTES of text)
+    WORK/read-00003-KEY-00.parquet   its good rows
+    WORK/clean-00003-KEY.pickle      what a stage found in part 3 (see `Pool.map_rows`)
+
+KEY is a hash of everything that decides the content, so after a kill the same command reuses what is finished
+and nothing else. A Parquet file in pool columns that needs no repair is not copied: its parts are pieces of the
+file itself. Without a work folder the parts are frames in memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from s1.data.executor import Executor, InProcess
-from s1.data.partitions import Part, Shards, gathered, index_part, pool_types, settle_ids
-from s1.data.pool import check_mapping, input_files, make_reader, no_usable_row, rejects_frame
+import polars as pl
+
+from s1.data.difficulty import token_counter, tokenizer_file, with_trace_tokens
+from s1.data.executor import Executor
+from s1.data.partitions import Part, hash_of, index_part, map_kept, pool_types, settle_ids
 from s1.data.read_files import Split, file_kind, splits
 from s1.data.validate_rows import Reader, Seen, checked_batches, split_frames
-from s1.errors import BadInput
-from s1.jsonl import write_json
-
-if TYPE_CHECKING:
-    import polars as pl
+from s1.errors import BadInput, Interrupted, S1Error
 
 PIECE_BYTES = 1 << 25
 """Text of a part. A stage holds a few of them at once."""
 
 
+Ingested = tuple[list["Part | pl.DataFrame"], "pl.DataFrame", list[dict[str, Any]]]
+"""Parts, their index with one row for each id, and the rejected rows."""
+
+
 class _Piece(NamedTuple):
-    number: int
     split: Split
+    target: Path | None
+    """Where its parts are written, without the suffix; None: they stay in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """The function that reads one piece; the executor sends it to where it runs."""
+@dataclass(slots=True)
+class _PieceRows:
+    """The parts of one piece of a file, each with its index, and what was rejected."""
 
-    folder: Path
-    reader: Reader
-    piece_bytes: int
-
-    def __call__(self, piece: _Piece) -> None:
-        done = self.folder / f"{piece.number:05d}.json"
-        if done.exists():
-            return
-        seen = Seen()
-        found = _in_place(piece.split, self.reader, seen)
-        if found is None:
-            seen = Seen()
-            found = self._copied(piece, seen)
-        parts, indexes = found
-        _write_index(self.folder / f"{piece.number:05d}.index.parquet", indexes)
-        with (self.folder / f"{piece.number:05d}.rejects.jsonl").open("w", encoding="utf-8") as file:
-            for reject in seen.rejects:
-                file.write(json.dumps(reject, ensure_ascii=False) + "\n")
-        told = [[str(p.path), p.start, p.rows] for p in parts]
-        write_json(done, {"parts": told, "names": sorted(map(str, seen.names))})
-
-    def _copied(self, piece: _Piece, seen: Seen) -> tuple[list[Part], list[pl.DataFrame]]:
-        import polars as pl
-
-        parts: list[Part] = []
-        indexes: list[pl.DataFrame] = []
-        held: list[pl.DataFrame] = []
-
-        def flush() -> None:
-            rows = pl.concat(held, how="diagonal")
-            path = self.folder / f"{piece.number:05d}-{len(parts):02d}.parquet"
-            indexes.append(index_part(rows, len(parts)))
-            rows.drop("_file", "_row").write_parquet(path, compression="zstd", compression_level=1)
-            parts.append(Part(path, 0, rows.height))
-            held.clear()
-
-        for frame in split_frames(piece.split, self.reader, seen):
-            held.append(frame)
-            if sum(f.estimated_size() for f in held) >= self.piece_bytes:
-                flush()
-        if held:
-            flush()
-        return parts, indexes
+    parts: list[Part | pl.DataFrame]
+    indexes: list[pl.DataFrame]
+    seen: Seen
 
 
-def _in_place(split: Split, reader: Reader, seen: Seen) -> tuple[list[Part], list[pl.DataFrame]] | None:
-    """The rows of a piece of Parquet as they lie in the file, or None where they must be written anew."""
-    import polars as pl
+def ingest(
+    files: Sequence[Path],
+    reader: Reader,
+    executor: Executor,
+    work: Path | None = None,
+    piece_bytes: int = PIECE_BYTES,
+) -> Ingested:
+    """The rows of files. Raises BadInput when a file is unreadable, lacks a mapped column, or no row is usable."""
+    tokenizer = b""
+    if reader.tokenizer:
+        token_counter(reader.tokenizer)  # reports a wrong path before any work
+        tokenizer = tokenizer_file(reader.tokenizer).read_bytes()
+    key = hash_of(reader, tokenizer, piece_bytes)
+    pieces: list[_Piece] = []
+    kept: list[Path] = []
+    for path in files:
+        for split in splits(path, piece_bytes):
+            target = None
+            if work is not None:
+                state = path.resolve(), path.stat().st_size, path.stat().st_mtime_ns
+                target = work / f"read-{len(pieces):05d}-{hash_of(key, state, split)}"
+                kept.append(target.with_suffix(".pickle"))
+            pieces.append(_Piece(split, target))
+    if work is not None:
+        work.mkdir(parents=True, exist_ok=True)
+    read = partial(_read_piece, reader, piece_bytes)
+    parts: list[Part | pl.DataFrame] = []
+    indexes: list[pl.DataFrame] = []
+    rejects: list[dict[str, Any]] = []
+    names: dict[Path, set[str]] = {path: set() for path in files}
+    results = map_kept(executor, read, pieces, kept if work is not None else None)
+    for piece, found in zip(pieces, results, strict=True):
+        for part, index in zip(found.parts, found.indexes, strict=True):
+            indexes.append(index.with_columns(_part=pl.lit(len(parts), pl.UInt32)))
+            parts.append(part)
+        names[piece.split.path] |= found.seen.names
+        rejects += found.seen.rejects
+    for path in files:
+        _check_mapping(path, reader, names[path])
+    return settle(parts, indexes, rejects, ", ".join(map(str, files)))
 
+
+def settle(
+    parts: Sequence[Part | pl.DataFrame],
+    indexes: Sequence[pl.DataFrame],
+    rejects: Sequence[dict[str, Any]],
+    label: str,
+) -> Ingested:
+    """One row for each id. Raises BadInput naming `label` when no row is usable."""
+    if not indexes:
+        why = "it is empty"
+        if rejects:
+            why = "first reason: {file}, row {row}: {reason}".format(**rejects[0])
+        raise BadInput(
+            f"No usable row in {label or 'an empty list of files'} ({why}).",
+            "Each row needs at least a question. Check the column mapping and the filter.",
+        )
+    index, repeated = settle_ids(pl.concat(indexes, how="diagonal"), parts)
+    return list(parts), index, [*rejects, *repeated]
+
+
+def _check_mapping(path: Path, reader: Reader, names: set[str]) -> None:
+    absent = [c for c in reader.mapping.values() if c and names and c not in names]
+    if absent:
+        raise BadInput(
+            f"{path} has no column {absent[0]!r}; it has: {', '.join(sorted(names))}.",
+            "Correct the column mapping.",
+        )
+
+
+def _read_piece(reader: Reader, piece_bytes: int, piece: _Piece) -> _PieceRows:
+    count = token_counter(reader.tokenizer) if reader.tokenizer else None
+
+    def measured(rows: pl.DataFrame) -> pl.DataFrame:
+        if count is None:
+            return rows
+        if "thinking" not in rows.columns:
+            rows = rows.with_columns(thinking=pl.lit(None, pl.String))
+        return with_trace_tokens(rows, count)
+
+    if piece.target is not None:
+        in_place = _in_place(piece.split, reader, measured)
+        if in_place is not None:
+            return in_place
+    return _copied(piece, reader, piece_bytes, measured)
+
+
+def _in_place(
+    split: Split, reader: Reader, measured: Callable[[pl.DataFrame], pl.DataFrame]
+) -> _PieceRows | None:
+    """The rows of a piece of Parquet where they lie in the file, or None where they must be copied."""
     if file_kind(split.path) != "parquet" or reader.mapping:
         return None
     schema = pl.read_parquet_schema(split.path)
     types = pool_types(list(schema))
     if any(types.get(c) != t for c, t in schema.items()) or not {"id", "source"} <= set(schema):
         return None
-    indexes: list[pl.DataFrame] = []
-    rows = 0
+    seen, indexes, rows = Seen(), list[pl.DataFrame](), 0
     for batch, frames in checked_batches(split, reader, seen):
         if len(frames) != 1 or frames[0].height != batch.height or frames[0]["id"].null_count():
             return None
         if not frames[0].select(batch.columns).equals(batch):
             return None
-        part = index_part(frames[0], 0)
-        indexes.append(part.with_columns((pl.col("_row") + rows).cast(pl.UInt32)))
+        index = index_part(measured(frames[0]), 0)
+        indexes.append(index.with_columns((pl.col("_row") + rows).cast(pl.UInt32)))
         rows += batch.height
-    if not rows:
-        return None
-    return [Part(split.path, split.first - 1, rows)], [pl.concat(indexes)]
+    return _PieceRows([Part(split.path, split.first - 1, rows)], [pl.concat(indexes)], seen) if rows else None
 
 
-def _write_index(path: Path, indexes: Sequence[pl.DataFrame]) -> None:
-    import polars as pl
+def _copied(
+    piece: _Piece, reader: Reader, piece_bytes: int, measured: Callable[[pl.DataFrame], pl.DataFrame]
+) -> _PieceRows:
+    """The rows of a piece in pool columns, in new files or in memory."""
+    found = _PieceRows([], [], Seen())
+    held: list[pl.DataFrame] = []
 
-    if indexes:
-        pl.concat(indexes, how="diagonal").write_parquet(path, compression="lz4")
+    def flush() -> None:
+        rows = pl.concat(held, how="diagonal")
+        held.clear()
+        found.indexes.append(index_part(rows, 0))
+        rows = rows.drop("_file", "_row")
+        if piece.target is None:
+            found.parts.append(rows)
+            return
+        path = piece.target.with_name(f"{piece.target.name}-{len(found.parts):02d}.parquet")
+        rows.write_parquet(path, compression="zstd", compression_level=1)
+        found.parts.append(Part(path, 0, rows.height))
 
-
-def read_shards(
-    paths: str | Path | Sequence[str | Path],
-    columns: Mapping[str, str] | None = None,
-    *,
-    work: Path,
-    executor: Executor | None = None,
-    piece_bytes: int = PIECE_BYTES,
-) -> Shards:
-    """The rows of files or folders as a pool out of core, in the folder `work` (see `work_folder`).
-
-    Accepts, rejects and names the same rows as `read_pool`, with the same ids.
-    Raises BadInput when a file cannot be opened or no row is usable.
-    """
-    import polars as pl
-
-    files, reader = input_files(paths), make_reader(columns)
-    read = work / "read"
-    work.mkdir(parents=True, exist_ok=True)
-    _keep_if_same(work, _identity(files, reader, piece_bytes))
-    read.mkdir(parents=True, exist_ok=True)
-    pieces: list[_Piece] = []
-    for path in files:
-        pieces += [_Piece(len(pieces) + n, s) for n, s in enumerate(splits(path, piece_bytes))]
-    executor = executor or InProcess()
-    for _ in executor.map(_Read(read, reader, piece_bytes), pieces):
-        pass
-    parts: list[Part] = []
-    indexes: list[pl.DataFrame] = []
-    rejects: list[dict[str, Any]] = []
-    names: dict[Path, set[str]] = {path: set() for path in files}
-    for number, split in pieces:
-        done = json.loads((read / f"{number:05d}.json").read_text(encoding="utf-8"))
-        names[split.path].update(done["names"])
-        if done["parts"]:
-            index = pl.read_parquet(read / f"{number:05d}.index.parquet")
-            indexes.append(index.with_columns((pl.col("_shard") + len(parts)).cast(pl.UInt32)))
-            parts += [Part(Path(path), start, rows) for path, start, rows in done["parts"]]
-        with (read / f"{number:05d}.rejects.jsonl").open(encoding="utf-8") as file:
-            rejects += map(json.loads, file)
-    for path in files:
-        check_mapping(path, reader, names[path])
-    if not indexes:
-        raise no_usable_row(files, rejects)
-    index = pl.concat(indexes, how="diagonal")
-    del indexes
-
-    def texts(rows: pl.DataFrame) -> pl.DataFrame:
-        return gathered(Shards(index, parts, rejects_frame()), rows)
-
-    settled, repeated = settle_ids(index, texts)
-    stages = work / "stages"
-    stages.mkdir(exist_ok=True)
-    all_rejects = rejects_frame([*rejects, *repeated])
-    return Shards(settled, parts, all_rejects, tuple(map(str, files)), executor, stages)
-
-
-def _identity(files: Sequence[Path], reader: Reader, piece_bytes: int) -> dict[str, Any]:
-    from s1.data.ledger import versions
-
-    def state(path: Path) -> list[Any]:
-        found = path.stat()
-        return [str(path.resolve()), found.st_size, found.st_mtime_ns]
-
-    for path in files:
-        file_kind(path)  # says so where it is not there
-    return {
-        "schema": 1,
-        "files": [state(f) for f in files],
-        "columns": dict(reader.mapping),
-        "piece_bytes": piece_bytes,
-        "versions": versions(),
-    }
-
-
-def _keep_if_same(work: Path, identity: dict[str, Any]) -> None:
-    """Empties the work folder unless it is for this input."""
-    note = work / "input.json"
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if known != identity:
-        for name in ("read", "stages"):
-            shutil.rmtree(work / name, ignore_errors=True)
-        write_json(note, identity)
+    for frame in split_frames(piece.split, reader, found.seen):
+        held.append(measured(frame))
+        if sum(f.estimated_size() for f in held) >= piece_bytes:
+            flush()
+    if held:
+        flush()
+    return found
 
 
 @contextlib.contextmanager
 def work_folder(out: Path | None) -> Iterator[Path]:
-    """A folder beside `out` (`.OUT.work`) for what a command writes on the way; gone when the block ends well.
+    """A folder beside `out` (`.OUT.work`) for intermediate results, removed when the block ends well.
 
-    It stays after a kill or a crash, so that the same command goes on; not after an error of the user's.
-    Raises BadInput while another process has it. Without `out`, a temporary folder.
+    It also stays after a kill, a crash or an `Interrupted`, so that the same command can resume; any other
+    S1Error removes it. Raises BadInput while another process holds it. Without `out`, a temporary folder.
     """
     import fcntl
-
-    from s1.errors import S1Error
 
     if out is None:
         with tempfile.TemporaryDirectory(prefix="s1-") as name:
@@ -234,12 +213,13 @@ def work_folder(out: Path | None) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise BadInput(
-                f"{out} is being written by another process.", "Wait for it, or name another folder."
+                f"Another process is writing {out}.", "Wait until it ends, or name another folder."
             ) from None
         try:
             yield work
-        except S1Error as error:
-            if not error.hint.endswith("goes on from here."):
-                shutil.rmtree(work, ignore_errors=True)
+        except Interrupted:
+            raise
+        except S1Error:
+            shutil.rmtree(work, ignore_errors=True)
             raise
         shutil.rmtree(work)

@@ -1,4 +1,4 @@
-"""The ledger: what became of every row, in counts, in words and as a dataset card. `folder.py` writes it.
+"""The ledger: what became of every row, in counts, in words and as a dataset card. `output.py` writes it.
 
 `ledger.json` (schema 1):
     {"schema": 1, "asked": n, "selected": n, "seed": int, "profile": str, "settings": {...},
@@ -7,21 +7,26 @@
      "stages": [{"name", "in", "out", "dropped": {reason: rows}, "sources": {source: {"in", "out"}}}, ...],
      "domains": {domain: rows}, "trace_tokens": {"mean", "total"},
      "correct": {"yes", "no", "ungraded"}, "notes": [...]}
-`sha256` is over the rows in the order of their ids (`shards.hash_index`), so it does not depend on the order
+`sha256` is over the rows in the order of their ids (`partitions.hash_index`), so it does not depend on the order
 of the input. The file holds no clock time: same input, settings and versions give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from s1.data.partitions import Shards, gathered
-from s1.version import installed
+import polars as pl
+
+from s1.data.partitions import hash_index, versions
+from s1.data.pool import Pool
+from s1.types import to_json
 
 if TYPE_CHECKING:
-    import polars as pl
+    from s1.data.pipeline import CurateSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +41,10 @@ class Stage:
 
     @property
     def line(self) -> str:
-        """ "quality: 10,000 in, 7,690 out (cut trace 410, ...)"."""
+        """ "clean: 10,000 in, 7,690 out (cut trace 410, ...)"."""
         dropped = ", ".join(f"{reason} {count}" for reason, count in self.dropped.items())
-        said = f"{self.name}: {self.rows_in:,} in, {self.rows_out:,} out"
-        return said + (f" ({dropped})" if dropped else "")
+        counts = f"{self.name}: {self.rows_in:,} in, {self.rows_out:,} out"
+        return counts + (f" ({dropped})" if dropped else "")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,50 +56,47 @@ class Stage:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ledger:
-    """The result of a funnel: chosen rows, rejected rows with stage and reason, hits, and the counts.
+    """The result of a pipeline: the rows that stay, the others with stage and reason, tables, and the counts.
 
-    `chosen` and `rejected` are light: rows of the index in the order of choice with a column `chosen` (why),
-    and id, source, stage, reason (file, row, field from reading). Their texts are in `shards`.
+    `kept` and `rejected` are light: rows of the index (in the order of choice with a column `chosen` after a
+    selection), and id, source, stage, reason (file, row, field from reading). Their texts are in `pool`.
     """
 
-    chosen: pl.DataFrame
+    pool: Pool
+    settings: CurateSettings
+    kept: pl.DataFrame
     rejected: pl.DataFrame
-    shards: Shards
-    hits: pl.DataFrame
-    near: pl.DataFrame
     stages: tuple[Stage, ...]
-    asked: int
-    seed: int
-    profile: str
-    settings: Mapping[str, Any]
-    input: Mapping[str, Any]
+    tables: Mapping[str, pl.DataFrame]
+    """By file name: hits.jsonl and near.jsonl of the decontamination, attempts.jsonl of the difficulty stage."""
     notes: tuple[str, ...] = ()
-    trace_prefix: str = field(default="")
 
     @property
     def selected(self) -> pl.DataFrame:
-        """The chosen rows with all columns of a pool, in memory."""
-        return gathered(self.shards, self.chosen).with_columns(self.chosen["chosen"])
+        """The rows that stay with all columns of a pool (and `chosen`), in memory."""
+        chosen = [self.kept["chosen"]] if "chosen" in self.kept.columns else []
+        return self.pool.gather_all(self.kept).with_columns(chosen)
 
     def stage(self, name: str) -> Stage:
         return next(s for s in self.stages if s.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        rows = self.chosen
+        """The content of ledger.json."""
+        rows = self.kept
         tokens = rows["trace_tokens"].drop_nulls()
         return {
             "schema": 1,
-            "asked": self.asked,
+            "asked": self.settings.n,
             "selected": rows.height,
-            "seed": self.seed,
-            "profile": self.profile,
-            "settings": dict(self.settings),
+            "seed": self.settings.seed,
+            "profile": self.settings.profile,
+            "settings": to_json(self.settings),
             "versions": versions(),
-            "input": dict(self.input),
+            "input": self._input,
             "stages": [s.to_json() for s in self.stages],
-            "domains": _counts(rows["domain"].fill_null("(no domain)").to_list()),
+            "domains": _counts(rows["domain"].fill_null("(no domain)")),
             "trace_tokens": {
                 "mean": round(float(tokens.sum()) / max(len(tokens), 1), 1),
                 "total": int(tokens.sum()),
@@ -107,53 +109,36 @@ class Ledger:
             "notes": list(self.notes),
         }
 
+    @cached_property
+    def _input(self) -> dict[str, Any]:
+        pool = self.pool
+        rows = pool.index.height + pool.rejects.height
+        return {"rows": rows, "sha256": hash_index(pool.index), "files": list(pool.files)}
+
 
 def count_stage(name: str, sources: pl.Series, reasons: pl.Series) -> Stage:
     """The counts of a stage from the sources of its rows and their reasons (null: stays)."""
-    import polars as pl
-
     rows = pl.DataFrame({"source": sources.fill_null("").cast(pl.String), "reason": reasons.cast(pl.String)})
     counts = rows.group_by("source").agg(
         pl.len().alias("in"), pl.col("reason").null_count().alias("out")
     ).sort("source")  # fmt: skip
     of = {source or "(no source)": {"in": n, "out": out} for source, n, out in counts.iter_rows()}
-    dropped: dict[str, int] = {}
-    for reason, count in rows["reason"].drop_nulls().value_counts().iter_rows():
-        dropped[_reason_kind(reason)] = dropped.get(_reason_kind(reason), 0) + count
-    ordered = dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0])))
-    return Stage(name, rows.height, rows.height - sum(dropped.values()), ordered, of)
+    kinds = rows["reason"].drop_nulls().str.replace(r"^((?:near )?duplicate) of .*", "$1")
+    dropped = _counts(kinds)
+    return Stage(name, rows.height, rows.height - len(kinds), dropped, of)
 
 
-def _reason_kind(reason: str) -> str:
-    for kind in ("near duplicate", "duplicate"):
-        if reason.startswith(f"{kind} of "):
-            return kind
-    return reason
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    """How often each name occurs, the most frequent first."""
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _counts(names: Sequence[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages whose code decides what is chosen."""
-    return installed(("s1", "polars", "numpy", "tokenizers"))
-
-
-def rejects_of(rejects: pl.DataFrame, dropped: Sequence[tuple[str, pl.DataFrame, pl.Series]]) -> pl.DataFrame:
-    """Rejected rows of reading and of stages (name, rows of the index, reasons) in the columns of a ledger.
+def rejects_of(rejects: pl.DataFrame, dropped: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Rows rejected by reading and dropped by stages (id, source, stage, reason) in the columns of a ledger.
 
     `_question` has the text of rows that are not in the index.
     """
-    import polars as pl
-
-    frames = [rejects.rename({"question": "_question"}).with_columns(stage=pl.lit("reading"))]
-    for name, rows, reasons in dropped:
-        marked = rows.select("id", "source", reasons.alias("reason"), stage=pl.lit(name))
-        frames.append(marked.filter(pl.col("reason").is_not_null()))
+    frames = [rejects.rename({"question": "_question"}).with_columns(stage=pl.lit("reading")), *dropped]
     columns = ("id", "source", "stage", "reason", "file", "row", "field", "_question")
     return pl.concat(frames, how="diagonal").select(columns)
 
@@ -163,7 +148,7 @@ def report(ledger: Ledger) -> str:
     data = ledger.to_json()
     lines = ["# Curation report", ""]
     lines += [
-        f"{data['selected']} rows selected of {data['input']['rows']} read (asked: {data['asked']}).",
+        f"{data['selected']} rows selected of {data['input']['rows']} read ({data['asked']} requested).",
         "",
     ]
     lines += [f"Profile {data['profile']}, seed {data['seed']}, input {data['input']['sha256'][:16]}.", ""]
@@ -184,22 +169,17 @@ def report(ledger: Ledger) -> str:
     lines.append(f"Trace tokens: {tokens['total']} in all, {tokens['mean']} on average.")
     lines.append(f"Teacher right: {correct['yes']}, wrong: {correct['no']}, ungraded: {correct['ungraded']}.")
     lines += ["", "| domain | rows |", "|---|---:|", *(f"| {d} | {c} |" for d, c in data["domains"].items())]
-    if ledger.hits.height:
-        lines += [
-            "",
-            "## Benchmark hits",
-            "",
-            f"{ledger.hits.height} pairs, all in hits.jsonl. The first 20:",
-            "",
-        ]
+    hits, near = ledger.tables["hits.jsonl"], ledger.tables["near.jsonl"]
+    if hits.height:
+        lines += ["", "## Benchmark hits", "", f"{hits.height} pairs, all in hits.jsonl. The first 20:", ""]
         lines += ["| id | benchmark | its id | how | shared |", "|---|---|---|---|---|"]
-        for hit in ledger.hits.head(20).iter_rows(named=True):
+        for hit in hits.head(20).iter_rows(named=True):
             shared = hit["shared"].replace("|", "\\|")[:120]
             lines.append(
                 f"| {hit['id']} | {hit['benchmark']} | {hit['benchmark_id']} | {hit['how']} | {shared} |"
             )
-    if ledger.near.height:
-        lines += ["", "## Near duplicates", "", f"{ledger.near.height} pairs, all in near.jsonl."]
+    if near.height:
+        lines += ["", "## Near duplicates", "", f"{near.height} pairs, all in near.jsonl."]
     if ledger.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in ledger.notes)]
     return "\n".join(lines) + "\n"
@@ -209,11 +189,11 @@ def card(ledger: Ledger) -> str:
     """The dataset card; its header tells `datasets` which file holds the data."""
     from s1.data.sources import licences
 
-    sources = _counts(ledger.chosen["source"].to_list())
+    sources = _counts(ledger.kept["source"])
     licence = licences(sources)
-    teachers = _counts([t for t in ledger.chosen["trace_by"].to_list() if t])
+    teachers = _counts(t for t in ledger.kept["trace_by"] if t)
     return CARD.format(
-        count=ledger.chosen.height,
+        count=ledger.kept.height,
         sources="\n".join(f"| {s} | {c} | {licence[s]} |" for s, c in sources.items()),
         teachers=", ".join(f"{t} ({c})" for t, c in teachers.items()) or "not stated",
         tokens=f"{ledger.to_json()['trace_tokens']['mean']:.0f}",
@@ -235,8 +215,8 @@ configs:
 
 # {count} questions with traces
 
-Curated after the recipe of s1 (arXiv 2501.19393). How each row came in or fell out: `report.md`,
-`ledger.json`, `rejected.jsonl`. Columns follow s1K; `domain`, `trace_by` and `trace_tokens` are added.
+Curated by the recipe of s1 (arXiv 2501.19393). What became of each row of the pool: `report.md`, `ledger.json`,
+`rejected.jsonl`. Columns follow s1K; `domain`, `trace_by` and `trace_tokens` are added.
 
 | stage | in | out |
 |---|---:|---:|

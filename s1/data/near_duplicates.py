@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from s1.data.partitions import Shards, gathered, key_of, map_rows, memory_shards, normalised
-from s1.data.pool import conform, rejects_frame
+import numpy as np
+import polars as pl
+
+from s1.data.partitions import normalised
+from s1.data.pool import Pool
 from s1.errors import BadConfig
-
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
 
 NEAR_COLUMNS = ("id", "other_id", "similarity", "question", "other_question")
 MINIMA = 128
@@ -29,20 +28,13 @@ LARGE_GROUP = 50
 """In a larger band group only neighbours and the first member are paired: templates would square it."""
 
 
-def near_pairs(pool: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFrame:
+def near_pairs(pool: Pool, rows: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFrame:
     """Pairs of different questions with a Jaccard index of at least `threshold` (NEAR_COLUMNS), sorted.
 
-    Words are compared in lower case with marks at their ends removed; a question under n words is one
-    n-gram. Several rows with the same question appear as the one with the smallest id.
+    `rows` are the rows of the index to compare. Words are compared in lower case with marks at their ends
+    removed; a question under n words is one n-gram. Of several rows with the same question the one with the
+    smallest id appears.
     """
-    shards = memory_shards(conform(pool), rejects_frame())
-    return shards_near_pairs(shards, shards.index, threshold, n=n)
-
-
-def shards_near_pairs(shards: Shards, rows: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFrame:
-    """`near_pairs` among the rows of the index that are in `rows`."""
-    import polars as pl
-
     if not 0 < threshold <= 1 or n < 1:
         raise BadConfig(
             f"Near duplicates: threshold {threshold}, n {n}.", "Use 0 < threshold <= 1 and n >= 1."
@@ -52,13 +44,13 @@ def shards_near_pairs(shards: Shards, rows: pl.DataFrame, threshold: float, *, n
     if rows.height < 2:
         return pl.DataFrame(schema=schema)
     work = partial(_band_keys, threshold=threshold, n=n)
-    bands = pl.concat(map_rows(shards, rows, ["question"], work, name="near", key=key_of(threshold, n)))
+    bands = pool.map_rows(rows, ["question"], work, name="near", key=repr((threshold, n)))
     pairs = pl.DataFrame(_candidates(bands.sort("id")), schema=["a", "b"], orient="row")
     if not pairs.height:
         return pl.DataFrame(schema=schema)
-    # From here on only rows that are in a pair, numbered anew.
+    # From here on only rows that are in a pair, renumbered.
     named = pl.concat([pairs["a"], pairs["b"]]).unique().sort()
-    questions = gathered(shards, rows[named], ["question"])
+    questions = pool.gather_all(rows[named], ["question"])
     ids, texts = questions["id"], questions["question"]
     first, second = (named.search_sorted(pairs[c]).to_numpy() for c in ("a", "b"))
     similarity = _similarities(*_grams(questions.select(_words()).to_series(), n), first, second)
@@ -73,8 +65,6 @@ def shards_near_pairs(shards: Shards, rows: pl.DataFrame, threshold: float, *, n
 
 def _similarities(grams: np.ndarray, docs: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The Jaccard index of the n-gram sets of each pair of documents."""
-    import numpy as np
-
     starts = np.searchsorted(docs, np.arange(max(first.max(), second.max()) + 2))
     found = np.empty(len(first))
     for at, (a, b) in enumerate(zip(first, second, strict=True)):
@@ -84,19 +74,22 @@ def _similarities(grams: np.ndarray, docs: np.ndarray, first: np.ndarray, second
     return found
 
 
-def near_reasons(pool: pl.DataFrame, pairs: pl.DataFrame) -> pl.Series:
-    """ "near duplicate of ID" for each row whose question is near one that stays, else null.
-
-    Questions are gone through from the best row on (right attempt, longest trace, smallest id), and one is
-    dropped with all its rows when it is near a question that was kept.
-    """
-    import polars as pl
-
+def best_first(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with the best copy first: a right attempt, then the longest trace, then the smallest id."""
     grade = pl.when("correct").then(0).when(pl.col("correct").is_null()).then(1).otherwise(2)
-    own = pl.col("_key") if "_key" in pool.columns else normalised(pl.col("question"))
-    rows = pool.select("id", "correct", "trace_tokens", key=own, grade=grade)
-    ranked = rows.sort(["grade", "trace_tokens", "id"], descending=[False, True, False], nulls_last=True)
-    keys = dict(rows.select("id", "key").iter_rows())
+    ranked = rows.with_columns(_grade=grade).sort(
+        ["_grade", "trace_tokens", "id"], descending=[False, True, False], nulls_last=True
+    )
+    return ranked.drop("_grade")
+
+
+def near_reasons(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.Series:
+    """ "near duplicate of ID" for each of `rows` (of the index) whose question is near one that stays, else null.
+
+    Questions are taken from the best on (see `best_first`), and one is dropped with all its rows when it is near
+    a question that was kept.
+    """
+    keys = dict(rows.select("id", "_key").iter_rows())
     near: dict[Any, set[tuple[str, Any]]] = {}
     ends = (("id", "other_id", "other_question"), ("other_id", "id", "question"))
     for columns in ends:
@@ -104,7 +97,8 @@ def near_reasons(pool: pl.DataFrame, pairs: pl.DataFrame) -> pl.Series:
             near.setdefault(keys[a], set()).add((text, keys[b]))
     kept: dict[Any, str] = {}
     dropped: dict[Any, str] = {}
-    for number, key in ranked.select("id", "key").iter_rows():
+    ranked = best_first(rows.select("id", "_key", "correct", "trace_tokens"))
+    for number, key in ranked.select("id", "_key").iter_rows():
         if key in kept or key in dropped:
             continue
         keeper = next((kept[other] for _, other in sorted(near.get(key, ())) if other in kept), None)
@@ -112,21 +106,16 @@ def near_reasons(pool: pl.DataFrame, pairs: pl.DataFrame) -> pl.Series:
             kept[key] = number
         else:
             dropped[key] = f"near duplicate of {keeper}"
-    return pl.Series("reason", [dropped.get(key) for key in rows["key"]], dtype=pl.String)
+    return pl.Series("reason", [dropped.get(key) for key in rows["_key"]], dtype=pl.String)
 
 
 def _words() -> pl.Expr:
-    import polars as pl
-
     bare = pl.element().str.strip_chars(".,;:!?\"'()[]")
     return normalised(pl.col("question")).str.split(" ").list.eval(bare.filter(bare != ""))
 
 
 def _grams(words: pl.Series, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct n-gram hashes of each document in ascending order, and the document of each."""
-    import numpy as np
-    import polars as pl
-
     frame = words.alias("word").to_frame().with_row_index("doc")
     # A short question is filled up to one n-gram.
     fill = pl.lit("").repeat_by((n - pl.col("word").list.len().cast(pl.Int64)).clip(lower_bound=0))
@@ -150,8 +139,6 @@ def _grams(words: pl.Series, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _mixed(x: np.ndarray) -> np.ndarray:
     """A bijection of 64-bit numbers whose every output bit depends on every input bit."""
-    import numpy as np
-
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = x ^ (x >> np.uint64(31))
@@ -160,8 +147,6 @@ def _mixed(x: np.ndarray) -> np.ndarray:
 
 def _minima(grams: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """For each document the smallest hash of its n-grams under each of MINIMA hash functions."""
-    import numpy as np
-
     seeds = _mixed(np.arange(1, MINIMA + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     minima = np.empty((len(starts) - 1, MINIMA), dtype=np.uint64)
     for column, seed in enumerate(seeds):
@@ -171,9 +156,6 @@ def _minima(grams: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def _band_keys(rows: pl.DataFrame, threshold: float, n: int) -> pl.DataFrame:
     """For each row its id and a key for each band of minima; equal bands have equal keys."""
-    import numpy as np
-    import polars as pl
-
     grams, docs = _grams(rows.select(_words()).to_series(), n)
     minima = _minima(grams, np.searchsorted(docs, np.arange(rows.height + 1)))
     sizes = [r for r in (16, 8, 4, 2, 1) if (1 - threshold**r) ** (MINIMA // r) <= MISS]
@@ -189,8 +171,6 @@ def _band_keys(rows: pl.DataFrame, threshold: float, n: int) -> pl.DataFrame:
 
 def _candidates(bands: pl.DataFrame) -> list[tuple[int, int]]:
     """Pairs of rows that agree in one whole band of minima."""
-    import numpy as np
-
     pairs: set[tuple[int, int]] = set()
     for name in bands.columns[1:]:
         keys = bands[name].to_numpy()

@@ -1,13 +1,20 @@
-"""The output folder of a curation, and the files of single stages.
+"""The folders that curation writes: a dataset of the whole pipeline, or the pool of a single stage.
 
     OUT/dataset.parquet   the chosen rows, columns as below
     OUT/rejected.jsonl    every other row: id, source, stage, reason, question (file, row, field from reading)
-    OUT/hits.jsonl        decontamination hits: both ids, both texts, the shared n-gram
-    OUT/ledger.json       counts, below; written last, so a folder that has it is whole
+    OUT/hits.jsonl        benchmark hits: both ids, both texts, the shared n-gram
     OUT/near.jsonl        near duplicates within the pool: both ids, both texts, the Jaccard index
-    OUT/report.md         the same, to read
-    OUT/funnel.png        the same, to see (where matplotlib is installed)
+    OUT/report.md         the counts, to read
+    OUT/funnel.png        the counts as a figure (where matplotlib is installed)
     OUT/README.md         dataset card
+    OUT/ledger.json       the counts; written last, so a folder that has it is whole
+
+    OUT/pool.parquet      a single stage: the rows that stay, in pool columns; the next stage reads the folder
+    OUT/rejected.jsonl, OUT/hits.jsonl, OUT/near.jsonl    as above
+    OUT/attempts.jsonl    difficulty: one object for each attempt
+    OUT/journal.jsonl     teach, difficulty, diversity: every model call
+    OUT/stage.json        {"schema": 1, "stages": [counts of reading and of the stage], "settings", "notes"};
+                          written last
 
 `dataset.parquet` follows s1K, or s1K-1.1 when a `trace_prefix` such as "deepseek" is given:
     solution = answer, question, cot_type, source_type = source,
@@ -27,34 +34,30 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
+
+import polars as pl
 
 from s1.data.funnel_figure import funnel_figure
 from s1.data.ledger import Ledger, card, report
-from s1.data.partitions import Shards, gather
 from s1.errors import BadInput, MissingExtra
-
-if TYPE_CHECKING:
-    import polars as pl
+from s1.jsonl import dump_line, parse_object, write_bytes, write_json
 
 FILES = (
     "dataset.parquet", "rejected.jsonl", "hits.jsonl", "near.jsonl", "report.md", "funnel.png", "README.md",
     "ledger.json",
+)  # fmt: skip
+STAGE_FILES = (
+    "pool.parquet", "rejected.jsonl", "stage.json", "hits.jsonl", "near.jsonl", "attempts.jsonl", "journal.jsonl",
 )  # fmt: skip
 ROW_GROUP = 1_000
 """Rows that a reader of a written file must decode at once."""
 
 
 def dataset_rows(rows: pl.DataFrame, trace_prefix: str = "") -> pl.DataFrame:
-    """`rows` in the columns of s1K, or of s1K-1.1 under a prefix (the mapping of the module's docstring)."""
-    import polars as pl
-
-    extra = [c for c in rows.columns if c.startswith("solved_") or c == "chosen"]
-    metadata = (
-        [json.dumps(r, sort_keys=True) for r in rows.select(extra).iter_rows(named=True)]
-        if extra
-        else ["{}"] * rows.height
-    )
+    """`rows` in the columns of s1K, or of s1K-1.1 with a prefix (the mapping of the module's docstring)."""
+    extra = rows.select(c for c in rows.columns if c.startswith("solved_") or c == "chosen")
+    metadata = [json.dumps(row, sort_keys=True) for row in extra.iter_rows(named=True)]
     grade = pl.when("correct").then(pl.lit("Yes")).when(~pl.col("correct")).then(pl.lit("No"))
     prefix = f"{trace_prefix}_" if trace_prefix else ""
     if trace_prefix:
@@ -77,49 +80,53 @@ def dataset_rows(rows: pl.DataFrame, trace_prefix: str = "") -> pl.DataFrame:
     )
 
 
-def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Raises BadInput when `out` cannot take a result."""
+def refuse_existing(out: Path) -> None:
+    """Raises BadInput when `out` cannot take a dataset."""
+    _refuse_file(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty.", "Name another output folder.")
+
+
+def refuse_other_stage(out: Path, name: str) -> None:
+    """Raises BadInput when `out` cannot take the result of the stage `name`: it holds something else."""
+    _refuse_file(out)
+    others = sorted(f.name for f in out.iterdir() if f.name not in STAGE_FILES) if out.is_dir() else []
+    if others:
+        raise BadInput(f"{out} holds other files ({others[0]}).", "Name another output folder.")
+    if (out / "stage.json").is_file():
+        data = parse_object((out / "stage.json").read_bytes(), out / "stage.json", 1)
+        before = [s.get("name") for s in data.get("stages", ()) if isinstance(s, dict)]
+        if before[-1:] != [name]:
+            raise BadInput(
+                f"{out} holds the result of another stage ({before[-1] if before else 'unknown'}).",
+                "Name another output folder.",
+            )
+
+
+def _refuse_file(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file, not a folder.", "Name another output folder.")
-    if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"{out} is not empty.", "Name another folder, or allow overwriting.")
 
 
-def write_ledger(ledger: Ledger, out: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes the output folder whole: into a folder beside it that is then renamed.
-
-    Into a folder that has files (`overwrite`), each file is replaced by a rename, the old ledger.json is
-    removed first and the new one comes last; other files there are left alone.
-    """
-    out = Path(out)
-    refuse_existing(out, overwrite)
+def write_dataset(ledger: Ledger, out: Path) -> None:
+    """Writes the output folder in one step: into a folder beside it that is then renamed."""
+    refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         _write_files(ledger, temporary)
-        if out.is_dir() and any(out.iterdir()):
-            (out / "ledger.json").unlink(missing_ok=True)
-            for name in FILES:
-                if (temporary / name).exists():
-                    os.replace(temporary / name, out / name)
-                else:
-                    (out / name).unlink(missing_ok=True)
-        else:
-            if out.is_dir():
-                out.rmdir()
-            temporary.chmod(0o755)  # mkdtemp makes it private
-            os.replace(temporary, out)
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return out
 
 
 def _write_files(ledger: Ledger, folder: Path) -> None:
     write_parquet(_dataset(ledger), folder / "dataset.parquet")
-    write_rejected(ledger.rejected, ledger.shards, folder / "rejected.jsonl")
-    ledger.hits.write_ndjson(folder / "hits.jsonl")
-    ledger.near.write_ndjson(folder / "near.jsonl")
-    with contextlib.suppress(MissingExtra):  # the one file that can be done without
+    _write_rejected(ledger, folder / "rejected.jsonl")
+    for name, table in ledger.tables.items():
+        table.write_ndjson(folder / name)
+    with contextlib.suppress(MissingExtra):  # the one file that is optional
         funnel_figure(ledger.stages, folder / "funnel.png")
     (folder / "report.md").write_text(report(ledger), encoding="utf-8")
     (folder / "README.md").write_text(card(ledger), encoding="utf-8")
@@ -130,15 +137,33 @@ def _write_files(ledger: Ledger, folder: Path) -> None:
 
 def _dataset(ledger: Ledger) -> Iterator[pl.DataFrame]:
     at = 0
-    for rows in gather(ledger.shards, ledger.chosen):
-        why = ledger.chosen["chosen"][at : at + rows.height]
-        yield dataset_rows(rows.with_columns(why), ledger.trace_prefix)
+    for rows in ledger.pool.gather(ledger.kept):
+        why = ledger.kept["chosen"][at : at + rows.height]
+        yield dataset_rows(rows.with_columns(why), ledger.settings.trace_prefix)
         at += rows.height
+
+
+def write_stage(ledger: Ledger, out: Path, settings: Any = None) -> None:
+    """Writes the folder of a single stage, each file in one step; `settings` is what it ran with."""
+    refuse_other_stage(out, ledger.stages[-1].name)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "stage.json").unlink(missing_ok=True)
+    frames = ledger.pool.gather(ledger.kept) if ledger.kept.height else [ledger.pool.gather_all(ledger.kept)]
+    part = out / "pool.parquet.part"
+    write_parquet(frames, part)
+    part.replace(out / "pool.parquet")
+    part = out / "rejected.jsonl.part"
+    _write_rejected(ledger, part)
+    part.replace(out / "rejected.jsonl")
+    for name, table in ledger.tables.items():
+        write_bytes(out / name, (dump_line(row) for row in table.iter_rows(named=True)))
+    stages = [s.to_json() for s in ledger.stages]
+    content = {"schema": 1, "stages": stages, "settings": settings, "notes": list(ledger.notes)}
+    write_json(out / "stage.json", content)
 
 
 def write_parquet(frames: Iterable[pl.DataFrame], path: Path) -> None:
     """Frames of the same columns one after the other into one file, so that one at a time is held."""
-    import polars as pl
     import pyarrow.parquet as pq
 
     with contextlib.ExitStack() as stack:
@@ -150,19 +175,16 @@ def write_parquet(frames: Iterable[pl.DataFrame], path: Path) -> None:
             writer.write_table(table, row_group_size=ROW_GROUP)
 
 
-def write_rejected(rejected: pl.DataFrame, shards: Shards, path: Path) -> None:
-    """One object a line; where a row came from only for those that could not be read."""
-    import polars as pl
-
-    unread = rejected.filter(stage="reading")
-    places = shards.index.select("id", "_shard", "_row", "_question_bytes")
+def _write_rejected(ledger: Ledger, path: Path) -> None:
+    """One object a line; only rows that could not be read say where they came from."""
+    unread = ledger.rejected.filter(stage="reading")
+    rows = ledger.rejected.filter(pl.col("stage") != "reading").drop("_question")
+    places = ledger.pool.index.select("id", "_part", "_row", "_question_bytes")
+    wanted = rows.select("id").join(places, on="id", maintain_order="left")
     with path.open("w", encoding="utf-8") as file:
         _write_lines(file, unread.drop("_question"), unread["_question"])
-        rows = rejected.filter(pl.col("stage") != "reading").drop("_question")
         at = 0
-        for texts in gather(
-            shards, rows.select("id").join(places, on="id", maintain_order="left"), ["question"]
-        ):
+        for texts in ledger.pool.gather(wanted, ["question"]):
             _write_lines(file, rows[at : at + texts.height], texts["question"])
             at += texts.height
 

@@ -16,148 +16,163 @@
 | `solved_MODEL`  | float?  | share of MODEL's attempts that were right; any number of such columns        |
 
 `read_pool` takes JSONL, JSON, CSV (each also as .gz) and Parquet. It knows the columns of s1K and s1K-1.1,
-of trace dumps (`trace`, `answer`, `score`, `model`) and of usual benchmark files; a mapping {pool column:
+of trace dumps (`trace`, `answer`, `score`, `model`) and of common benchmark files; a mapping {pool column:
 file column} overrides, and {"id": ""} leaves a column of the file unread. A row that cannot be used goes to
-`Pool.rejects` with its file, row (lines and records count from 1), field and reason; the others are kept,
-sorted by id.
+`Pool.rejects` with its file, row (lines and records count from 1), field and reason; the others are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s1.data.partitions import Shards, gathered, index_part, pool_types, settle_ids
-from s1.data.read_files import Rows, data_files, splits
-from s1.data.validate_rows import (
-    ALIASES,
-    MAX_CHARACTERS,
-    REJECT_COLUMNS,
-    Reader,
-    Seen,
-    guess_columns,
-    row_frames,
-    split_frames,
+import polars as pl
+
+from s1.data.executor import Executor, InProcess
+from s1.data.ingest import PIECE_BYTES, ingest, settle
+from s1.data.partitions import (
+    TEXTS,
+    Part,
+    gather,
+    gather_all,
+    hash_of,
+    index_part,
+    load,
+    map_kept,
+    pool_types,
 )
-from s1.errors import BadInput
+from s1.data.read_files import Rows, data_files
+from s1.data.validate_rows import ALIASES, REJECT_COLUMNS, Reader, Seen, row_frames
+from s1.errors import BadInput, first_line
 
 if TYPE_CHECKING:
-    import polars as pl
+    FrameFunction = Callable[[pl.DataFrame], pl.DataFrame]
 
-__all__ = ["REJECT_COLUMNS", "Pool", "conform", "guess_columns", "join_pools", "pool_of_rows", "read_pool"]
+FRAME_ROWS = 8192
+"""Rows of a part of a pool that was made from a frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Good rows (columns as in the module's table) and the rejected ones (REJECT_COLUMNS)."""
+    """The good rows, by their index and parts (see `partitions`), and the rejected ones (REJECT_COLUMNS)."""
 
-    rows: pl.DataFrame
+    index: pl.DataFrame
+    """One light row for each row, sorted by id."""
+    parts: Sequence[Part | pl.DataFrame]
     rejects: pl.DataFrame
     files: tuple[str, ...] = ()
+    executor: Executor = field(default_factory=InProcess)
+    work: Path | None = None
+    """Folder that keeps what was found in each part, so that a killed command can resume."""
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """Every row with all pool columns, in memory; gathered anew each time."""
+        return self.gather_all(self.index)
+
+    def gather(self, rows: pl.DataFrame, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """Rows of the index with their texts, in their order, a piece at a time (see `partitions.gather`)."""
+        return gather(self.parts, rows, columns)
+
+    def gather_all(self, rows: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """`gather` in one frame."""
+        return gather_all(self.parts, rows, columns)
+
+    def map_rows(
+        self, rows: pl.DataFrame, columns: Sequence[str], function: FrameFunction, *, name: str, key: str = ""
+    ) -> pl.DataFrame:
+        """What `function` gives for the rows of each part that are in `rows` (of the index), part after part.
+
+        It gets `id` and `columns` and runs on the executor, so it must be pure and picklable. With a work
+        folder, results are kept under `name` and a hash of the rows and of `key`: whatever else decides them.
+        """
+        light = [c for c in columns if c not in (*TEXTS, "id")]
+        content = pl.col("_digest").bin.encode("hex")
+        wanted = rows.select("id", "_part", "_row", content, *light).sort("_part", "_row")
+        groups = wanted.partition_by("_part", as_dict=True, include_key=False)
+        tasks = [_Task(self.parts[n], group.drop("_digest")) for (n,), group in groups.items()]
+        files = None
+        if self.work is not None:
+            files = [
+                self.work / f"{name}-{n:05d}-{hash_of(name, key, g)}.pickle" for (n,), g in groups.items()
+            ]
+        work = partial(_on_part, function, tuple(columns))
+        return pl.concat(map_kept(self.executor, work, tasks, files), rechunk=True)
+
+
+class _Task(NamedTuple):
+    part: Part | pl.DataFrame
+    rows: pl.DataFrame
+
+
+def _on_part(function: FrameFunction, columns: Sequence[str], task: _Task) -> pl.DataFrame:
+    return function(load(task.part, task.rows, columns))
 
 
 def read_pool(
     paths: str | Path | Sequence[str | Path],
     columns: Mapping[str, str] | None = None,
     *,
-    max_characters: int = MAX_CHARACTERS,
+    tokenizer: str | Path | None = None,
+    work: Path | None = None,
+    executor: Executor | None = None,
+    piece_bytes: int = PIECE_BYTES,
 ) -> Pool:
-    """The rows of files or folders. Raises BadInput when a file cannot be opened or no row is usable."""
-    files, reader = input_files(paths), make_reader(columns, max_characters)
-    frames: list[pl.DataFrame] = []
-    rejects: list[dict[str, Any]] = []
-    for path in files:
-        seen = Seen(rejects)
-        for split in splits(path):
-            frames += split_frames(split, reader, seen)
-        check_mapping(path, reader, seen.names)
-    if not frames:
-        raise no_usable_row(files, rejects)
-    return _settled(frames, rejects, tuple(map(str, files)))
+    """The rows of files or folders.
 
-
-def input_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that some files and folders stand for."""
-    return [f for p in ([paths] if isinstance(paths, (str, Path)) else paths) for f in data_files(Path(p))]
-
-
-def make_reader(columns: Mapping[str, str] | None, max_characters: int = MAX_CHARACTERS) -> Reader:
-    """How to read files under a column mapping. Raises BadInput for a column that no pool has."""
+    `tokenizer` (a tokenizer.json or its folder) measures each trace in tokens. With a folder `work` (see
+    `ingest.work_folder`) texts stay on disk, so the pool may be larger than memory; the rows, ids and rejects
+    are the same either way. Raises BadInput when a file cannot be opened, a mapped column is missing, or no row
+    is usable.
+    """
     unknown = sorted(set(columns or {}) - set(ALIASES))
     if unknown:
         raise BadInput(
-            f"Column mapping: {unknown[0]!r} is no pool column.", f"Pool columns are: {', '.join(ALIASES)}."
+            f"Column mapping: {unknown[0]!r} is not a pool column.", f"Pool columns: {', '.join(ALIASES)}."
         )
-    return Reader(dict(columns or {}), max_characters)
+    files = [f for p in ([paths] if isinstance(paths, (str, Path)) else paths) for f in data_files(Path(p))]
+    reader = Reader(dict(columns or {}), str(tokenizer or ""))
+    executor = executor or InProcess()
+    parts, index, rejects = ingest(files, reader, executor, work, piece_bytes)
+    return Pool(index, parts, rejects_frame(rejects), tuple(map(str, files)), executor, work)
 
 
-def check_mapping(path: Path, reader: Reader, names: Iterable[str]) -> None:
-    """Raises BadInput when the mapping names a column that the file has nowhere."""
-    seen = sorted(names)
-    absent = [c for c in reader.mapping.values() if c and seen and c not in seen]
-    if absent:
-        raise BadInput(
-            f"{path} has no column {absent[0]!r}; it has: {', '.join(seen)}.", "Mend the column mapping."
-        )
-
-
-def no_usable_row(files: Sequence[Path], rejects: Sequence[Mapping[str, Any]]) -> BadInput:
-    """What to raise when nothing could be read."""
-    why = "the files are empty"
-    if rejects:
-        why = "first reason: {file}, row {row}: {reason}".format(**rejects[0])
-    return BadInput(
-        f"No usable row in {', '.join(map(str, files)) or 'an empty list of files'} ({why}).",
-        "A pool needs at least a question in each row; see the column mapping.",
-    )
-
-
-def pool_of_rows(rows: Rows, name: str, *, max_characters: int = MAX_CHARACTERS) -> Pool:
-    """A pool from rows at hand whose keys are pool columns; `name` stands for the file in rejects.
+def pool_of_rows(rows: Rows, name: str) -> Pool:
+    """A pool from rows whose keys are pool columns; rejects name `name` as their file.
 
     Raises BadInput when no row is usable.
     """
     seen = Seen()
-    frames = list(row_frames(rows, name, name, Reader({}, max_characters), seen))
-    if not frames:
-        why = "it is empty"
-        if seen.rejects:
-            why = "first reason: row {row}: {reason}".format(**seen.rejects[0])
-        raise BadInput(f"No usable row in {name} ({why}).", "Check its columns and filter.")
-    return _settled(frames, seen.rejects, (name,))
+    frames = list(row_frames(rows, name, name, Reader(), seen))
+    parts, index, rejects = settle(
+        frames, [index_part(f, n) for n, f in enumerate(frames)], seen.rejects, name
+    )
+    return Pool(index, parts, rejects_frame(rejects), (name,))
+
+
+def pool_of_frame(
+    rows: pl.DataFrame, *, rejects: pl.DataFrame | None = None, files: tuple[str, ...] = ()
+) -> Pool:
+    """A pool from a frame with pool columns. Raises BadInput naming the column or row that is not allowed."""
+    rows = conform(rows)
+    parts = [rows.slice(at, FRAME_ROWS) for at in range(0, max(rows.height, 1), FRAME_ROWS)]
+    index = pl.concat(index_part(part, number) for number, part in enumerate(parts))
+    return Pool(index.drop("_suffix"), parts, rejects_frame() if rejects is None else rejects, files)
 
 
 def join_pools(pools: Sequence[Pool]) -> Pool:
-    """Several pools as one. Of rows with the same id one stays and the others are rejected."""
-    import polars as pl
-
+    """Several pools in memory as one. Of rows with the same id one stays and the others are rejected."""
     frames = [p.rows.with_columns(_file=pl.col("source"), _row=pl.lit(None, pl.Int64)) for p in pools]
-    pool = _settled(frames, (), tuple(f for p in pools for f in p.files))
-    return Pool(pool.rows, pl.concat([*(p.rejects for p in pools), pool.rejects]), pool.files)
-
-
-def _settled(
-    frames: list[pl.DataFrame], rejects: Sequence[Mapping[str, Any]], files: tuple[str, ...]
-) -> Pool:
-    """The pool of some frames of good rows, one row for each id."""
-    import polars as pl
-
-    index = pl.concat([index_part(f, n) for n, f in enumerate(frames)], how="diagonal")
-
-    def texts(rows: pl.DataFrame) -> pl.DataFrame:
-        return gathered(Shards(index, frames, rejects_frame()), rows)
-
-    settled, repeated = settle_ids(index, texts)
-    shards = Shards(settled, frames, rejects_frame())
-    return Pool(conform(gathered(shards, settled)), rejects_frame([*rejects, *repeated]), files)
+    parts, index, repeated = settle(frames, [index_part(f, n) for n, f in enumerate(frames)], [], "the pools")
+    rejects = pl.concat([*(p.rejects for p in pools), rejects_frame(repeated)])
+    return Pool(index, parts, rejects, tuple(f for p in pools for f in p.files))
 
 
 def rejects_frame(rejects: Sequence[Mapping[str, Any]] = ()) -> pl.DataFrame:
     """Rejected rows as a frame with REJECT_COLUMNS; what a row does not say is null."""
-    import polars as pl
-
     return pl.DataFrame(
         {
             c: pl.Series(c, [r.get(c) for r in rejects], dtype=pl.Int64 if c == "row" else pl.String)
@@ -169,10 +184,8 @@ def rejects_frame(rejects: Sequence[Mapping[str, Any]] = ()) -> pl.DataFrame:
 def conform(rows: pl.DataFrame) -> pl.DataFrame:
     """`rows` with every pool column in its type and order, missing ones null, sorted by id.
 
-    Raises BadInput naming the column or row that a pool cannot have.
+    Raises BadInput naming the column or row that is not allowed.
     """
-    import polars as pl
-
     types = pool_types(rows.columns)
     for needed in ("id", "question"):
         if needed not in rows.columns:
@@ -183,7 +196,7 @@ def conform(rows: pl.DataFrame) -> pl.DataFrame:
             for c, t in types.items()
         ).with_columns(pl.col("source").fill_null(""))
     except pl.exceptions.PolarsError as error:
-        raise BadInput(f"The pool has a column of the wrong type: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"The pool has a column of the wrong type: {first_line(error)}") from None
     if rows["id"].null_count() or rows["id"].is_duplicated().any():
         raise BadInput("The pool has rows without an id, or with the same id.", "Give each row its own id.")
     return rows.sort("id")

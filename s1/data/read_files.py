@@ -1,32 +1,30 @@
-"""Rows as they stand in a file, one after the other; what cannot be read becomes a `BadRow` in its place.
+"""The rows of a data file, one after the other; what cannot be read becomes a `BadRow` in its place.
 
 JSONL, JSON and CSV (each also as .gz) and Parquet. A cut, damaged or mis-encoded file still gives the rows
-that can be read. Rows count from 1; in JSONL they are lines. Nothing here holds a whole file: `splits` cuts
-Parquet and plain JSONL into pieces that can be read side by side, and the rest is read as a stream.
+that can be read. Rows count from 1; in JSONL they are lines. `rows_of` raises on the first bad row, for data
+where every row counts; `raw_rows` leaves that to its caller. `splits` cuts Parquet and plain JSONL into pieces
+that can be read side by side; the rest is read as a stream, save a JSON list, which is held in memory.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import gzip
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s1.errors import BadInput
+from s1.errors import BadInput, MissingExtra, first_line
 
 if TYPE_CHECKING:
     import polars as pl
 
 BATCH = 1_000
 """Rows held at once as Python objects."""
-PIECE_BYTES = 1 << 24
-"""Read from a file at once."""
 KINDS = (".parquet", ".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
@@ -39,6 +37,24 @@ class BadRow(Exception):
 
 
 Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file, numbered from 1. Raises BadInput naming the file and the first row that is unreadable."""
+    for number, row in raw_rows(path):
+        if isinstance(row, BadRow):
+            raise BadInput(f"{path}, row {number}: {row.reason}.", "Correct or remove this row.")
+        yield number, row
+
+
+def raw_rows(path: Path) -> Rows:
+    """The rows of a file, numbered from 1, or what is wrong with one. Raises BadInput for an unreadable file."""
+    if file_kind(path) != "parquet":
+        yield from split_rows(Split(path, 0, -1, 1))
+        return
+    for split in splits(path):
+        for first, batch in parquet_batches(split):
+            yield from enumerate(batch.iter_rows(named=True), first)
 
 
 def data_files(path: Path) -> list[Path]:
@@ -65,23 +81,13 @@ class Split(NamedTuple):
 
 
 def file_kind(path: Path) -> str:
-    """ "jsonl", "json", "csv" or "parquet". Raises BadInput for a file that is not there or of another kind."""
+    """ "jsonl", "json", "csv" or "parquet". Raises BadInput for a file that is missing or of another kind."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file or folder.", "Check the path.")
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if kind not in ("jsonl", "json", "csv", "parquet"):
         raise BadInput(f"{path}: cannot tell the format.", f"Known kinds: {', '.join(KINDS)}.")
     return kind
-
-
-def raw_rows(path: Path) -> Rows:
-    """Rows as they stand in the file, numbered from 1, or what is wrong with one."""
-    if file_kind(path) != "parquet":
-        yield from split_rows(Split(path, 0, -1, 1))
-        return
-    for split in splits(path):
-        for first, batch in parquet_batches(split):
-            yield from enumerate(named_rows(batch), first)
 
 
 def splits(path: Path, piece: int = 1 << 25) -> list[Split]:
@@ -105,12 +111,11 @@ def split_rows(split: Split) -> Rows:
     kind = file_kind(split.path)
     if kind == "jsonl":
         return _jsonl_rows(split)
-    readers: dict[str, Callable[[Path], Rows]] = {"json": _json_rows, "csv": _csv_rows}
-    return readers[kind](split.path)
+    return _json_rows(split.path) if kind == "json" else _csv_rows(split.path)
 
 
 def _lines(path: Path) -> Iterator[bytes | BadRow]:
-    """Lines of a file; a damaged or truncated archive ends with one bad row."""
+    """The lines of a file; a damaged or truncated archive ends with one bad row."""
     opener: Any = gzip.open if path.name.endswith(".gz") else open
     with opener(path, "rb") as file:
         try:
@@ -120,9 +125,7 @@ def _lines(path: Path) -> Iterator[bytes | BadRow]:
 
 
 def _jsonl_rows(split: Split) -> Rows:
-    lines: Iterator[bytes | BadRow] = _lines(split.path)
-    if split.stop >= 0:
-        lines = _lines_between(split)
+    lines = _lines(split.path) if split.stop < 0 else _lines_between(split)
     for number, line in enumerate(lines, split.first):
         if isinstance(line, BadRow):
             yield number, line
@@ -130,7 +133,7 @@ def _jsonl_rows(split: Split) -> Rows:
             yield number, _parse(line)
 
 
-def _lines_between(split: Split) -> Iterator[bytes]:
+def _lines_between(split: Split) -> Iterator[bytes | BadRow]:
     with split.path.open("rb") as file:
         file.seek(split.start)
         while file.tell() < split.stop:
@@ -139,71 +142,55 @@ def _lines_between(split: Split) -> Iterator[bytes]:
 
 def _parse(line: bytes) -> dict[str, Any] | BadRow:
     try:
-        value = json.loads(line.decode("utf-8-sig"))
+        return _object(json.loads(line.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         return BadRow("", f"not UTF-8 (byte {error.start + 1} of the line)")
     except (ValueError, RecursionError) as error:
         return BadRow("", f"not JSON, or cut short ({error})")
+
+
+def _object(value: Any) -> dict[str, Any] | BadRow:
     return value if isinstance(value, dict) else BadRow("", f"expected an object, found {value!r:.40}")
 
 
 def _json_rows(path: Path) -> Rows:
-    """A list of objects, read one by one: a cut file still gives its first rows, and a large one fits."""
-    pieces = _pieces(path)
-    decode = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape").decode
-    damage: BadRow | None = None
-    text, at, ended = "", 0, False
-
-    def more() -> None:
-        nonlocal text, at, ended, damage
-        piece = next(pieces, b"")
-        if isinstance(piece, BadRow):
-            damage, piece = piece, b""
-        ended = not piece
-        text, at = text[at:] + decode(piece, final=ended), 0
-
-    more()
-    while not ended and not text.strip():
-        more()
+    """A list of objects, or an object with one list in it. A cut list gives the objects before the cut."""
+    blocks = list(_lines(path))
+    damage = blocks.pop() if blocks and isinstance(blocks[-1], BadRow) else None
+    text = b"".join(b for b in blocks if isinstance(b, bytes)).decode("utf-8-sig", errors="surrogateescape")
     at = len(text) - len(text.lstrip())
-    if not text[at:].startswith("["):
-        raise BadInput(
-            f"{path}: expected a JSON list of objects.", "For one object a line, name the file .jsonl."
-        )
-    decoder, at, number = json.JSONDecoder(), at + 1, 1
-    while True:
-        while at < len(text) and text[at] in " \t\r\n,":
+    if text[at : at + 1] == "{":
+        yield from enumerate(map(_object, _only_list(path, text)), 1)
+        return
+    if text[at : at + 1] != "[":
+        raise _no_list(path)
+    decoder, at = json.JSONDecoder(), at + 1
+    for number in itertools.count(1):
+        while text[at : at + 1] in (" ", "\t", "\r", "\n", ","):
             at += 1
-        if at < len(text) and text[at] == "]":
+        if text[at : at + 1] == "]":
             return
         try:
-            value, end = decoder.raw_decode(text, at)
-            whole = ended or end < len(text)  # a number at the end of the piece may go on
+            value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            value, end, whole = error, at, False
-        if not whole and not ended:
-            # Doubled, or a value of many pieces would be parsed anew for each of them.
-            goal = 2 * (len(text) - at)
-            more()
-            while not ended and len(text) < goal:
-                more()
-            continue
-        if isinstance(value, Exception):
-            yield number, damage or BadRow("", f"not JSON, or cut short ({value})")
+            bad = damage if isinstance(damage, BadRow) else BadRow("", f"not JSON, or cut short ({error})")
+            yield number, bad
             return
-        row = value if isinstance(value, dict) else BadRow("", f"expected an object, found {value!r:.40}")
-        yield number, row
-        at, number = end, number + 1
+        yield number, _object(value)
 
 
-def _pieces(path: Path) -> Iterator[bytes | BadRow]:
-    opener: Any = gzip.open if path.name.endswith(".gz") else open
-    with opener(path, "rb") as file:
-        try:
-            while piece := file.read(PIECE_BYTES):
-                yield piece
-        except (EOFError, OSError, zlib.error) as error:
-            yield BadRow("", f"the file ends early or is damaged ({error})")
+def _only_list(path: Path, text: str) -> list[Any]:
+    try:
+        lists = [v for v in json.loads(text).values() if isinstance(v, list)]
+    except (ValueError, RecursionError):
+        lists = []
+    if len(lists) != 1:
+        raise _no_list(path)
+    return lists[0]
+
+
+def _no_list(path: Path) -> BadInput:
+    return BadInput(f"{path}: expected a JSON list of objects.", "Name a file of one object a line .jsonl.")
 
 
 def _csv_rows(path: Path) -> Rows:
@@ -248,18 +235,17 @@ def _row_groups(path: Path, piece: int) -> list[Split]:
         return [*found, Split(path, start, file.metadata.num_row_groups, before + 1)]
 
 
-def parquet_batches(split: Split, columns: list[str] | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
+def parquet_batches(split: Split) -> Iterator[tuple[int, pl.DataFrame]]:
     """Rows of some row groups, BATCH at a time, each with the number of its first row.
 
-    Strings that are no UTF-8 come with the wrong bytes as surrogates, in a column of Python objects.
+    A column with strings that are not UTF-8 has the wrong bytes as surrogates, in Python objects.
     """
     import polars as pl
     import pyarrow as pa
 
     number = split.first
     with _parquet(split.path) as file:
-        groups = list(range(split.start, split.stop))
-        for batch in file.iter_batches(BATCH, row_groups=groups, columns=columns):
+        for batch in file.iter_batches(BATCH, row_groups=list(range(split.start, split.stop))):
             try:
                 batch.validate(full=True)
                 frame = pl.DataFrame(pl.from_arrow(batch))
@@ -269,35 +255,31 @@ def parquet_batches(split: Split, columns: list[str] | None = None) -> Iterator[
             number += batch.num_rows
 
 
-def named_rows(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """The rows of a frame as plain Python objects."""
-    return frame.iter_rows(named=True)
-
-
 def _decoded(name: str, column: Any) -> pl.Series:
     import polars as pl
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return pl.Series(name, pl.from_arrow(column))
-    large = pa.types.is_large_string(column.type)
-    values = column.cast(pa.large_binary() if large else pa.binary()).to_pylist()
-    texts = [None if v is None else v.decode("utf-8", "surrogateescape") for v in values]
+    values = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+    texts = [None if v is None else v.decode("utf-8", "surrogateescape") for v in values.to_pylist()]
     return pl.Series(name, texts, dtype=pl.Object)
 
 
 @contextlib.contextmanager
 def _parquet(path: Path) -> Iterator[Any]:
-    """An open Parquet file. Raises BadInput for one that cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """An open Parquet file. Raises BadInput for one that cannot be read, MissingExtra without the libraries."""
     try:
-        # Buffered: else a whole column of a row group is read at once.
+        import polars as pl  # noqa: F401  (turns each batch into a frame)
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "data") from error
+    try:
+        # Buffered: without it a whole column of a row group is read at once.
         with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise BadInput(
-            f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}).",
-            "Fetch or write the file again.",
+            f"{path}: not a readable Parquet file ({first_line(error)}).", "Fetch or write the file again."
         ) from None

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import polars as pl
 
 from s1.data.pool import read_pool
 from s1.errors import BadInput
 from s1.types import Question, Trace
 
-if TYPE_CHECKING:
-    import polars as pl
-
 
 def read_traces(path: str | Path) -> list[Trace]:
-    """The training pairs of a file or folder. Raises BadInput naming a row without trace or answer."""
+    """The training pairs of a file or folder. Raises BadInput naming a row without a trace or an answer."""
     pool = read_pool(path)
     if pool.rejects.height:
         first = pool.rejects.row(0, named=True)
         raise BadInput(
             f"{first['file']}, row {first['row']}, {first['field']}: {first['reason']}.",
-            "Mend or drop the row: s1 curate keeps the good ones.",
+            "Correct or drop the row; s1 curate drops such rows.",
         )
     return as_traces(pool.rows)
 

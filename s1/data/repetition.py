@@ -1,27 +1,25 @@
 """Which traces can have a repetition loop at all: a cheap test of many at once, before the exact search of each.
 
-A loop of period p makes words equal to those p places on, over a long run. A run of r places has at least
-r // s of every s-th place in it, so it is enough to look at every s-th place (a quarter of the shortest run
-that counts) and ask whether so many in a row agree. Words are compared by hash, so a few traces pass by
-chance and none is missed.
+In a loop of period p, words equal those p places later, over a long run. A run of r places contains at least
+r // s of every s-th place, so it is enough to check every s-th place (s is a quarter of the shortest run that
+counts) and ask whether r // s in a row agree. Words are compared by hash, so a few traces pass by chance and no
+loop is missed.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
 
 from s1.data.partitions import spaces_only
 
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-
 LONGEST_PERIOD = 32
 LONG_WORD = 200
-"""A word so long may be one character repeated."""
+"""A word this long may be one character repeated."""
 BATCH_BYTES = 1 << 22
-"""Text of the traces looked at together: enough to keep numpy busy, and its words take ten times as much."""
+"""Text of the traces checked together: enough to keep NumPy busy; its words take ten times as much memory."""
 
 
 def may_loop(texts: pl.Series, *, word_run: int, phrase_words: int, repeats: int) -> np.ndarray:
@@ -30,8 +28,6 @@ def may_loop(texts: pl.Series, *, word_run: int, phrase_words: int, repeats: int
     A loop is a word that follows itself over `word_run` places, a phrase of 2 to LONGEST_PERIOD words that is
     repeated `repeats` times over `phrase_words` words or more, or a character repeated in one long word.
     """
-    import numpy as np
-
     sizes = texts.str.len_bytes().fill_null(0).to_numpy().astype(np.int64)
     batch = (np.cumsum(sizes) - sizes) // BATCH_BYTES
     starts = [*np.flatnonzero(np.diff(batch, prepend=-1)), len(texts)]
@@ -43,8 +39,6 @@ def may_loop(texts: pl.Series, *, word_run: int, phrase_words: int, repeats: int
 
 
 def _may_loop(texts: pl.Series, word_run: int, phrase_words: int, repeats: int) -> np.ndarray:
-    import numpy as np
-
     spaced = spaces_only(texts.fill_null(""))
     split = spaced.str.split(" ")
     words = split.explode()

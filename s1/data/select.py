@@ -1,22 +1,23 @@
-"""Diversity and selection: the thousand (section 2.2, Algorithm 1; SEMANTICS 3.8, filter 4 and 5).
+"""Diversity and selection: the thousand (section 2.2 of the paper, Algorithm 1), and the sets of its ablations.
 
-Preselected rows first; then, until n are chosen, a domain at random and within it a row by its rank in
-trace length, with weight 2^-rank (rank 0 is the longest). The draw depends on the seed and on the rows, not
-on their order: rows are sorted by id, ties in length are broken by id, and the random numbers are the raw
-output of PCG64, which NumPy keeps stable between versions.
+Preselected rows first; then, until n are chosen, a domain at random and within it a row by its rank in trace
+length, with weight 2^-rank (rank 0 is the longest). The draw depends on the seed and on the rows, not on their
+order: rows are sorted by id, ties in length are broken by id, and the random numbers are the raw output of
+PCG64, which NumPy keeps stable between versions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
+import polars as pl
+
+from s1.data.clean import Profile
 from s1.errors import BadConfig
-
-if TYPE_CHECKING:
-    import polars as pl
 
 Strategy = Literal["s1k", "random", "longest", "diverse", "full"]
 NO_DOMAIN = "(no domain)"
@@ -45,8 +46,6 @@ class _Draw:
     """Uniform numbers in [0, 1) from a seed, the same on any machine and NumPy version."""
 
     def __init__(self, seed: int) -> None:
-        import numpy as np
-
         self._bits = np.random.PCG64(seed)
 
     def uniform(self) -> float:
@@ -57,50 +56,75 @@ class _Draw:
 
 
 def select(
-    pool: pl.DataFrame,
+    rows: pl.DataFrame,
     n: int,
     *,
+    strategy: Strategy = "s1k",
     seed: int = 0,
-    preselect: tuple[Preselect, ...] = PAPER_PRESELECT,
+    preselect: Sequence[Preselect] = PAPER_PRESELECT,
     domain_weights: Mapping[str, float] | None = None,
     weighted_after: int | None = None,
-    profile: Literal["strict", "official"] = "strict",
+    profile: Profile = "strict",
 ) -> Selection:
-    """`n` rows by the paper's rule; all of them, with a note, when there are no more than n.
+    """`n` rows of the index by the strategy; all of them, with a note, when there are no more than n.
 
-    `domain_weights` with `weighted_after`: once so many are chosen, domains are drawn by weight (700 in the
-    authors' code; the paper's Algorithm 1 is uniform). Under "official" preselected rows stay in their
-    domains, so that a draw can come to nothing; under "strict" they leave them.
+    The other options are for "s1k". `domain_weights` with `weighted_after`: once so many are chosen, domains are
+    drawn by weight (700 in the authors' code; the paper's Algorithm 1 is uniform). Under "official" preselected
+    rows stay in their domains, so that a draw can come to nothing; under "strict" they leave them.
     """
-    import polars as pl
-
     if n < 1:
-        raise BadConfig(f"Selection: n is {n}.", "Ask for at least 1 row.")
-    rows = _prepared(pool)
-    notes = [_few(rows.height, n)] if rows.height < n else []
+        raise BadConfig(f"Selection: n is {n}.", "Use at least 1.")
+    length = pl.coalesce("trace_tokens", "_characters", pl.lit(0)).cast(pl.Int64)
+    rows = rows if rows["id"].is_sorted() else rows.sort("id")
+    ranked = rows.select("source", "correct", pl.col("domain").fill_null(NO_DOMAIN), length=length)
+    ranked = ranked.with_row_index()
+    notes: list[str] = []
+    if ranked.height < n and strategy != "full":
+        notes.append(f"Only {ranked.height} rows reached the selection; {n} were requested. All were taken.")
+    draw = _Draw(seed)
+    if strategy == "s1k":
+        preselected = _preselected(ranked, preselect)
+        weights = (domain_weights or {}) if weighted_after is not None else {}
+        chosen = _thousand(ranked, n, draw, preselected, weights, weighted_after or 0, profile, notes)
+    else:
+        chosen = dict.fromkeys(_ablation(ranked, n, draw, strategy), str(strategy))
+    why = pl.Series("chosen", list(chosen.values()), dtype=pl.String)
+    return Selection(rows[list(chosen)].with_columns(why), tuple(notes))
+
+
+def _thousand(
+    rows: pl.DataFrame,
+    n: int,
+    draw: _Draw,
+    preselected: list[int],
+    weights: Mapping[str, float],
+    weighted_after: int,
+    profile: Profile,
+    notes: list[str],
+) -> dict[int, str]:
+    """Why each chosen row was chosen, in the order of choice, by its number."""
     missing = int((rows["domain"] == NO_DOMAIN).sum())
     if missing:
         notes.append(f"{missing} rows have no domain and were drawn as one domain.")
-    draw = _Draw(seed)
-    chosen = {i: "preselected" for i in _preselected(rows, preselect)}
+    chosen = dict.fromkeys(preselected, "preselected")
     if len(chosen) > n:
         notes.append(
-            f"{len(chosen)} rows were preselected, more than the {n} asked for: {n} of them were drawn."
+            f"{len(chosen)} rows were preselected, more than the {n} requested: {n} of them were drawn."
         )
         order = list(chosen)
         chosen = {order.pop(draw.below(len(order))): "preselected" for _ in range(n)}
-    # Longest last, so that taking a low rank moves little. Rows are sorted by id, so their numbers are too.
-    ranked = rows.select("domain", "length").with_row_index()
     if profile != "official":
-        ranked = ranked.filter(~pl.col("index").is_in([*chosen]))
-    ranked = ranked.sort(["length", "index"], descending=[False, True])
-    groups = ranked.group_by("domain", maintain_order=True).agg("index")
-    domains: dict[str, list[int]] = dict(groups.iter_rows())
+        rows = rows.filter(~pl.col("index").is_in([*chosen]))
+    # Longest last, so that taking a low rank moves little. Rows are sorted by id, so their numbers are too.
+    rows = rows.sort(["length", "index"], descending=[False, True])
+    domains: dict[str, list[int]] = dict(
+        rows.group_by("domain", maintain_order=True).agg("index").iter_rows()
+    )
     names = sorted(domains)
     empty: list[str] = []
     while len(chosen) < n and names:
-        weighted = domain_weights is not None and weighted_after is not None and len(chosen) >= weighted_after
-        at = _weighted(names, domain_weights or {}, draw) if weighted else draw.below(len(names))
+        weighted = bool(weights) and len(chosen) >= weighted_after
+        at = _weighted(names, weights, draw) if weighted else draw.below(len(names))
         members = domains[names[at]]
         index = members.pop(-1 - _rank(draw.uniform(), len(members)))
         chosen.setdefault(index, "drawn")
@@ -108,42 +132,26 @@ def select(
             empty.append(names.pop(at))
     if empty and names:
         notes.append(f"{len(empty)} domains ran out of rows: {', '.join(sorted(empty)[:10])}.")
-    picked = (
-        rows[list(chosen)]
-        .drop("length")
-        .with_columns(pl.Series("chosen", list(chosen.values()), dtype=pl.String))
-    )
-    return Selection(_without_placeholder(picked), tuple(notes))
+    return chosen
 
 
-def ablation(pool: pl.DataFrame, strategy: Strategy, n: int, *, seed: int = 0) -> Selection:
+def _ablation(rows: pl.DataFrame, n: int, draw: _Draw, strategy: Strategy) -> list[int]:
     """The paper's other sets: "random", "longest", "diverse" (a random domain, a random row), "full"."""
-    import polars as pl
-
-    rows = _prepared(pool)
-    notes = (_few(rows.height, n),) if rows.height < n and strategy != "full" else ()
-    draw = _Draw(seed)
     if strategy == "full":
-        chosen = list(range(rows.height))
-    elif strategy == "longest":
-        chosen = rows.with_row_index().sort(["length", "id"], descending=[True, False])["index"].to_list()[:n]
-    elif strategy in ("random", "diverse"):
-        groups: dict[str, list[int]] = {}
-        for index, domain in enumerate(rows["domain"]):
-            groups.setdefault(domain if strategy == "diverse" else "", []).append(index)
-        names, chosen = sorted(groups), []
-        while len(chosen) < n and names:
-            at = draw.below(len(names))
-            members = groups[names[at]]
-            chosen.append(members.pop(draw.below(len(members))))
-            if not members:
-                names.pop(at)
-    else:
-        raise BadConfig(
-            f"Selection: strategy {strategy!r} is unknown.", "Use s1k, random, longest, diverse or full."
-        )
-    picked = rows[chosen].drop("length").with_columns(chosen=pl.lit(strategy))
-    return Selection(_without_placeholder(picked), notes)
+        return list(range(rows.height))
+    if strategy == "longest":
+        return rows.sort(["length", "index"], descending=[True, False])["index"].to_list()[:n]
+    groups: dict[str, list[int]] = {}
+    for index, domain in enumerate(rows["domain"]):
+        groups.setdefault(domain if strategy == "diverse" else "", []).append(index)
+    names, chosen = sorted(groups), list[int]()
+    while len(chosen) < n and names:
+        at = draw.below(len(names))
+        members = groups[names[at]]
+        chosen.append(members.pop(draw.below(len(members))))
+        if not members:
+            names.pop(at)
+    return chosen
 
 
 def benchmark_domain_weights(aime: Mapping[str, int], gpqa: Mapping[str, int]) -> dict[str, float]:
@@ -153,37 +161,14 @@ def benchmark_domain_weights(aime: Mapping[str, int], gpqa: Mapping[str, int]) -
     return {d: float(int(aime.get(d, 0) + gpqa.get(d, 0) * factor)) for d in names}
 
 
-def _prepared(pool: pl.DataFrame) -> pl.DataFrame:
-    import polars as pl
-
-    characters = (
-        pl.col("_characters") if "_characters" in pool.columns else pl.col("thinking").str.len_chars()
-    )
-    length = pl.coalesce("trace_tokens", characters, pl.lit(0)).cast(pl.Int64)
-    rows = pool.with_columns(pl.col("domain").fill_null(NO_DOMAIN), length=length)
-    return rows if rows["id"].is_sorted() else rows.sort("id")  # an index of shards is
-
-
-def _without_placeholder(rows: pl.DataFrame) -> pl.DataFrame:
-    import polars as pl
-
-    return rows.with_columns(pl.when(pl.col("domain") != NO_DOMAIN).then("domain").alias("domain"))
-
-
-def _few(have: int, n: int) -> str:
-    return f"Only {have} rows reached the selection; {n} were asked for. All were taken."
-
-
-def _preselected(rows: pl.DataFrame, rules: tuple[Preselect, ...]) -> list[int]:
-    import polars as pl
-
+def _preselected(rows: pl.DataFrame, rules: Sequence[Preselect]) -> list[int]:
     if not rules:
         return []
     match = pl.any_horizontal(
         pl.col("source").str.contains(f"(?i){r.source}") & (pl.col("length") > r.more_tokens_than)
         for r in rules
     )
-    return rows.with_row_index().filter(match & pl.col("correct").fill_null(False))["index"].to_list()
+    return rows.filter(match & pl.col("correct").fill_null(False))["index"].to_list()
 
 
 def _rank(uniform: float, count: int) -> int:

@@ -4,17 +4,17 @@
       hub: OWNER/SET            Hub id; configs, splits ([train]), revision and files say which part
       columns:                  pool column: a column of the source, or text with {columns} in braces
         question: "problem|Question"      the first of several names that has a value
-        answer: "{other.solution}"        a dot reaches inside a value; a list is put on lines of its own
-      source: OWNER/SET/{subject}         what the pool column `source` says (default: the name)
-      cot_type: math            or {by: subject, Math: math, else: science}
+        answer: "{other.solution}"        a dot reaches inside a value; a list becomes one line for each entry
+      source: OWNER/SET/{subject}         value of the pool column `source` (default: the name)
+      cot_type: math
       where: {language: EN}     rows to keep: a value, a list of values (null: absent), or
-                                {at_most: N}, {at_least: N}, {matches: regex}, {present: true}
-      before, after, replace, unlist      small repairs of a column's text before it is used, see `Source`
-      choices: {right: column, wrong: [columns]}    appended as (A) to (D) in an order that the seed decides
-      sample: 250               so many rows, by the seed; stratify: [columns] spreads them evenly over groups
+                                {at_most: N}, {at_least: N}, {matches: regex}
+      sample: 250               this many rows, by the seed; stratify: [columns] spreads them evenly over groups
       keep: {file: ids.txt}     rows to have besides, whatever `where` and `sample` say (sample: 0, no others): the
                                 file lists them, one a line or in a column of a data file, by question hash
                                 (first 16 hex digits of its SHA-256, as in s1K) or by: COLUMN of the source
+      without: {hub, configs, column}     leaves out rows whose question is in that set
+      prepare: scieval          a function of `source_rows` that changes each row first
       licence: MIT
       access: how to get it, where it is gated
 
@@ -23,7 +23,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,8 +31,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s1.data.pool import Pool, pool_of_rows, rejects_frame
-from s1.data.read_files import KINDS, BadRow, data_files, raw_rows
-from s1.errors import BadConfig, BadInput, MissingExtra
+from s1.data.read_files import KINDS, BadRow, data_files, raw_rows, rows_of
+from s1.data.source_rows import PREPARE, SourceRow, seeded_key
+from s1.errors import BadConfig, BadInput, MissingExtra, first_line
 from s1.types import from_json
 
 PARQUET_COPY = "refs/convert/parquet"
@@ -41,7 +41,7 @@ PARQUET_COPY = "refs/convert/parquet"
 BUILT_IN = Path(__file__).with_name("sources.yaml")
 BRACES = re.compile(r"\{([^{}]+)\}")
 POOL_FIELDS = ("id", "question", "answer", "domain", "thinking", "attempt", "trace_by", "correct")
-CONDITIONS = ("at_most", "at_least", "matches", "present")
+CONDITIONS = ("at_most", "at_least", "matches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Source:
     """One source; the module's docstring shows it as YAML."""
 
     name: str
-    columns: Mapping[str, Any]
+    columns: Mapping[str, str]
     hub: str = ""
     configs: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("train",)
@@ -57,27 +57,17 @@ class Source:
     files: tuple[str, ...] = ()
     """JSONL files in the repository, for sets whose own loading script no longer runs."""
     source: str = ""
-    cot_type: Any = None
+    cot_type: str = ""
     where: Mapping[str, Any] = field(default_factory=dict)
     without: Mapping[str, Any] = field(default_factory=dict)
-    """{hub, configs, column}: rows whose question is in that set are left out."""
-    before: Mapping[str, str] = field(default_factory=dict)
-    """{column: mark}: keep what stands before the mark."""
-    after: Mapping[str, str] = field(default_factory=dict)
-    """{column: mark}: keep what stands after the mark."""
-    replace: Mapping[str, Any] = field(default_factory=dict)
-    """{column: {old: new}}."""
-    unlist: tuple[str, ...] = ()
-    """Columns with a list, or the text of one ("['C']"), of which the first entry is meant."""
-    choices: Mapping[str, Any] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
     sample: int | None = None
     stratify: tuple[str, ...] = ()
     licence: str = "not stated"
     access: str = ""
-    note: str = ""
     paper: int | None = None
     """Rows of it in the paper's pool."""
+    prepare: str = ""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - set(POOL_FIELDS))
@@ -93,6 +83,10 @@ class Source:
         if self.sample is not None and self.sample < (0 if self.keep else 1):
             raise BadConfig(
                 f"Source {self.name}: sample is {self.sample}.", "Use at least 1, or leave it out."
+            )
+        if self.prepare and self.prepare not in PREPARE:
+            raise BadConfig(
+                f"Source {self.name}: no function is named {self.prepare!r}.", f"Known: {', '.join(PREPARE)}."
             )
         is_text = all(isinstance(v, str) for v in self.keep.values())
         if self.keep and not ({"file"} <= set(self.keep) <= {"file", "by"} and is_text):
@@ -116,16 +110,16 @@ def read_sources(path: str | Path = BUILT_IN) -> dict[str, Source]:
     for name, fields in data.items():
         try:
             found = from_json(Source, {"name": str(name), **fields})
-            if found.keep:  # beside this file
-                found = replace(found, keep={**found.keep, "file": str(path.parent / found.keep["file"])})
-            sources[str(name)] = found
         except (BadInput, BadConfig) as error:
             raise BadConfig(f"{path}, {name}: {error.message}", error.hint) from None
+        if found.keep:  # its path starts at this file
+            found = replace(found, keep={**found.keep, "file": str(path.parent / found.keep["file"])})
+        sources[found.name] = found
     return sources
 
 
 class _Kept(NamedTuple):
-    """A row that passed, its group for the sample, and whether the sample leaves it in whatever happens."""
+    """A row that passed, its group for the sample, and whether the sample must keep it."""
 
     number: int
     row: dict[str, Any] | BadRow
@@ -137,7 +131,7 @@ def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0
     """The questions of a source, from the Hub or from local files in the same columns.
 
     Rows that the filter or the sample leaves out are not rejects; rows that cannot be used are. Raises
-    BadInput where the set cannot be had (with how to get access) or no row is usable.
+    BadInput when the set is unavailable (with how to get access) or no row is usable.
     """
     label = str(path) if path is not None else source.hub
     rows = _local_rows(Path(path)) if path is not None else _hub_rows(source)
@@ -150,13 +144,16 @@ def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0
             kept.append(_Kept(number, raw, "", True))
             continue
         columns.update(raw)
-        row = _repaired({**raw, "_part": part}, source)
+        row = {**raw, "_part": part}
+        if source.prepare:
+            row = PREPARE[source.prepare](row, seed)
+            columns.update(name for name in row if name.startswith("_"))
         passes = all(_holds(_get(row, c), wanted) for c, wanted in source.where.items())
         if not passes and not listed:
             continue
         if unwanted and str(_get(row, source.without["column"])).strip() in unwanted:
             continue
-        made = _pool_row(row, source, seed)
+        made = _pool_row(row, source)
         is_listed = bool(listed) and _name_in_list(row, made, source) in listed
         if passes or is_listed:
             group = "\n".join(str(_get(row, c)) for c in source.stratify)
@@ -181,7 +178,7 @@ def _local_rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any] | BadRow]
             yield number, file.name.split(".")[0].replace("-", "_"), raw
 
 
-def _hub_rows(source: Source) -> Iterator[tuple[int, str, dict[str, Any] | BadRow]]:
+def _hub_rows(source: Source) -> Iterator[tuple[int, str, dict[str, Any]]]:
     if not source.hub:
         raise BadConfig(f"Source {source.name} has no Hub id.", "Name local files for it.")
     number = 0
@@ -199,7 +196,7 @@ def _hub_split(source: Source, config: str | None, split: str) -> Iterable[Mappi
     except ImportError as error:
         raise MissingExtra("datasets", "data") from error
     access = source.access or (
-        f"Check the name and the connection. Where it is gated, accept its terms at "
+        f"Check the name and the connection. If it is gated, accept its terms at "
         f"https://huggingface.co/datasets/{source.hub} and run: hf auth login. Or give local files: {source.name}=PATH."
     )
     try:
@@ -213,28 +210,24 @@ def _hub_split(source: Source, config: str | None, split: str) -> Iterable[Mappi
         else:
             rows = load_dataset(source.hub, config, split=split, revision=source.revision)
         for name, feature in rows.features.items():
-            if getattr(feature, "decode", False):  # pictures are not looked at
+            if getattr(feature, "decode", False):  # pictures are not used
                 rows = rows.cast_column(name, type(feature)(decode=False))
     except DatasetNotFoundError as error:
-        raise BadInput(f"{source.hub} cannot be had ({_first_line(error)}).", access) from None
+        raise BadInput(f"{source.hub} is unavailable ({first_line(error)}).", access) from None
     except Exception as error:  # of four libraries: datasets, huggingface_hub, the HTTP client, Arrow
-        raise BadInput(f"{source.hub} cannot be read from the Hub ({_first_line(error)}).", access) from error
+        raise BadInput(f"{source.hub} cannot be read from the Hub ({first_line(error)}).", access) from error
     found: Iterable[Mapping[str, Any]] = rows
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _questions_of(source: Source) -> frozenset[str]:
     other, column = source.without, source.without["column"]
     rows = _hub_rows(replace(source, hub=other["hub"], configs=tuple(other.get("configs", ()))))
-    return frozenset(str(raw.get(column)).strip() for _, _, raw in rows if not isinstance(raw, BadRow))
+    return frozenset(str(raw.get(column)).strip() for _, _, raw in rows)
 
 
 def _refuse_other_columns(source: Source, columns: set[str], label: str) -> None:
-    """Raises BadInput when no column that the question is made of is there."""
+    """Raises BadInput when the data has none of the columns that make up the question."""
     named = source.columns["question"]
     wanted = [name for names in BRACES.findall(named) or [named] for name in names.split("|")]
     if columns and not any(name in columns or name.split(".")[0] in columns for name in wanted):
@@ -255,39 +248,16 @@ def _get(row: Mapping[str, Any], names: str) -> Any:
     return None
 
 
-def _repaired(row: dict[str, Any], source: Source) -> dict[str, Any]:
-    for column in source.unlist:
-        value = row.get(column)
-        if isinstance(value, str) and value.startswith("["):
-            try:
-                value = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                continue  # the text only looks like a list
-        row[column] = (value[0] if value else None) if isinstance(value, list) else value
-    for column, mark in source.after.items():
-        if isinstance(row.get(column), str) and mark in row[column]:
-            row[column] = row[column].split(mark, 1)[1]
-    for column, mark in source.before.items():
-        if isinstance(row.get(column), str):
-            row[column] = row[column].split(mark, 1)[0]
-    for column, changes in source.replace.items():
-        for old, new in changes.items() if isinstance(row.get(column), str) else ():
-            row[column] = row[column].replace(old, new)
-    return row
-
-
 def _holds(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
         return any(_holds(value, w) for w in wanted)
+    if value is None or wanted is None:
+        return value is wanted
     if not isinstance(wanted, Mapping):
-        return bool(value == wanted) or (
-            value is not None and wanted is not None and str(value) == str(wanted)
-        )
+        return bool(value == wanted) or str(value) == str(wanted)
     kind, bound = next(iter(wanted.items()))
-    if kind == "present":
-        return (value is not None) == bool(bound)
     if kind == "matches":
-        return value is not None and re.search(str(bound), str(value)) is not None
+        return re.search(str(bound), str(value)) is not None
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -295,21 +265,17 @@ def _holds(value: Any, wanted: Any) -> bool:
     return number <= float(bound) if kind == "at_most" else number >= float(bound)
 
 
-def _pool_row(row: Mapping[str, Any], source: Source, seed: int) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for column, named in source.columns.items():
-        made[column] = _filled(named, row) if BRACES.search(named) else _get(row, named)
+def _pool_row(row: SourceRow, source: Source) -> dict[str, Any]:
+    made = {
+        column: _filled(named, row) if BRACES.search(named) else _get(row, named)
+        for column, named in source.columns.items()
+    }
     made["source"] = _filled(source.source, row) if source.source else source.name
-    kind = source.cot_type
-    if isinstance(kind, Mapping):
-        kind = kind.get(str(_get(row, str(kind["by"]))), kind.get("else"))
-    made["cot_type"] = kind
-    if source.choices and made.get("question"):
-        _add_choices(made, row, source.choices, seed)
+    made["cot_type"] = _filled(source.cot_type, row)
     return made
 
 
-def _filled(template: str, row: Mapping[str, Any]) -> str:
+def _filled(template: str, row: SourceRow) -> str:
     def value(match: re.Match[str]) -> str:
         found = _get(row, match.group(1))
         if isinstance(found, list):
@@ -319,29 +285,16 @@ def _filled(template: str, row: Mapping[str, Any]) -> str:
     return BRACES.sub(value, template).strip()
 
 
-def _add_choices(made: dict[str, Any], row: Mapping[str, Any], choices: Mapping[str, Any], seed: int) -> None:
-    right = str(_get(row, choices["right"])).strip()
-    texts = [right, *(str(_get(row, c)).strip() for c in choices["wrong"])]
-    texts.sort(key=lambda text: _draw(seed, f"{made['question']}\n{text}"))
-    lines = [f"({'ABCDEFGH'[i]}) {text}" for i, text in enumerate(texts)]
-    made["answer"] = "ABCDEFGH"[texts.index(right)]
-    made["question"] = "\n".join([str(made["question"]).strip(), "", *lines])
-
-
-def _draw(seed: int, text: str) -> bytes:
-    """A number for a text that depends on nothing but the seed."""
-    return hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).digest()
-
-
 def _sampled(kept: list[_Kept], source: Source, seed: int) -> list[_Kept]:
-    """`source.sample` rows by the seed besides the fixed ones, the groups taking turns; all where there are no more."""
+    """`source.sample` rows by the seed besides the fixed ones, the groups taking turns; else all of them."""
     rows = [k for k in kept if not k.is_fixed]
     if source.sample is None or len(rows) <= source.sample:
         return kept
     groups: dict[str, list[tuple[bytes, _Kept]]] = {}
     for entry in rows:
         assert not isinstance(entry.row, BadRow)  # those are fixed
-        groups.setdefault(entry.group, []).append((_draw(seed, str(entry.row.get("question"))), entry))
+        key = seeded_key(seed, str(entry.row.get("question")))
+        groups.setdefault(entry.group, []).append((key, entry))
     for members in groups.values():
         members.sort(key=lambda m: m[0], reverse=True)
     chosen = [k for k in kept if k.is_fixed]
@@ -357,28 +310,28 @@ def _sampled(kept: list[_Kept], source: Source, seed: int) -> list[_Kept]:
 
 
 def _listed(source: Source) -> frozenset[str]:
-    """What the keep file of the source lists. Raises BadConfig."""
+    """What the keep file of the source lists. Raises BadConfig or BadInput."""
     if not source.keep:
         return frozenset()
     path = Path(source.keep["file"])
     if not path.is_file():
         raise BadConfig(
-            f"Source {source.name}: the keep file {path} is not there.", "Paths start at the YAML file."
+            f"Source {source.name}: the keep file {path} is missing.", "Paths start at the YAML file."
         )
     if not path.name.endswith(KINDS):
         found = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
     else:
         column = source.keep.get("by", "question_hash")
-        rows = [raw for _, raw in raw_rows(path) if not isinstance(raw, BadRow)]
-        if not any(column in raw for raw in rows):
+        rows = [row for _, row in rows_of(path)]
+        if not any(column in row for row in rows):
             raise BadConfig(f"Source {source.name}: {path} has no column {column!r}.", "Name it with `by`.")
-        found = {str(raw[column]).strip() for raw in rows if raw.get(column) is not None}
+        found = {str(row[column]).strip() for row in rows if row.get(column) is not None}
     if not found - {""}:
         raise BadConfig(f"Source {source.name}: {path} lists nothing.", "Write one id a line.")
     return frozenset(found - {""})
 
 
-def _name_in_list(row: Mapping[str, Any], made: Mapping[str, Any], source: Source) -> str:
+def _name_in_list(row: SourceRow, made: Mapping[str, Any], source: Source) -> str:
     if "by" in source.keep:
         return str(_get(row, source.keep["by"])).strip()
     text = str(made.get("question"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import NamedTuple
+
+import polars as pl
 
 from s1.clients.call_cache import CallCache
 from s1.clients.map_calls import Caller, Watch, check_samples, map_calls, no_watch
-from s1.data.pool import Pool, conform, rejects_frame
+from s1.data.pool import Pool, pool_of_frame, rejects_frame
 
 BATCH = 2_000
 """Rows held as Python objects, traces included, while the table is built."""
@@ -38,11 +39,10 @@ def teach(
 
 
 def _taught(pool: Pool, teacher: Caller, cache: CallCache, samples: int, refused: dict[str, str]) -> Taught:
-    import polars as pl
-
+    questions = pool.rows
     rows, frames, rejects = list[dict[str, object]](), list[pl.DataFrame](), list[dict[str, object]]()
     costs: dict[str, tuple[int, int, float]] = {}
-    for row in pool.rows.iter_rows(named=True):
+    for row in questions.iter_rows(named=True):
         for k in range(samples):
             key = teacher.request(row["question"], k).key
             reply = cache.get(key)
@@ -57,11 +57,10 @@ def _taught(pool: Pool, teacher: Caller, cache: CallCache, samples: int, refused
             new = {"id": number, "thinking": reply.thinking, "attempt": reply.answer}
             rows.append({**row, **new, "trace_by": teacher.name, "correct": None, "trace_tokens": None})
         if len(rows) >= BATCH:
-            frames.append(pl.DataFrame(rows, schema=pool.rows.schema))
+            frames.append(pl.DataFrame(rows, schema=questions.schema))
             rows = []
-    frames.append(pl.DataFrame(rows, schema=pool.rows.schema))
-    taught = replace(
-        pool, rows=conform(pl.concat(frames)), rejects=pl.concat([pool.rejects, rejects_frame(rejects)])
-    )
+    frames.append(pl.DataFrame(rows, schema=questions.schema))
+    all_rejects = pl.concat([pool.rejects, rejects_frame(rejects)])
+    taught = pool_of_frame(pl.concat(frames), rejects=all_rejects, files=pool.files)
     totals = [sum(c[i] for c in costs.values()) for i in range(3)]
     return Taught(taught, int(totals[0]), int(totals[1]), float(totals[2]))

@@ -1,7 +1,7 @@
-"""Rows of a file become rows of a pool: checked one by one, or whole columns at once where they are plain.
+"""Rows of a file become rows of a pool: checked one by one, or a batch at once where all its rows are plain.
 
-The row check decides what is accepted and says why not. The column check takes the rows of a frame that need
-no closer look, and leaves the others to the row check, so both ways give the same rows and the same rejects.
+The row check decides what is accepted and says why not. The batch check is there for speed: it takes a batch of
+Parquet in which no row needs a closer look, and gives the rows that the row check would give.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from s1.data.read_files import BATCH, BadRow, Rows, Split, file_kind, named_rows, parquet_batches, split_rows
+import polars as pl
 
-if TYPE_CHECKING:
-    import polars as pl
+from s1.data.read_files import BATCH, BadRow, Rows, Split, file_kind, parquet_batches, split_rows
 
 TEXT_COLUMNS = ("id", "question", "answer", "source", "domain", "cot_type", "thinking", "attempt", "trace_by")
 REJECT_COLUMNS = ("id", "source", "file", "row", "field", "reason", "question")
@@ -38,24 +37,25 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "trace_tokens": ("trace_tokens",),
 }
 MAX_CHARACTERS = 4_000_000
-"""Longest text of one field. The longest real trace at hand has 0.15 million characters."""
+"""Longest text of one field. The longest real trace seen has 0.15 million characters."""
 BATCH_CHARACTERS = 1 << 25
-"""A batch of rows ends once it has so many characters."""
+"""A batch of rows ends once it has this many characters."""
 KEEP_BLANK = ("thinking", "attempt", "question")
 """Fields whose "" is not null: an empty trace and a missing one are different defects."""
+VERDICTS = {"yes": True, "true": True, "no": False, "false": False, "none": None, "null": None}
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How rows are read: {pool column: file column} over the guess, and the longest text of a field."""
+    """How files are read: {pool column: file column} over the guess, and the tokenizer that measures traces."""
 
     mapping: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    max_characters: int = MAX_CHARACTERS
+    tokenizer: str = ""
 
 
 @dataclass(slots=True)
 class Seen:
-    """What reading noted beside the rows: rejected rows, and the names of the columns that occurred."""
+    """What reading noted besides the rows: rejected rows, and the names of the columns that occurred."""
 
     rejects: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     names: set[str] = dataclasses.field(default_factory=set)
@@ -63,9 +63,8 @@ class Seen:
 
 def split_frames(split: Split, reader: Reader, seen: Seen) -> Iterator[pl.DataFrame]:
     """The good rows of a piece of a file in pool types, batch by batch, with `_file` and `_row`."""
-    file, stem = str(split.path), split.path.name.split(".")[0]
     if file_kind(split.path) != "parquet":
-        yield from row_frames(split_rows(split), file, stem, reader, seen)
+        yield from row_frames(split_rows(split), str(split.path), _stem(split), reader, seen)
         return
     for _, frames in checked_batches(split, reader, seen):
         yield from frames
@@ -74,14 +73,60 @@ def split_frames(split: Split, reader: Reader, seen: Seen) -> Iterator[pl.DataFr
 def checked_batches(
     split: Split, reader: Reader, seen: Seen
 ) -> Iterator[tuple[pl.DataFrame, list[pl.DataFrame]]]:
-    """Batches of a piece of Parquet as they stand, each with its good rows."""
-    file, stem = str(split.path), split.path.name.split(".")[0]
+    """Batches of a piece of Parquet as they are in the file, each with its good rows."""
+    file, stem = str(split.path), _stem(split)
     for first, batch in parquet_batches(split):
-        yield batch, list(_batch_frames(batch, first, file, stem, reader, seen))
+        seen.names.update(batch.columns)
+        plain = _plain_batch(batch, _layout(batch.columns, reader))
+        if plain is None:
+            rows = enumerate(batch.iter_rows(named=True), first)
+            yield batch, list(row_frames(rows, file, stem, reader, seen))
+            continue
+        source = pl.col("source").fill_null(stem) if "source" in plain.columns else pl.lit(stem)
+        place = pl.lit(file).alias("_file"), pl.int_range(first, first + batch.height).alias("_row")
+        plain = plain.with_columns(source.alias("source"), *place)
+        yield batch, [plain.select(sorted(plain.columns))]
+
+
+def _stem(split: Split) -> str:
+    return split.path.name.split(".")[0]
+
+
+def _plain_batch(batch: pl.DataFrame, layout: Mapping[str, str]) -> pl.DataFrame | None:
+    """The rows of a batch in pool types, or None where one of them needs a closer look."""
+    columns = {**layout, **{name: name for name in batch.columns if name.startswith("solved_")}}
+    if "question" not in layout or not {*columns.values()} <= {*batch.columns}:
+        return None
+    values: list[pl.Expr] = []
+    rules = [pl.col(layout["question"]).is_not_null()]
+    for field, name in columns.items():
+        raw, dtype = pl.col(name), batch.schema[name]
+        if field in TEXT_COLUMNS:
+            if dtype not in (pl.String, pl.Null):
+                return None
+            raw = raw.cast(pl.String)
+            rules.append(raw.str.len_chars() <= MAX_CHARACTERS)
+            if field == "question":
+                rules.append(raw.str.contains(r"[^\s\x1c-\x1f]"))
+            values.append((raw if field in KEEP_BLANK else pl.when(raw != "").then(raw)).alias(field))
+        elif field == "trace_tokens":
+            if not (dtype.is_integer() or dtype == pl.Null):
+                return None
+            values.append(raw.cast(pl.Int64, strict=False).alias(field))
+            rules.append(raw.is_null() | (raw.cast(pl.Int64, strict=False) >= 0).fill_null(False))
+        else:
+            if not (dtype in (pl.Boolean, pl.Null) or dtype.is_integer() or dtype.is_float()):
+                return None
+            number = raw.cast(pl.Float64).fill_nan(None)
+            values.append((number >= 1 if field == "correct" else number).alias(field))
+            if field != "correct":
+                rules.append(number.is_between(0, 1))
+    good = batch.select(pl.all_horizontal(rule.fill_null(True) for rule in rules).all()).item()
+    return batch.select(values) if good else None
 
 
 def row_frames(rows: Rows, file: str, stem: str, reader: Reader, seen: Seen) -> Iterator[pl.DataFrame]:
-    """The good ones of `rows`, checked one by one."""
+    """The good ones of `rows`, checked one by one; `stem` is the source of rows that do not say theirs."""
     layouts: dict[tuple[str, ...], dict[str, str]] = {}
     batch: list[dict[str, Any]] = []
     characters = 0
@@ -91,9 +136,9 @@ def row_frames(rows: Rows, file: str, stem: str, reader: Reader, seen: Seen) -> 
                 raise raw
             names = tuple(raw)
             if names not in layouts:
-                seen.names.update(names)
+                seen.names.update(map(str, names))
                 layouts[names] = _layout(names, reader)
-            row = _plain_row(raw, layouts[names], reader.max_characters)
+            row = _plain_row(raw, layouts[names])
         except BadRow as bad:
             given = raw.get("id") if isinstance(raw, dict) else None
             given = None if given is None else str(given).encode(errors="replace").decode()
@@ -108,39 +153,6 @@ def row_frames(rows: Rows, file: str, stem: str, reader: Reader, seen: Seen) -> 
             batch, characters = [], 0
     if batch:
         yield _frame(batch)
-
-
-def _batch_frames(
-    batch: pl.DataFrame, first: int, file: str, stem: str, reader: Reader, seen: Seen
-) -> Iterator[pl.DataFrame]:
-    import polars as pl
-
-    seen.names.update(batch.columns)
-    layout = _layout(batch.columns, reader)
-    checks = {f: _column(f, c, batch.schema[c], reader.max_characters) for f, c in layout.items()}
-    checks |= {c: _share(c, batch.schema[c]) for c in batch.columns if c.startswith("solved_")}
-    if "question" not in layout:
-        checks["question"] = pl.lit(None, pl.String), pl.lit(False)
-    good = batch.select(pl.all_horizontal(g.fill_null(False) for _, g in checks.values()).alias("g"))["g"]
-    if len(good) < batch.height:  # no column at all, or constants only
-        good = pl.Series("g", [bool(len(good) and good[0])] * batch.height)
-    source = checks.get("source", (pl.lit(None, pl.String), None))[0]
-    plain = (
-        batch.select(
-            *(value.alias(name) for name, (value, _) in checks.items() if name != "source"),
-            source.fill_null(stem).alias("source"),
-            pl.lit(file).alias("_file"),
-            pl.int_range(first, first + batch.height).alias("_row"),
-        )
-        if batch.width
-        else pl.DataFrame()
-    ).filter(good)
-    if plain.height:
-        yield plain.select(sorted(plain.columns))
-    if plain.height < batch.height:
-        odd = batch.with_row_index("_at", offset=first).filter(~good)
-        rows = zip(odd["_at"].to_list(), named_rows(odd.drop("_at")), strict=True)
-        yield from row_frames(rows, file, stem, reader, seen)
 
 
 def _layout(names: Sequence[str], reader: Reader) -> dict[str, str]:
@@ -164,65 +176,7 @@ def guess_columns(names: Sequence[str]) -> dict[str, str]:
     return {field: name for field, name in found.items() if name}
 
 
-def _column(field: str, column: str, dtype: Any, limit: int) -> tuple[pl.Expr, pl.Expr]:
-    """The value of a field, and whether it is plainly good; the rows where it is not are looked at singly."""
-    import polars as pl
-
-    raw = pl.col(column)
-    if field == "correct":
-        return _graded(raw, dtype)
-    if field == "trace_tokens":
-        if dtype.is_integer() or dtype == pl.Null:
-            count = raw.cast(pl.Int64, strict=False)
-            return count, raw.is_null() | (count >= 0)
-        return pl.lit(None, pl.Int64), raw.is_null()
-    if dtype in (pl.String, pl.Categorical, pl.Enum):
-        value = good = raw.cast(pl.String)
-    elif dtype == pl.List(pl.String) and field in ("thinking", "answer"):
-        if field == "thinking":  # s1K keeps a list with one trace
-            value = raw.list.eval(pl.element().filter(pl.element() != "")).list.first().fill_null("")
-        else:
-            value = raw.list.join(", ", ignore_nulls=False)
-        value = pl.when(raw.is_not_null()).then(value)
-    else:
-        return pl.lit(None, pl.String), raw.is_null() if field != "question" else pl.lit(False)
-    good = raw.is_null() | (value.str.len_chars() <= limit)
-    if field == "question":
-        good = good & value.str.contains(r"[^\s\x1c-\x1f]")
-    elif field not in KEEP_BLANK and dtype != pl.List(pl.String):
-        value = pl.when(value != "").then(value)
-    return value, good
-
-
-def _graded(raw: pl.Expr, dtype: Any) -> tuple[pl.Expr, pl.Expr]:
-    import polars as pl
-
-    if dtype in (pl.Boolean, pl.Null):
-        return raw.cast(pl.Boolean), pl.lit(True)
-    if dtype.is_integer() or dtype.is_float():
-        number = raw.cast(pl.Float64).fill_nan(None)
-        return number >= 1, pl.lit(True)
-    if dtype == pl.String:
-        word = raw.str.strip_chars().str.to_lowercase()
-        right, wrong = word.is_in(["yes", "true"]), word.is_in(["no", "false"])
-        plain = raw.is_null() | right | wrong | word.is_in(["none", "null"]) | (raw == "")
-        return pl.when(right).then(True).when(wrong).then(False), plain
-    return pl.lit(None, pl.Boolean), raw.is_null()
-
-
-def _share(column: str, dtype: Any) -> tuple[pl.Expr, pl.Expr]:
-    import polars as pl
-
-    raw = pl.col(column)
-    if dtype == pl.Null or dtype == pl.Boolean or dtype.is_integer() or dtype.is_float():
-        number = raw.cast(pl.Float64).fill_nan(None)
-        return number, number.is_null() | number.is_between(0, 1)
-    return pl.lit(None, pl.Float64), raw.is_null()
-
-
 def _frame(batch: list[dict[str, Any]]) -> pl.DataFrame:
-    import polars as pl
-
     types: dict[str, Any] = {c: pl.String for c in (*TEXT_COLUMNS, "_file")}
     types |= {"correct": pl.Boolean, "trace_tokens": pl.Int64, "_row": pl.Int64}
     names = sorted({name for row in batch for name in row})
@@ -231,14 +185,14 @@ def _frame(batch: list[dict[str, Any]]) -> pl.DataFrame:
     )
 
 
-def _plain_row(raw: dict[str, Any], layout: Mapping[str, str], limit: int) -> dict[str, Any]:
+def _plain_row(raw: dict[str, Any], layout: Mapping[str, str]) -> dict[str, Any]:
     """One row in pool types. Raises BadRow."""
     row: dict[str, Any] = {}
     for field, column in layout.items():
-        row[field] = _value(field, raw.get(column), limit, column)
+        row[field] = _value(field, raw.get(column), column)
     for column, value in raw.items():
         if column.startswith("solved_"):
-            row[column] = share = _number(value, column)
+            row[column] = share = _as_number(value, column)
             if share is not None and not 0 <= share <= 1:
                 raise BadRow(column, f"expected a share between 0 and 1, found {value!r:.60}")
     if "question" not in layout:
@@ -248,13 +202,13 @@ def _plain_row(raw: dict[str, Any], layout: Mapping[str, str], limit: int) -> di
     return row
 
 
-def _value(field: str, value: Any, limit: int, column: str) -> Any:
-    if value is None or (value == "" and field not in ("thinking", "attempt", "question")):
+def _value(field: str, value: Any, column: str) -> Any:
+    if value is None or (value == "" and field not in KEEP_BLANK):
         return None
     if field == "correct":
         return _verdict(value, column)
     if field == "trace_tokens":
-        number = _number(value, column)
+        number = _as_number(value, column)
         if number is None or number < 0 or not number.is_integer():
             raise BadRow(column, f"expected a count of tokens, found {value!r:.60}")
         return int(number)
@@ -266,8 +220,8 @@ def _value(field: str, value: Any, limit: int, column: str) -> Any:
         value = str(value)
     if not isinstance(value, str):
         raise BadRow(column, f"expected text, found {type(value).__name__} {value!r:.60}")
-    if len(value) > limit:
-        raise BadRow(column, f"{len(value)} characters, more than the limit of {limit}")
+    if len(value) > MAX_CHARACTERS:
+        raise BadRow(column, f"{len(value)} characters, more than the limit of {MAX_CHARACTERS}")
     if not value.isascii():
         try:
             value.encode()
@@ -278,15 +232,13 @@ def _value(field: str, value: Any, limit: int, column: str) -> Any:
 
 def _verdict(value: Any, column: str) -> bool | None:
     """Yes/No words, booleans, or a score of which only 1 counts as right."""
-    if isinstance(value, str):
-        words = {"yes": True, "true": True, "no": False, "false": False, "none": None, "null": None}
-        if value.strip().lower() in words:
-            return words[value.strip().lower()]
-    number = _number(value, column)
+    if isinstance(value, str) and value.strip().lower() in VERDICTS:
+        return VERDICTS[value.strip().lower()]
+    number = _as_number(value, column)
     return None if number is None else number >= 1
 
 
-def _number(value: Any, column: str) -> float | None:
+def _as_number(value: Any, column: str) -> float | None:
     if value is None or value == "":
         return None
     try:

@@ -41,16 +41,17 @@ class PetriSizes:
 def pool_with_attempts(n: int, seed: int, progress: Count = lambda done, total: None) -> Pool:
     """The pool with two attempts of the base model per question, one greedy and one sampled.
 
-    Rows that the quality stage drops anyway are not attempted.
+    Rows that the clean stage drops anyway are not attempted.
     """
     import polars as pl
 
     from s1.data.attempts import attempt
-    from s1.data.quality import PETRI, quality_reasons
+    from s1.data.clean import PETRI, clean_reasons
     from s1.engines import load_engine
 
     pool = world.pool(n, seed)
-    kept = pool.rows.filter(quality_reasons(pool.rows, PETRI).is_null())
+    rows = pool.rows
+    kept = rows.filter(clean_reasons(rows, PETRI).is_null())
     questions = [Question(r["id"], r["question"], r["answer"]) for r in kept.iter_rows(named=True)]
     solved: dict[str, Any] = {"id": kept["id"]}
     kinds = (("greedy", Sampling()), ("sampled", Sampling(temperature=0.8, seed=seed)))
@@ -67,7 +68,8 @@ def pool_with_attempts(n: int, seed: int, progress: Count = lambda done, total: 
             solved[f"solved_base_{name}"] = [float(v) if v is not None else None for v in verdicts]
     finally:
         asyncio.run(engine.close())
-    return replace(pool, rows=pool.rows.join(pl.DataFrame(solved), on="id", how="left"))
+    index = pool.index.join(pl.DataFrame(solved), on="id", how="left", maintain_order="left")
+    return replace(pool, index=index)
 
 
 def curate_settings(n: int, seed: int, strategy: str = "s1k") -> CurateSettings:
@@ -75,10 +77,10 @@ def curate_settings(n: int, seed: int, strategy: str = "s1k") -> CurateSettings:
 
     Its templates share word 8-grams by nature, so that only whole questions are compared (docs/petri.md).
     """
+    from s1.data.clean import PETRI
     from s1.data.pipeline import CurateSettings
-    from s1.data.quality import PETRI
 
-    return CurateSettings(n=n, seed=seed, strategy=strategy, quality=PETRI, ngram=0)  # type: ignore[arg-type]
+    return CurateSettings(n=n, seed=seed, strategy=strategy, clean=PETRI, ngram=0)  # type: ignore[arg-type]
 
 
 def make_dataset(

@@ -57,7 +57,7 @@ def pool(n: int = 10_000, seed: int = 0) -> Pool:
     """The petri pool with the columns of `s1.data.pool`, without the audit column `flaw`."""
     import polars as pl
 
-    from s1.data.pool import REJECT_COLUMNS, Pool, conform
+    from s1.data.pool import pool_of_frame
 
     rows = pl.DataFrame(make_pool(n, seed), infer_schema_length=None).with_columns(
         pl.struct("question", "source")
@@ -67,8 +67,7 @@ def pool(n: int = 10_000, seed: int = 0) -> Pool:
         trace_by=pl.lit("petri teacher"),
         cot_type=pl.lit("petri"),
     )
-    rejects = pl.DataFrame(schema={c: pl.Int64 if c == "row" else pl.String for c in REJECT_COLUMNS})
-    return Pool(conform(rows), rejects, (f"petri pool, {n} rows, seed {seed}",))
+    return pool_of_frame(rows, files=(f"petri pool, {n} rows, seed {seed}",))
 
 
 def train_settings(seed: int = 0, **changes: Any) -> TrainSettings:

@@ -6,18 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from s1.clients.call_cache import CallCache
 from s1.clients.chat import ApiSettings
 from s1.data.answer_judge import by_symbols, judge_all, short_answer
-from s1.data.attempts import EngineCaller
 from s1.data.domains import MSC, classify, domain_name, read_code, read_domains
-from s1.data.pool import Pool, conform, rejects_frame
-from s1.data.stages import difficulty, diversity
-from s1.engines import load_engine
-from s1.errors import BadConfig, BadInput
+from s1.errors import BadConfig
 from s1.grading.judge import Attempt, read_verdict
 
 
@@ -95,72 +90,6 @@ def test_the_judge_is_asked_only_what_symbols_leave_open(
     system = chat.bodies[0]["messages"][0]
     assert system["role"] == "system" and "Yes" in system["content"] and "No" in system["content"]
     assert [n for n, v in alone.items() if v.correct is not None] == ["number"]
-
-
-def pool(**columns: Any) -> Pool:
-    rows = {
-        "id": ["a", "b", "c"],
-        "question": ["one plus one", "sum of two", "a proof"],
-        "answer": ["2", "4", None],
-    }
-    return Pool(conform(pl.DataFrame({**rows, "source": ["s"] * 3, **columns})), rejects_frame())
-
-
-def test_attempts_of_two_models_are_graded_and_shared_out(chat: Any, tmp_path: Path) -> None:
-    def reply(body: dict[str, Any]) -> dict[str, Any]:
-        question = body["messages"][-1]["content"]
-        right = body["model"] == "big" and "one" in question
-        return {"content": r"\boxed{2}" if right or len(chat.bodies) % 2 else r"\boxed{9}"}
-
-    chat.reply = reply
-    big, small = (ApiSettings(url=chat.url, model=m, concurrency=1) for m in ("big", "small"))
-    with CallCache(tmp_path / "journal.jsonl") as journal:
-        result = difficulty(pool(attempt=["2", "5", "x"]), [big, small], None, journal, attempts=4)
-    attempts = result.tables["attempts.jsonl"]
-    assert attempts.height == 3 * 2 * 4 and len(chat.bodies) == 24
-    shares = (
-        attempts.filter(pl.col("correct").is_not_null()).group_by("id", "model").agg(pl.col("correct").mean())
-    )
-    found = {(i, m): v for i, m, v in shares.iter_rows()}
-    assert found == {("a", "big"): 1.0, ("a", "small"): 0.5, ("b", "big"): 0.0, ("b", "small"): 0.0}
-    assert dict(result.rejected.select("id", "reason").iter_rows()) == {"a": "solved by big"}
-    # The teacher's own answers are graded on the way.
-    assert dict(result.rows.select("id", "correct").iter_rows()) == {"b": False, "c": None}
-    with CallCache(tmp_path / "journal.jsonl") as journal:
-        kept = difficulty(pool(), [small], None, journal, attempts=4, most_solved=0.5)
-        assert kept.rows["id"].to_list() == ["a", "b", "c"] and len(chat.bodies) == 24
-        with pytest.raises(BadConfig, match="same name"):
-            difficulty(pool(), [big, big], None, journal)
-
-
-def test_an_engine_of_the_project_makes_attempts_too(tmp_path: Path) -> None:
-    (tmp_path / "script.json").write_text(json.dumps(["<think>hm</think>\\boxed{2}<|end|>"] * 3))
-    caller = EngineCaller(load_engine(f"scripted:{tmp_path / 'script.json'}"), "scripted", max_tokens=90)
-    with CallCache(tmp_path / "journal.jsonl") as journal:
-        result = difficulty(pool(), [caller], None, journal)
-        assert len(journal) == 3
-    attempts = result.tables["attempts.jsonl"]
-    assert attempts["answer"].to_list() == ["\\boxed{2}"] * 3
-    assert attempts["correct"].to_list() == [True, False, None]
-
-
-def test_domains_come_from_a_classifier_where_the_column_is_empty(
-    chat: Any, says: Callable[..., Any], tmp_path: Path
-) -> None:
-    chat.reply = says({"one plus": "Counting.\n05", "two": "Hm.\n99"})
-    rows = pool(domain=[None, None, "Geometry"])
-    with CallCache(tmp_path / "journal.jsonl") as journal:
-        result = diversity(rows, ApiSettings(url=chat.url, model="m"), journal)
-    assert dict(result.rows.select("id", "domain").iter_rows()) == {
-        "a": "Combinatorics",
-        "b": None,
-        "c": "Geometry",
-    }
-    assert "1 rows have no domain" in result.notes[0] and len(chat.bodies) == 1 + 3
-    assert "51 Geometry: triangles" in chat.bodies[0]["messages"][-1]["content"]
-    assert diversity(rows, None, None).rows["domain"].null_count() == 2
-    with pytest.raises(BadInput, match="No row has a domain"):
-        diversity(pool(), None, None)
 
 
 def test_another_list_of_subjects_is_read_and_checked(

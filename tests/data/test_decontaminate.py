@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1.data.decontaminate import benchmark_frame, duplicate_reasons, find_hits, hit_reasons, read_benchmarks
-from s1.data.pool import conform, read_pool
+from s1.data.pool import Pool, pool_of_frame, read_pool
 from s1.errors import BadConfig, BadInput
 
 texts = st.lists(st.text(alphabet="aAbß İ\t\n\u00a0\x1f.", max_size=14), min_size=1, max_size=4)
 
 
-def frames(ours: list[str], theirs: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    pool = conform(pl.DataFrame({"id": [f"p{i}" for i in range(len(ours))], "question": ours}))
+def frames(ours: list[str], theirs: list[str]) -> tuple[Pool, pl.DataFrame]:
+    pool = pool_of_frame(pl.DataFrame({"id": [f"p{i}" for i in range(len(ours))], "question": ours}))
     return pool, benchmark_frame("bench", [f"b{i}" for i in range(len(theirs))], theirs)
 
 
@@ -27,7 +27,8 @@ def naive_ngrams(text: str, n: int) -> set[str]:
 @settings(deadline=None, max_examples=60)
 @given(texts, texts, st.integers(1, 4))
 def test_hits_are_those_of_a_naive_matcher(ours: list[str], theirs: list[str], n: int) -> None:
-    hits = find_hits(*frames(ours, theirs), n=n)
+    pool, bench = frames(ours, theirs)
+    hits = find_hits(pool, pool.index, bench, n=n)
     expected = {}
     for i, mine in enumerate(ours):
         for j, other in enumerate(theirs):
@@ -42,23 +43,23 @@ def test_hits_are_those_of_a_naive_matcher(ours: list[str], theirs: list[str], n
         assert row["shared"] in both
 
 
-def test_seven_words_in_common_are_no_hit_and_eight_are() -> None:
+def test_seven_words_in_common_are_not_a_hit_and_eight_are() -> None:
     ours = ["one two three four five six seven x", "Y one Two three\nfour five six seven EIGHT"]
     pool, bench = frames(ours, ["so one two three four five six seven eight it is"])
-    (hit,) = find_hits(pool, bench).to_dicts()
+    (hit,) = find_hits(pool, pool.index, bench).to_dicts()
     assert hit["id"] == "p1" and hit["shared"] == "one two three four five six seven eight"
-    assert hit_reasons(pool, find_hits(pool, bench)).to_list() == [None, "8-gram of bench"]
+    assert hit_reasons(pool.index, find_hits(pool, pool.index, bench)).to_list() == [None, "8-gram of bench"]
 
 
 def test_short_questions_match_exactly_and_only_so_when_n_is_zero() -> None:
     ours = ["What is  2 + 2?", "one two three four five six seven eight"]
     pool, bench = frames(ours, ["what is 2 + 2?", "one two three four five six seven eight nine"])
-    assert find_hits(pool, bench)["how"].to_list() == ["exact", "8-gram"]
-    assert find_hits(pool, bench, n=0)["id"].to_list() == ["p0"]
+    assert find_hits(pool, pool.index, bench)["how"].to_list() == ["exact", "8-gram"]
+    assert find_hits(pool, pool.index, bench, n=0)["id"].to_list() == ["p0"]
     with pytest.raises(BadConfig):
-        find_hits(pool, bench, n=-1)
+        find_hits(pool, pool.index, bench, n=-1)
     with pytest.raises(BadInput, match="no column 'benchmark_id'"):
-        find_hits(pool, bench.drop("benchmark_id"))
+        find_hits(pool, pool.index, bench.drop("benchmark_id"))
 
 
 def test_of_equal_questions_the_right_then_the_longest_trace_stays() -> None:
@@ -71,7 +72,7 @@ def test_of_equal_questions_the_right_then_the_longest_trace_stays() -> None:
             "trace_tokens": [9, 1, 5, 1],
         }
     )
-    rows = conform(rows)
+    rows = pool_of_frame(rows).index
     assert duplicate_reasons(rows).to_list() == ["duplicate of c", "duplicate of c", None, None]
     assert duplicate_reasons(rows, by="trace").to_list() == ["duplicate of b", None, None, None]
     assert duplicate_reasons(rows, by="off").null_count() == 4
@@ -84,16 +85,16 @@ def test_of_equal_questions_the_right_then_the_longest_trace_stays() -> None:
 def test_the_real_thousand_against_real_benchmarks(
     shared_data: Path, file: str, questions: int, exact: int, math500: int, aime2024: int
 ) -> None:
-    pool = read_pool(shared_data / "s1k" / file).rows
+    pool = read_pool(shared_data / "s1k" / file)
     bench = read_benchmarks([shared_data / "benchmarks" / f"{b}.jsonl" for b in ("math500", "aime2024")])
-    hits = find_hits(pool, bench)
+    hits = find_hits(pool, pool.index, bench)
     assert hits["id"].n_unique() == questions
     assert {(b, h): n for b, h, n in hits.group_by("benchmark", "how").len().iter_rows()} == {
         ("math500", "exact"): exact,
         ("math500", "8-gram"): math500,
         ("aime2024", "8-gram"): aime2024,
     }
-    mine = {i: naive_ngrams(q, 8) for i, q in pool.select("id", "question").iter_rows()}
+    mine = {i: naive_ngrams(q, 8) for i, q in pool.rows.select("id", "question").iter_rows()}
     theirs = {(b, i): naive_ngrams(q, 8) for b, i, q in bench.iter_rows()}
     naive = {(i, *key) for i, g in mine.items() for key, other in theirs.items() if not g.isdisjoint(other)}
     shared = hits.filter(pl.col("count") > 0).select("id", "benchmark", "benchmark_id")

@@ -12,10 +12,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from s1.data.ingest import read_shards
 from s1.data.output import FILES
 from s1.data.pipeline import CurateSettings, curate
-from s1.data.pool import conform
+from s1.data.pool import conform, read_pool
 from s1.errors import BadInput, S1Error
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +60,7 @@ from ray.cluster_utils import Cluster
 sys.path[:0] = sys.argv[1:3]
 from s1.data.executor import open_executor
 from s1.data.pipeline import CurateSettings, curate
-from s1.data.ingest import read_shards
+from s1.data.pool import read_pool
 from test_executor import last_first, refuse, slowly
 
 folder = Path(sys.argv[3])
@@ -70,7 +69,7 @@ other = cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()
 
 class Watched:
-    '''The Ray executor; the second node is killed once so many results are in.'''
+    '''The Ray executor; the second node is killed after five results.'''
 
     def __init__(self, inner):
         self.inner, self.done = inner, 0
@@ -89,12 +88,12 @@ with open_executor("ray", address=cluster.address) as executor:
         print("raised", type(error).__name__, error, flush=True)
     print("order", *executor.map(last_first, range(4)), flush=True)
     watched = Watched(executor)
-    shards = read_shards(folder / "p.parquet", work=folder / "work", executor=watched, piece_bytes=3000)
-    curate(shards, CurateSettings(n=40, near=0.9), folder / "ray")
+    pool = read_pool(folder / "p.parquet", work=folder / "work", executor=watched, piece_bytes=3000)
+    curate(pool, CurateSettings(n=40, near=0.9), folder / "ray")
     limit = time.monotonic() + 60  # the head takes a while to notice
     while sum(n["Alive"] for n in ray.nodes()) > 1 and time.monotonic() < limit:
         time.sleep(0.2)
-    print("parts", len(shards.parts), "alive", sum(n["Alive"] for n in ray.nodes()), flush=True)
+    print("parts", len(pool.parts), "alive", sum(n["Alive"] for n in ray.nodes()), flush=True)
 cluster.shutdown()
 """
 
@@ -104,8 +103,8 @@ cluster.shutdown()
 def test_ray_gives_the_same_bytes_with_a_node_killed_on_the_way(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     pool_file(tmp_path / "p.parquet")
-    shards = read_shards(tmp_path / "p.parquet", work=tmp_path / "w", piece_bytes=3000)
-    curate(shards, CurateSettings(n=40, near=0.9), tmp_path / "local")
+    pool = read_pool(tmp_path / "p.parquet", work=tmp_path / "w", piece_bytes=3000)
+    curate(pool, CurateSettings(n=40, near=0.9), tmp_path / "local")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "data")])
@@ -116,7 +115,7 @@ def test_ray_gives_the_same_bytes_with_a_node_killed_on_the_way(tmp_path: Path) 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "raised BadInput nothing for it. Do without." in done.stdout
     assert "order 0 1 2 3" in done.stdout
-    assert f"parts {len(shards.parts)} alive 1" in done.stdout
+    assert f"parts {len(pool.parts)} alive 1" in done.stdout
     for name in FILES:
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes(), name
 
@@ -131,13 +130,12 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         pass
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+def test_an_absent_cluster_is_reported_at_once() -> None:
     pytest.importorskip("ray")
     from s1.data.executor import open_executor
 
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and nobody listens
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        said = pytest.raises(S1Error, match=f"No Ray cluster answers at {address}")
-        with said, open_executor("ray", address=address):
+        with pytest.raises(S1Error, match=address), open_executor("ray", address=address):
             pass

@@ -10,13 +10,21 @@ from hypothesis import strategies as st
 
 from s1.data.decontaminate import contamination
 from s1.data.near_duplicates import near_pairs, near_reasons
-from s1.data.pool import conform, read_pool
+from s1.data.pool import Pool, pool_of_frame, read_pool
 from s1.errors import BadConfig
 
 
-def frame(questions: list[str], **columns: object) -> pl.DataFrame:
+def pool_of(questions: list[str], **columns: object) -> Pool:
     ids = [f"r{i:03d}" for i in range(len(questions))]
-    return conform(pl.DataFrame({"id": ids, "question": questions, **columns}))
+    return pool_of_frame(pl.DataFrame({"id": ids, "question": questions, **columns}))
+
+
+def pairs_of(pool: Pool, threshold: float) -> pl.DataFrame:
+    return near_pairs(pool, pool.index, threshold)
+
+
+def reasons_of(pool: Pool, threshold: float) -> list[str | None]:
+    return near_reasons(pool.index, pairs_of(pool, threshold)).to_list()
 
 
 def naive_grams(text: str, n: int = 3) -> set[str]:
@@ -53,7 +61,7 @@ def templates(count: int, seed: int) -> list[str]:
 @given(st.integers(0, 1000), st.sampled_from([0.5, 0.7, 0.9]))
 def test_pairs_are_those_of_a_naive_comparison_save_one_in_a_hundred(seed: int, threshold: float) -> None:
     questions = templates(40, seed)
-    found = near_pairs(frame(questions), threshold)
+    found = pairs_of(pool_of(questions), threshold)
     pairs = {(a, b): s for a, b, s in found.select("id", "other_id", "similarity").iter_rows()}
     expected = naive_pairs(questions, threshold)
     assert set(pairs) <= set(expected)
@@ -65,52 +73,51 @@ def test_pairs_are_those_of_a_naive_comparison_save_one_in_a_hundred(seed: int, 
 
 def test_marks_and_case_make_no_difference_and_short_questions_are_one_piece() -> None:
     questions = ["Find x, if x is 3.", "find x if x is 3", "2+2?", "3+3?", "", "!"]
-    pairs = near_pairs(frame(questions), 0.9)
+    pairs = pairs_of(pool_of(questions), 0.9)
     assert [(a, b) for a, b in pairs.select("id", "other_id").iter_rows()] == [
         ("r000", "r001"),
         ("r004", "r005"),
     ]
-    assert near_pairs(frame(["one"]), 0.5).height == 0
+    assert pairs_of(pool_of(["one"]), 0.5).height == 0
     with pytest.raises(BadConfig):
-        near_pairs(frame(["a"]), 0.0)
+        pairs_of(pool_of(["a"]), 0.0)
 
 
 def test_of_near_questions_the_right_then_the_longest_stays_with_all_its_traces() -> None:
     text = "a man walks up a very long hill at noon and rests {} times"
     questions = [text.format(w) for w in ("two", "two", "three", "four")] + ["something else"]
-    rows = frame(
+    pool = pool_of(
         questions,
         thinking=["t1", "t2", "t", "t", "t"],
         correct=[None, None, True, False, None],
         trace_tokens=[9, 5, 1, 99, 1],
     )
-    reasons = near_reasons(rows, near_pairs(rows, 0.6)).to_list()
+    reasons = reasons_of(pool, 0.6)
     assert reasons == ["near duplicate of r002"] * 2 + [None, "near duplicate of r002", None]
-    found = contamination(rows, duplicates="trace", near=0.6)
+    found = contamination(pool, pool.index, duplicates="trace", near=0.6)
     assert found.reasons.to_list() == reasons and found.near.height == 3
-    assert contamination(rows, duplicates="trace").reasons.null_count() == 5
+    assert contamination(pool, pool.index, duplicates="trace").reasons.null_count() == 5
 
 
 def test_a_chain_keeps_what_is_near_only_to_dropped_rows() -> None:
     words = [f"w{i}" for i in range(30)]
     chain = [" ".join([*words[: 30 - k], *(f"v{i}" for i in range(k))]) for k in (0, 4, 8)]
-    rows = frame(chain, trace_tokens=[9, 8, 7])
-    pairs = near_pairs(rows, 0.6)
-    assert pairs.height == 2  # the ends are too far apart
-    assert near_reasons(rows, pairs).to_list() == [None, "near duplicate of r000", None]
+    pool = pool_of(chain, trace_tokens=[9, 8, 7])
+    assert pairs_of(pool, 0.6).height == 2  # the ends are too far apart
+    assert reasons_of(pool, 0.6) == [None, "near duplicate of r000", None]
 
 
 def test_the_order_of_rows_makes_no_difference() -> None:
-    rows = frame(templates(60, 5))
-    shuffled = rows.sample(fraction=1.0, shuffle=True, seed=2)
-    pairs = near_pairs(rows, 0.6)
-    assert pairs.height and pairs.equals(near_pairs(shuffled, 0.6))
+    pool = pool_of(templates(60, 5))
+    shuffled = pool.index.sample(fraction=1.0, shuffle=True, seed=2)
+    pairs = pairs_of(pool, 0.6)
+    assert pairs.height and pairs.equals(near_pairs(pool, shuffled, 0.6))
     by_id = dict(zip(shuffled["id"], near_reasons(shuffled, pairs), strict=True))
-    assert [by_id[i] for i in rows["id"]] == near_reasons(rows, pairs).to_list()
+    assert [by_id[i] for i in pool.index["id"]] == reasons_of(pool, 0.6)
 
 
 def test_the_released_thousand_holds_reworded_copies(shared_data: Path) -> None:
-    rows = read_pool(shared_data / "s1k" / "s1k_release_problems_solutions.jsonl").rows
-    pairs = near_pairs(rows, 0.7)
-    assert (pairs.height, near_reasons(rows, pairs).drop_nulls().len()) == (10, 10)
+    pool = read_pool(shared_data / "s1k" / "s1k_release_problems_solutions.jsonl")
+    pairs = pairs_of(pool, 0.7)
+    assert (pairs.height, near_reasons(pool.index, pairs).drop_nulls().len()) == (10, 10)
     assert (pairs["similarity"] == 1).sum() == 4  # marks alone

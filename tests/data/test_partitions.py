@@ -18,20 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1.cli import main
+from s1.data.clean import CleanSettings
 from s1.data.decontaminate import benchmark_frame
 from s1.data.executor import InProcess, open_executor
-from s1.data.ingest import read_shards, work_folder
+from s1.data.ingest import work_folder
 from s1.data.output import FILES
-from s1.data.partitions import Part, gather, gathered, hash_index
-from s1.data.pipeline import CurateSettings, as_shards, curate
-from s1.data.pool import conform, read_pool
-from s1.data.quality import QualitySettings
-from s1.data.read_files import named_rows, raw_rows, splits
+from s1.data.partitions import Part, hash_index
+from s1.data.pipeline import CurateSettings, curate, run_stages
+from s1.data.pool import conform, pool_of_frame, read_pool
+from s1.data.read_files import raw_rows, splits
 from s1.data.validate_rows import Reader, Seen, checked_batches, row_frames
-from s1.errors import BadConfig, BadInput
+from s1.errors import BadConfig, BadInput, Interrupted
 
 BENCH = benchmark_frame("b", ["1"], ["the secret test question of this little world here"])
-OFFICIAL = QualitySettings(profile="official")
 
 
 def rows(count: int, seed: int = 0, words: int = 30) -> list[dict[str, Any]]:
@@ -76,7 +75,7 @@ def written(pool: Any, out: Path, config: CurateSettings) -> dict[str, bytes]:
 
 SETTINGS = {
     "s1k": CurateSettings(n=60, near=0.8),
-    "official": CurateSettings(n=60, quality=OFFICIAL),
+    "official": CurateSettings(n=60, profile="official"),
     "traces": CurateSettings(n=30, duplicates="trace", trace_prefix="deepseek"),
     **{s: CurateSettings(n=50, strategy=s) for s in ("random", "diverse", "longest", "full")},
 }  # fmt: skip
@@ -88,9 +87,9 @@ def test_a_pool_on_disk_gives_the_bytes_of_a_pool_in_memory(
 ) -> None:
     memory = written(read_pool(files), tmp_path / "memory", SETTINGS[name])
     monkeypatch.setattr("s1.data.partitions.GATHER_BYTES", 3000)  # many pieces
-    shards = read_shards(files, work=tmp_path / "work", piece_bytes=8000)
-    assert len(shards.parts) > 10
-    on_disk = written(shards, tmp_path / "disk", SETTINGS[name])
+    pool = read_pool(files, work=tmp_path / "work", piece_bytes=8000)
+    assert len(pool.parts) > 10
+    on_disk = written(pool, tmp_path / "disk", SETTINGS[name])
     for file in FILES:
         if file != "dataset.parquet":
             assert on_disk[file] == memory[file], file
@@ -101,17 +100,17 @@ def test_a_pool_on_disk_gives_the_bytes_of_a_pool_in_memory(
 
 def test_the_default_pieces_give_the_same_parquet_too(files: list[Path], tmp_path: Path) -> None:
     memory = written(read_pool(files), tmp_path / "memory", SETTINGS["s1k"])
-    shards = read_shards(files, work=tmp_path / "work", piece_bytes=8000)
-    assert written(shards, tmp_path / "disk", SETTINGS["s1k"]) == memory
+    pool = read_pool(files, work=tmp_path / "work", piece_bytes=8000)
+    assert written(pool, tmp_path / "disk", SETTINGS["s1k"]) == memory
 
 
 def test_rows_rejects_and_their_places_are_those_of_the_pool_in_memory(
     files: list[Path], tmp_path: Path
 ) -> None:
-    pool, shards = read_pool(files), read_shards(files, work=tmp_path / "w", piece_bytes=5000)
-    assert conform(gathered(shards, shards.index)).equals(pool.rows)
-    assert shards.rejects.equals(pool.rejects) and pool.rejects.height == 4
-    assert hash_index(shards.index) == hash_index(as_shards(pool).index)
+    pool, on_disk = read_pool(files), read_pool(files, work=tmp_path / "w", piece_bytes=5000)
+    assert on_disk.rows.equals(pool.rows) and conform(pool.rows).equals(pool.rows)
+    assert on_disk.rejects.equals(pool.rejects) and pool.rejects.height == 4
+    assert hash_index(on_disk.index) == hash_index(pool.index)
     places = pool.rejects.select("row", "field").rows()
     assert places == [(151, ""), (152, "question"), (153, "trace_tokens"), (154, "id")]
 
@@ -119,23 +118,23 @@ def test_rows_rejects_and_their_places_are_those_of_the_pool_in_memory(
 def test_a_parquet_pool_is_used_where_it_lies(tmp_path: Path) -> None:
     frame = conform(pl.DataFrame(rows(50)))
     frame.write_parquet(tmp_path / "p.parquet", row_group_size=20)
-    shards = read_shards(tmp_path / "p.parquet", work=tmp_path / "w", piece_bytes=1000)
-    assert {p.path for p in shards.parts if isinstance(p, Part)} == {tmp_path / "p.parquet"}
-    assert gathered(shards, shards.index).equals(frame)
+    pool = read_pool(tmp_path / "p.parquet", work=tmp_path / "w", piece_bytes=1000)
+    assert {p.path for p in pool.parts if isinstance(p, Part)} == {tmp_path / "p.parquet"}
+    assert pool.rows.equals(frame)
     frame.with_columns(answer=pl.lit("")).write_parquet(tmp_path / "q.parquet")  # "" is to become null
-    copied = read_shards(tmp_path / "q.parquet", work=tmp_path / "w")
+    copied = read_pool(tmp_path / "q.parquet", work=tmp_path / "w")
     assert tmp_path / "q.parquet" not in {p.path for p in copied.parts if isinstance(p, Part)}
-    assert gathered(copied, copied.index)["answer"].null_count() == 50
+    assert copied.rows["answer"].null_count() == 50
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 49), unique=True), st.integers(1, 4000))
 def test_chosen_rows_come_back_in_the_order_asked_for(order: list[int], size: int) -> None:
-    pool = as_shards(conform(pl.DataFrame(rows(50))))
+    pool = pool_of_frame(pl.DataFrame(rows(50)))
     wanted = pool.index[order]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("s1.data.partitions.GATHER_BYTES", size)
-        pieces = list(gather(pool, wanted))
+        pieces = list(pool.gather(wanted))
     assert [i for p in pieces for i in p["id"]] == wanted["id"].to_list()
 
 
@@ -152,7 +151,7 @@ NAMES = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(columns=st.dictionaries(NAMES, st.lists(VALUES, min_size=4, max_size=4), min_size=1, max_size=7))
-def test_whole_columns_are_checked_as_single_rows_are(
+def test_a_batch_is_checked_as_single_rows_are(
     columns: dict[str, list[Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     series = []
@@ -163,33 +162,18 @@ def test_whole_columns_are_checked_as_single_rows_are(
     frame = pl.DataFrame(series)
     path = tmp_path_factory.mktemp("p") / "p.parquet"
     frame.write_parquet(path)
-    reader, quick, slow = Reader(max_characters=30), Seen(), Seen()
+    reader, quick, slow = Reader(), Seen(), Seen()
     (split,) = splits(path)
-    fast = [f for _, found in checked_batches(split, reader, quick) for f in found]
-    careful = list(row_frames(iter(enumerate(named_rows(frame), 1)), str(path), "p", reader, slow))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s1.data.validate_rows.MAX_CHARACTERS", 30)
+        fast = [f for _, found in checked_batches(split, reader, quick) for f in found]
+        one_by_one = iter(enumerate(frame.iter_rows(named=True), 1))
+        careful = list(row_frames(one_by_one, str(path), "p", reader, slow))
     assert quick.rejects == slow.rejects
     assert bool(fast) == bool(careful)
     if fast:
         one, other = (pl.concat(f, how="diagonal").sort("_row") for f in (fast, careful))
         assert one.select(sorted(one.columns)).equals(other.select(sorted(other.columns)))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.dictionaries(st.text(max_size=5), VALUES.filter(lambda v: v == v), max_size=3), max_size=6),
-    st.integers(1, 50),
-)
-def test_a_json_list_is_the_same_in_pieces_of_any_size(values: list[Any], size: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        path = Path(os.environ.get("TMPDIR", "/tmp")) / f"s1-pieces-{os.getpid()}.json"
-        patch.setattr("s1.data.read_files.PIECE_BYTES", size)
-        path.write_text(
-            json.dumps(values, ensure_ascii=size % 2 == 0, indent=size % 3 or None), errors="surrogatepass"
-        )
-        try:
-            assert [row for _, row in raw_rows(path)] == values
-        finally:
-            path.unlink()
 
 
 @settings(max_examples=40, deadline=None)
@@ -208,7 +192,7 @@ def test_lines_keep_their_numbers_in_pieces_of_any_size(lines: list[str], size: 
         path.unlink()
 
 
-def test_parquet_text_that_is_no_utf8_rejects_its_row_alone(tmp_path: Path) -> None:
+def test_parquet_text_that_is_not_utf8_rejects_its_row_alone(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -236,48 +220,47 @@ class Counting:
 
 def test_parts_that_are_done_are_not_done_again(files: list[Path], tmp_path: Path) -> None:
     work, config = tmp_path / "w", CurateSettings(n=50)
-    first = Counting()
-    whole = written(read_shards(files, work=work, executor=first, piece_bytes=8000), tmp_path / "a", config)
-    again = Counting()
-    shards = read_shards(files, work=work, executor=again, piece_bytes=8000)
-    read = again.done
-    assert written(shards, tmp_path / "b", config) == whole
-    assert again.done == read  # what the stages found is there
-    # Another setting of one stage redoes that stage alone; another input all of it.
-    config = CurateSettings(n=50, quality=QualitySettings(word_run=7))
-    curate(shards, config, benchmarks=BENCH)
-    assert read < again.done <= read + len(shards.parts) * 2
+    first, again = Counting(), Counting()
+    whole = written(read_pool(files, work=work, executor=first, piece_bytes=8000), tmp_path / "a", config)
+    pool = read_pool(files, work=work, executor=again, piece_bytes=8000)
+    assert written(pool, tmp_path / "b", config) == whole and again.done == 0
+    # Another setting of one stage repeats that stage alone; a changed file is read again.
+    curate(pool, CurateSettings(n=50, clean=CleanSettings(word_run=7)), benchmarks=BENCH)
+    assert 0 < again.done <= 2 * len(pool.parts) < first.done
+    parts = again.done
     files[0].touch()
-    third = Counting()
-    curate(
-        read_shards(files, work=work, executor=third, piece_bytes=8000),
-        CurateSettings(n=50),
-        benchmarks=BENCH,
-    )
-    assert third.done == first.done
+    read_pool(files, work=work, executor=again, piece_bytes=8000)
+    assert parts < again.done < parts + len(pool.parts)
+
+
+def test_what_a_changed_file_gave_before_is_not_reused(tmp_path: Path) -> None:
+    path, frame = tmp_path / "p.parquet", conform(pl.DataFrame(rows(20)))
+    for thinking in ("so 1 .", "this was cut in the"):
+        frame.with_columns(thinking=pl.lit(thinking)).write_parquet(path)
+        pool = read_pool(path, work=tmp_path / "w")
+        ledger = run_stages(pool, ["clean"])
+    assert ledger.kept.height == 0
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_a_stop_at_any_part_goes_on_to_the_same_bytes(
+def test_a_stop_at_any_part_resumes_to_the_same_bytes(
     share: float, files: list[Path], tmp_path: Path
 ) -> None:
     config = CurateSettings(n=50)
     whole = written(read_pool(files), tmp_path / "a", config)
     every = Counting()  # how many parts there are depends on how pyarrow writes the files
-    written(
-        read_shards(files, work=tmp_path / "v", executor=every, piece_bytes=8000), tmp_path / "v2", config
-    )
+    written(read_pool(files, work=tmp_path / "v", executor=every, piece_bytes=8000), tmp_path / "v2", config)
     stopped = Counting(int(every.done * share))
     with pytest.raises(KeyboardInterrupt):
         written(
-            read_shards(files, work=tmp_path / "w", executor=stopped, piece_bytes=8000),
+            read_pool(files, work=tmp_path / "w", executor=stopped, piece_bytes=8000),
             tmp_path / "b",
             config,
         )
     rest = Counting()
     assert (
         written(
-            read_shards(files, work=tmp_path / "w", executor=rest, piece_bytes=8000), tmp_path / "b", config
+            read_pool(files, work=tmp_path / "w", executor=rest, piece_bytes=8000), tmp_path / "b", config
         )
         == whole
     )
@@ -296,10 +279,22 @@ def test_processes_give_the_same_bytes_and_the_work_folder_goes(files: list[Path
 def test_one_output_folder_has_one_writer(tmp_path: Path) -> None:
     with (
         work_folder(tmp_path / "out"),
-        pytest.raises(BadInput, match="another process"),
+        pytest.raises(BadInput, match="process"),
         work_folder(tmp_path / "out"),
     ):
         pass
+
+
+def test_finished_work_survives_an_interruption_and_nothing_else(tmp_path: Path) -> None:
+    for error, stays in (
+        (Interrupted("The server is gone.", "Whatever the hint says."), True),
+        (RuntimeError("a crash"), True),
+        (BadInput("No such column.", "The same command goes on from here."), False),
+    ):
+        with pytest.raises(type(error)), work_folder(tmp_path / "out") as work:
+            (work / "finished").write_text("x")
+            raise error
+        assert (tmp_path / ".out.work" / "finished").exists() == stays
 
 
 def test_an_executor_that_cannot_be_is_refused() -> None:
@@ -325,15 +320,15 @@ def children(pid: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kill_9_in_the_middle_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_after_kill_9_the_same_command_resumes(tmp_path: Path) -> None:
     pl.DataFrame(rows(30_000, words=500)).drop("source").write_parquet(
         tmp_path / "p.parquet", row_group_size=2000
     )
     arguments = [str(tmp_path / "p.parquet"), "--n", "100", "--workers", "2", "--out"]
     assert start([*arguments, str(tmp_path / "whole")]).wait() == 0
     process = start([*arguments, str(tmp_path / "killed")])
-    done = tmp_path / ".killed.work" / "read"
-    while process.poll() is None and len(list(done.glob("*.index.parquet"))) < 2:
+    done = tmp_path / ".killed.work"
+    while process.poll() is None and len(list(done.glob("read-*.pickle"))) < 2:
         time.sleep(0.01)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
@@ -343,7 +338,7 @@ def test_kill_9_in_the_middle_and_the_same_command_goes_on(tmp_path: Path) -> No
         time.sleep(0.05)
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()], "workers outlived their parent"
     time.sleep(0 if workers else 1)
-    before = {f: f.stat().st_mtime_ns for f in done.glob("*.json")}
+    before = {f: f.stat().st_mtime_ns for f in done.glob("read-*.pickle")}
     assert before
     again = start([*arguments, str(tmp_path / "killed")])
     kept: dict[Path, int] = {}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -12,16 +11,14 @@ from s1.data.difficulty import with_trace_tokens
 from s1.data.ledger import Ledger
 from s1.data.output import FILES
 from s1.data.pipeline import CurateSettings, curate
-from s1.data.pool import Pool, conform, read_pool
-from s1.data.quality import QualitySettings
+from s1.data.pool import Pool, pool_of_frame, read_pool
 from s1.errors import BadConfig, BadInput
 from s1.types import from_json, to_json
 
-OFFICIAL = QualitySettings(profile="official")
 BENCH = benchmark_frame("b", ["1"], ["the secret test question of this little world here"])
 
 
-def small_pool(**columns: object) -> pl.DataFrame:
+def small_frame() -> pl.DataFrame:
     rows = [
         {
             "id": f"r{i:02d}",
@@ -40,7 +37,11 @@ def small_pool(**columns: object) -> pl.DataFrame:
     rows[2]["thinking"] = "it breaks off in the"
     rows[5]["question"] = "Here: " + BENCH["benchmark_question"][0]
     rows[7]["question"] = rows[6]["question"]
-    return conform(pl.DataFrame(rows))
+    return pl.DataFrame(rows)
+
+
+def small_pool() -> Pool:
+    return pool_of_frame(small_frame())
 
 
 def fates(ledger: Ledger) -> dict[str, tuple[str, str]]:
@@ -50,11 +51,11 @@ def fates(ledger: Ledger) -> dict[str, tuple[str, str]]:
 def test_every_row_has_one_fate() -> None:
     ledger = curate(small_pool(), CurateSettings(n=10), benchmarks=BENCH)
     fate = fates(ledger)
-    assert fate["r02"] == ("quality", "cut trace") and fate["r04"] == ("difficulty", "solved by small")
-    assert fate["r05"] == ("decontamination", "8-gram of b")
-    assert fate["r07"] == ("decontamination", "duplicate of r06")
+    assert fate["r02"] == ("clean", "cut trace") and fate["r04"] == ("difficulty", "solved by small")
+    assert fate["r05"] == ("decontaminate", "8-gram of b")
+    assert fate["r07"] == ("decontaminate", "duplicate of r06")
     assert len(fate) == 10 and ledger.selected.height == 10
-    assert set(fate) | set(ledger.selected["id"]) == set(small_pool()["id"])
+    assert set(fate) | set(ledger.selected["id"]) == set(small_frame()["id"])
     for before, after in zip(ledger.stages, ledger.stages[1:], strict=False):
         assert before.rows_out == after.rows_in
     for stage in ledger.stages:
@@ -63,22 +64,22 @@ def test_every_row_has_one_fate() -> None:
 
 
 def test_official_decontamination_comes_first_and_spares_aime() -> None:
-    settings = CurateSettings(n=10, quality=OFFICIAL)
+    settings = CurateSettings(n=10, profile="official")
     ledger = curate(small_pool(), settings, benchmarks=BENCH)
-    assert [s.name for s in ledger.stages][1] == "decontamination"
-    assert fates(ledger).get("r05", ("", ""))[0] != "decontamination"
-    assert ledger.hits["id"].to_list() == ["r05"]
+    assert [s.name for s in ledger.stages][1] == "decontaminate"
+    assert fates(ledger).get("r05", ("", ""))[0] != "decontaminate"
+    assert ledger.tables["hits.jsonl"]["id"].to_list() == ["r05"]
 
 
 def test_a_dropped_hit_does_not_take_its_spared_copy_along() -> None:
     # r04 is no AIME question, comes before r05 and its attempt is right: as a copy it would stay instead.
-    pool = small_pool().with_columns(
+    frame = small_frame().with_columns(
         question=pl.when(pl.col("id") == "r04")
         .then(pl.lit("Here: " + BENCH["benchmark_question"][0]))
         .otherwise("question")
     )
-    ledger = curate(pool, CurateSettings(n=50, quality=OFFICIAL), benchmarks=BENCH)
-    assert fates(ledger)["r04"] == ("decontamination", "8-gram of b") and "r05" in ledger.selected["id"]
+    ledger = curate(pool_of_frame(frame), CurateSettings(n=50, profile="official"), benchmarks=BENCH)
+    assert fates(ledger)["r04"] == ("decontaminate", "8-gram of b") and "r05" in ledger.selected["id"]
 
 
 def test_ablations_skip_difficulty() -> None:
@@ -89,14 +90,10 @@ def test_ablations_skip_difficulty() -> None:
 
 
 def test_the_folder_is_whole_and_the_same_for_any_order_of_rows(tmp_path: Path) -> None:
-    pool = small_pool()
-    curate(pool, CurateSettings(n=10), tmp_path / "a", benchmarks=BENCH)
-    curate(
-        pool.sample(fraction=1.0, shuffle=True, seed=1),
-        CurateSettings(n=10),
-        tmp_path / "b",
-        benchmarks=BENCH,
-    )
+    frame = small_frame()
+    shuffled = frame.sample(fraction=1.0, shuffle=True, seed=1)
+    for name, rows in (("a", frame), ("b", shuffled)):
+        curate(pool_of_frame(rows), CurateSettings(n=10), tmp_path / name, benchmarks=BENCH)
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(FILES)
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
@@ -105,7 +102,7 @@ def test_the_folder_is_whole_and_the_same_for_any_order_of_rows(tmp_path: Path) 
     assert ledger["selected"] == 10 and ledger["stages"][0]["in"] == 20
     assert from_json(CurateSettings, ledger["settings"]) == CurateSettings(n=10)
     rejected = [json.loads(line) for line in (tmp_path / "a" / "rejected.jsonl").open()]
-    assert {r["id"] for r in rejected} | set(read_pool(tmp_path / "a").rows["id"]) == set(pool["id"])
+    assert {r["id"] for r in rejected} | set(read_pool(tmp_path / "a").rows["id"]) == set(frame["id"])
     hit = json.loads((tmp_path / "a" / "hits.jsonl").read_text())
     assert hit["benchmark_question"] == BENCH["benchmark_question"][0] and hit["id"] == "r05"
 
@@ -126,16 +123,13 @@ def test_datasets_opens_the_result_and_the_pool_reader_reads_it_back(tmp_path: P
     assert back.equals(ledger.selected.sort("id").select(same))
 
 
-def test_a_finished_folder_is_kept_unless_overwriting_is_allowed(tmp_path: Path) -> None:
+def test_a_finished_folder_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
+    out.mkdir()
     curate(small_pool(), CurateSettings(n=5), out)
-    (out / "mine.txt").write_text("kept")
     with pytest.raises(BadInput, match="not empty"):
         curate(small_pool(), CurateSettings(n=6), out)
     assert json.loads((out / "ledger.json").read_text())["selected"] == 5
-    curate(small_pool(), CurateSettings(n=6), out, overwrite=True)
-    assert json.loads((out / "ledger.json").read_text())["selected"] == 6
-    assert (out / "mine.txt").read_text() == "kept"
 
 
 def test_a_failure_while_writing_leaves_nothing_behind(
@@ -150,25 +144,13 @@ def test_a_failure_while_writing_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_half_overwritten_has_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    curate(small_pool(), CurateSettings(n=5), tmp_path / "out")
-
-    def fail(source: Path, target: Path) -> None:
-        raise OSError("killed")
-
-    monkeypatch.setattr("s1.data.output.os.replace", fail)
-    with pytest.raises(OSError, match="killed"):
-        curate(small_pool(), CurateSettings(n=6), tmp_path / "out", overwrite=True)
-    assert not (tmp_path / "out" / "ledger.json").exists()
-
-
-def test_what_the_funnel_cannot_do_is_said() -> None:
-    ledger = curate(small_pool().drop("solved_small", "domain"), CurateSettings(n=50))
-    said = " ".join(ledger.notes)
-    for part in ("No benchmark was named", "No solved_MODEL column", "50 were asked for", "no domain"):
-        assert part in said
-    with pytest.raises(BadInput, match="No row is left after quality: {'no trace': 20}"):
-        curate(small_pool().drop("thinking"))
+def test_notes_say_what_could_not_be_checked() -> None:
+    ledger = curate(pool_of_frame(small_frame().drop("solved_small", "domain")), CurateSettings(n=50))
+    notes = " ".join(ledger.notes)
+    for part in ("No benchmark", "No solved_MODEL column", "50 were requested", "no domain"):
+        assert part in notes
+    with pytest.raises(BadInput, match="after clean: {'no trace': 20}"):
+        curate(pool_of_frame(small_frame().drop("thinking")))
     with pytest.raises(BadConfig):
         CurateSettings(n=0)
     assert from_json(CurateSettings, to_json(CurateSettings())) == CurateSettings()
@@ -190,30 +172,31 @@ def test_token_counts_of_real_traces_are_the_published_ones(shared_data: Path, m
     [
         (
             CurateSettings(duplicates="trace"),
-            {"quality": 1760, "difficulty": 1760, "decontamination": 1760, "selection": 1000},
+            {"clean": 1760, "difficulty": 1760, "decontaminate": 1760, "select": 1000},
         ),
         (
-            CurateSettings(duplicates="trace", quality=OFFICIAL),
-            {"decontamination": 1865, "quality": 1865, "difficulty": 1865, "selection": 1000},
+            CurateSettings(duplicates="trace", profile="official"),
+            {"decontaminate": 1865, "clean": 1865, "difficulty": 1865, "select": 1000},
         ),
     ],
 )
-def test_the_funnel_over_2024_real_traces(
+def test_the_pipeline_over_2024_real_traces(
     shared_data: Path, misguided: Pool, settings: CurateSettings, counts: dict[str, int]
 ) -> None:
     bench = read_benchmarks([shared_data / "benchmarks" / f"{b}.jsonl" for b in ("math500", "aime2024")])
     ledger = curate(misguided, settings, benchmarks=bench)
     assert {s.name: s.rows_out for s in ledger.stages} == {"reading": 1865, **counts}
-    assert ledger.stage("reading").rows_in == 2024 and ledger.hits.height == 0
-    if settings.quality.profile == "strict":
+    assert ledger.stage("reading").rows_in == 2024 and ledger.tables["hits.jsonl"].height == 0
+    if settings.profile == "strict":
         dropped = {"empty answer": 67, "cut trace": 36, "repetition loop": 2}
-        assert dict(ledger.stage("quality").dropped) == dropped
-        kept = misguided.rows.filter(
-            ~pl.col("id").is_in(ledger.rejected.filter(stage="quality")["id"].to_list())
+        assert dict(ledger.stage("clean").dropped) == dropped
+        kept = misguided.index.filter(
+            ~pl.col("id").is_in(ledger.rejected.filter(stage="clean")["id"].to_list())
         )
         assert duplicate_reasons(kept).null_count() == 52  # the default leaves one trace a question
     # 52 puzzles as domains: the draw evens them out.
     assert ledger.selected["domain"].value_counts()["count"].max() <= 30
-    if settings.quality.profile == "official":
-        again = dataclasses.replace(misguided, rows=misguided.rows.sample(fraction=1.0, shuffle=True, seed=3))
+    if settings.profile == "official":
+        shuffled = misguided.rows.sample(fraction=1.0, shuffle=True, seed=3)
+        again = pool_of_frame(shuffled, rejects=misguided.rejects, files=misguided.files)
         assert curate(again, settings, benchmarks=bench).to_json() == ledger.to_json()

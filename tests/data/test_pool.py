@@ -8,7 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from s1.data.pool import conform, guess_columns, read_pool
+from s1.data.pool import conform, read_pool
+from s1.data.read_files import rows_of
+from s1.data.validate_rows import guess_columns
 from s1.errors import BadInput
 
 GOOD = {"id": "a", "question": "What is 2 + 2?", "thinking": "so 4 .", "attempt": "4", "correct": True}
@@ -19,8 +21,8 @@ def write_jsonl(path: Path, *rows: Any) -> Path:
     return path
 
 
-def reasons(path: Path, **options: Any) -> list[tuple[int, str, str]]:
-    return list(read_pool(path, **options).rejects.select("row", "field", "reason").iter_rows())
+def reasons(path: Path) -> list[tuple[int, str, str]]:
+    return list(read_pool(path).rejects.select("row", "field", "reason").iter_rows())
 
 
 def test_the_same_rows_come_from_every_format(tmp_path: Path) -> None:
@@ -55,10 +57,11 @@ def test_the_same_rows_come_from_every_format(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_row_is_rejected_with_its_place_and_the_good_ones_stay(
-    tmp_path: Path, row: Any, field: str, reason: str
+    tmp_path: Path, row: Any, field: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("s1.data.validate_rows.MAX_CHARACTERS", 100)
     path = write_jsonl(tmp_path / "p.jsonl", {**GOOD, "id": "1"}, row, {**GOOD, "id": "3"})
-    pool = read_pool(path, max_characters=100)
+    pool = read_pool(path)
     assert pool.rows["id"].to_list() == ["1", "3"]
     (reject,) = pool.rejects.to_dicts()
     assert (reject["row"], reject["field"], reject["file"]) == (2, field, str(path))
@@ -96,6 +99,21 @@ def test_a_cut_parquet_file_is_one_clear_error(tmp_path: Path) -> None:
         read_pool(tmp_path / "p.parquet")
 
 
+def test_a_json_object_with_one_list_stands_for_that_list(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps({"version": 3, "data": [GOOD]}))
+    assert read_pool(tmp_path / "p.json").rows["id"].to_list() == ["a"]
+    (tmp_path / "p.json").write_text(json.dumps({"train": [GOOD], "test": [GOOD]}))
+    with pytest.raises(BadInput, match="list"):
+        read_pool(tmp_path / "p.json")
+
+
+def test_where_every_row_counts_the_first_bad_one_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "p.jsonl", GOOD, "{cut", GOOD)
+    with pytest.raises(BadInput, match=r"p\.jsonl, row 2"):
+        list(rows_of(path))
+    assert [n for n, _ in rows_of(write_jsonl(path, GOOD, GOOD))] == [1, 2]
+
+
 def test_csv_rows_of_another_width_and_other_encodings_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"id,question\n1,one?\n2,two?,more\n3,\xe9t\xe9?\n4,four?\n")
     assert read_pool(tmp_path / "p.csv").rows["id"].to_list() == ["1", "4"]
@@ -120,7 +138,7 @@ def test_missing_files_unknown_kinds_and_wrong_mappings_are_named(tmp_path: Path
         read_pool(tmp_path / "p.xlsx")
     with pytest.raises(BadInput, match="no column 'topic'; it has: attempt"):
         read_pool(path, {"domain": "topic"})
-    with pytest.raises(BadInput, match="'topic' is no pool column"):
+    with pytest.raises(BadInput, match="'topic' is not a pool column"):
         read_pool(path, {"topic": "domain"})
 
 

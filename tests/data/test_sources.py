@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from s1.data.ledger import card
+from s1.data.pool import pool_of_frame
 from s1.data.sources import Source, licences, load_source, read_sources
 from s1.errors import BadConfig, BadInput
 
@@ -118,9 +119,9 @@ def test_rows_that_the_filter_excludes_are_left_out(tmp_path: Path) -> None:
     assert load_source(SOURCES["livecodebench"], file_of(tmp_path, [hard, easy])).rows[
         "question"
     ].to_list() == ["Q"]
-    with pytest.raises(BadInput, match="no row passes the filter"):
+    with pytest.raises(BadInput, match="no row passes"):
         load_source(SOURCES["livecodebench"], file_of(tmp_path, [easy]))
-    with pytest.raises(BadInput, match=r"has no column question_content; it has: _part|has no column"):
+    with pytest.raises(BadInput, match="no column question_content"):
         load_source(SOURCES["livecodebench"], file_of(tmp_path, [{"text": "Q", "difficulty": "hard"}]))
 
 
@@ -218,7 +219,7 @@ def test_the_questions_of_s1k_are_found_by_their_hashes(shared_data: Path) -> No
 @pytest.mark.parametrize(
     ("keep", "said"),
     [
-        ("{file: none.txt}", "keep file .*none.txt is not there"),
+        ("{file: none.txt}", "keep file .*none.txt is missing"),
         ("{file: empty.txt}", "lists nothing"),
         ("{file: other.jsonl}", "has no column 'question_hash'"),
         ("{file: wrong.txt}", "has none of the 1 rows"),
@@ -243,6 +244,7 @@ def test_a_keep_file_that_cannot_be_used_is_named(tmp_path: Path, keep: str, sai
         ("mine:\n  columns: {question: a}\n  wher: {}\n", "unknown field 'wher'"),
         ("mine:\n  columns: {question: a}\n  where: {y: {below: 3}}\n", "the condition on y"),
         ("mine:\n  columns: {question: a}\n  sample: 0\n", "sample is 0"),
+        ("mine:\n  columns: {question: a}\n  prepare: nothing\n", "no function is named 'nothing'"),
         ("mine: 3\n", "expected NAME"),
         ("{", "not readable"),
     ],
@@ -288,6 +290,6 @@ def test_the_card_names_the_licence_of_each_source() -> None:
 
     rows = [{"id": f"r{i}", "question": f"q {i}", "thinking": "It is so.", "attempt": "1",
              "source": "daman1209arora/jeebench/phy" if i else "elsewhere"} for i in range(3)]  # fmt: skip
-    text = card(curate(pl.DataFrame(rows), CurateSettings(n=3)))
+    text = card(curate(pool_of_frame(pl.DataFrame(rows)), CurateSettings(n=3)))
     assert "| daman1209arora/jeebench/phy | 2 | MIT |" in text and "| elsewhere | 1 | not stated |" in text
     assert text.startswith("---\nlicense: other\n")

@@ -7,14 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s1.data.clean import PETRI, CleanSettings, clean_reasons, loop_reason
 from s1.data.pool import conform
-from s1.data.quality import PETRI, QualitySettings, loop_reason, quality_reasons
 
 GOOD = {"id": "x", "question": "q?", "answer": "7", "thinking": "x 3 : 9 no ; yes so 7 .", "attempt": "7"}
 
 
-def reason(settings: QualitySettings | None = None, **row: object) -> str | None:
-    return quality_reasons(conform(pl.DataFrame([{**GOOD, **row}])), settings or QualitySettings())[0]
+FEATURES = ("id", "question", "answer", "source", "thinking", "attempt")
+
+
+def reason(settings: CleanSettings | None = None, **row: object) -> str | None:
+    return clean_reasons(conform(pl.DataFrame([{**GOOD, **row}])), settings or CleanSettings())[0]
+
+
+def official(**row: object) -> str | None:
+    return clean_reasons(conform(pl.DataFrame([{**GOOD, **row}])), features=FEATURES)[0]
 
 
 @pytest.mark.parametrize(
@@ -62,24 +69,22 @@ def test_petri_traces_must_end_and_agree_with_the_attempt(thinking: str, expecte
 
 def test_optional_rules_apply_when_asked() -> None:
     assert reason(answer=None) is None
-    assert reason(QualitySettings(need_reference=True), answer=None) == "no reference answer"
-    assert reason(QualitySettings(token_limit=32000), trace_tokens=32000) == "cut trace"
+    assert reason(CleanSettings(need_reference=True), answer=None) == "no reference answer"
+    assert reason(CleanSettings(token_limit=32000), trace_tokens=32000) == "cut trace"
     assert reason(thinking="所以答案是七。") is None
-    assert reason(QualitySettings(language="latin"), thinking="所以答案是七。") == "wrong language"
-    assert reason(QualitySettings(language="latin"), thinking="Let α + β = 7, é la vie.") is None
+    assert reason(CleanSettings(language="latin"), thinking="所以答案是七。") == "wrong language"
+    assert reason(CleanSettings(language="latin"), thinking="Let α + β = 7, é la vie.") is None
 
 
 def test_official_rules_have_the_side_effects_of_the_notebook() -> None:
-    official = QualitySettings(profile="official")
-    assert reason(official) is None
-    assert reason(official, question="Do step1. first") == "numbered parts (p1.)"
-    assert reason(official, question="(p999.)") == "numbered parts (p1.)"
-    assert reason(official, question="p0. p1000. p 1.") is None
-    assert reason(official, question="Find the **largest** of 3 numbers.") == "bold label"
-    assert reason(official, question="[asy]", source="MATH") == "picture in the question"
-    assert reason(official, question="[asy]", source="qq8933/AIME_1983_2024") is None
-    rows = conform(pl.DataFrame([GOOD, {**GOOD, "id": "y", "answer": None}]))
-    assert quality_reasons(rows, official).to_list() == [None, "missing: answer"]
+    assert official() is None
+    assert official(question="Do step1. first") == "numbered parts (p1.)"
+    assert official(question="(p999.)") == "numbered parts (p1.)"
+    assert official(question="p0. p1000. p 1.") is None
+    assert official(question="Find the **largest** of 3 numbers.") == "bold label"
+    assert official(question="[asy]", source="MATH") == "picture in the question"
+    assert official(question="[asy]", source="qq8933/AIME_1983_2024") is None
+    assert official(answer=None) == "missing: answer"
 
 
 @settings(deadline=None, max_examples=60)
@@ -88,7 +93,7 @@ def test_official_patterns_match_what_the_notebook_matches(question: str) -> Non
     labels = any(f"p{i}." in question for i in range(1, 1000))
     bold = re.search(r"\*\*(?=.*\d)[^\s\]]*\*\*", question) is not None
     expected = "numbered parts (p1.)" if labels else "bold label" if bold else None
-    assert reason(QualitySettings(profile="official"), question=question) == expected
+    assert official(question=question) == expected
 
 
 @settings(deadline=None, max_examples=60)
@@ -107,6 +112,6 @@ def test_a_phrase_is_a_loop_from_four_times_and_thirty_words(
     assert loop_reason(text) == ("repetition loop" if looped else None)
 
 
-def test_tables_matrices_and_long_numbers_are_no_loops() -> None:
+def test_tables_matrices_and_long_numbers_are_not_loops() -> None:
     assert loop_reason("| --- " * 8 + "|\n" + "0 0 0 0 0 0 0 0 ; " * 2 + "9" * 150) is None
     assert loop_reason("9" * 400) == "repetition loop"

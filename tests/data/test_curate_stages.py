@@ -37,7 +37,41 @@ def rejected(folder: Path) -> dict[str, tuple[str, str]]:
     return {r["id"]: (r["stage"], r["reason"]) for r in rows}
 
 
-def test_stages_one_after_the_other_read_each_others_folders(pool: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", ["strict", "official"])
+def test_stages_one_after_another_keep_the_rows_of_the_whole_pipeline(tmp_path: Path, profile: str) -> None:
+    hit = "the secret test question of this little world here"
+    rows = [
+        {
+            "id": f"r{i:02d}", "question": f"Part {i}. {hit}" if i % 3 == 0 else f"question number {i} is this?",
+            "source": "AIME" if i % 2 else "other", "domain": f"d{i % 4}", "thinking": f"step {i} and so {i} .",
+            "attempt": str(i), "answer": str(i), "correct": i % 5 != 0, "trace_tokens": 5 + i * 37 % 50,
+            "solved_small": float(i == 4),
+        }
+        for i in range(60)
+    ]  # fmt: skip
+    pool, bench = tmp_path / "pool.jsonl", tmp_path / "bench.jsonl"
+    pool.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    bench.write_text(json.dumps({"id": "1", "question": hit}) + "\n")
+    options = ["--workers", "1", "--set", f"profile={profile}", "--set", "domain_weights={d1: 1.0}"]
+    whole = ["curate", str(pool), "--out", str(tmp_path / "whole"), "--n", "10", "--against", str(bench)]
+    assert main([*whole, *options]) == 0
+    ledger = json.loads((tmp_path / "whole" / "ledger.json").read_text())
+    at = pool
+    for stage in ledger["stages"][1:]:
+        command = ["curate", stage["name"], str(at), "--out", str(tmp_path / stage["name"])]
+        command += {"difficulty": options[:2], "decontaminate": [*options, "--against", str(bench)],
+                    "select": [*options, "--n", "10"]}.get(stage["name"], options)  # fmt: skip
+        assert main(command) == 0
+        at = tmp_path / stage["name"]
+        alone = json.loads((at / "stage.json").read_text())["stages"][-1]
+        assert alone == stage
+    order = [
+        pl.read_parquet(f)["id"].to_list() for f in (at / "pool.parquet", tmp_path / "whole/dataset.parquet")
+    ]
+    assert order[0] == order[1] and len(order[0]) == 10
+
+
+def test_stages_read_each_others_folders(pool: str, tmp_path: Path) -> None:
     assert main(["curate", "clean", pool, "--out", str(tmp_path / "1")]) == 0
     assert ids(tmp_path / "1") == ["a", "b", "c"]
     assert rejected(tmp_path / "1") == {

@@ -1,9 +1,8 @@
-"""Quality: each rule looks at a row and gives a reason to drop it, or null.
+"""Quality: each rule looks at a row and gives a reason to drop it, or null (section 2.2 of the paper).
 
-`strict` is the default. `official` holds the rules of the authors' notebook exactly (SEMANTICS 3.8, filter
-1 and 2), with their side effects: a row with any feature missing goes, "step1." counts as the label "p1.",
-and a bold word with a digit later on its line counts as a label. Rules are Polars expressions, so they run
-on any frame, lazy or not.
+`strict` is the default. `official` holds the rules of the authors' notebook exactly, with their side effects: a
+row with any feature missing is dropped, "step1." counts as the label "p1.", and a bold word with a digit later
+on its line counts as a label. Rules are Polars expressions, so a part is checked column by column.
 """
 
 from __future__ import annotations
@@ -12,28 +11,27 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from s1.data.partitions import Shards, key_of, map_rows, pool_types
+import numpy as np
+import polars as pl
+
+from s1.data.partitions import pool_types
+from s1.data.pool import Pool
 from s1.data.repetition import may_loop
 from s1.errors import BadConfig
 
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-
+Profile = Literal["strict", "official"]
 STATED_SO = r"(?:^|\s)(?:so|maybe)\s+([^.;]+?)\s*[.;]"
 """How a petri trace states an answer: "so 7 ." or "maybe 7 ."."""
-
-UNASKED = ("cot_type", "trace_by")
-"""Columns that are no feature under "official"."""
+NOT_FEATURES = ("cot_type", "trace_by")
+"""Columns that "official" does not count among the features of a row."""
 
 
 @dataclass(frozen=True, slots=True)
-class QualitySettings:
-    """What a good row is. The petri pool uses `PETRI`, below."""
+class CleanSettings:
+    """What a good row is under "strict". The petri pool uses `PETRI`, below."""
 
-    profile: Literal["strict", "official"] = "strict"
     ending: str | None = None
     """Pattern that a whole trace ends with. None: no letter, comma, colon or opening bracket at the end."""
     stated: str | None = None
@@ -41,11 +39,11 @@ class QualitySettings:
     need_reference: bool = False
     """Drop questions without a reference answer."""
     token_limit: int | None = None
-    """The teacher's limit: a trace that has reached it counts as cut."""
+    """The teacher's limit in tokens: a trace that has reached it counts as cut."""
     word_run: int = 6
-    """Drop when a word (something with a letter) follows itself so often."""
+    """Drop when a word (something with a letter) occurs this many times in a row."""
     other_run: int = 30
-    """The same for numbers and signs: "4 4 4 4" can be a list of differences."""
+    """The same for numbers and signs, which repeat more often: "4 4 4 4" can be a list of differences."""
     loop_repeats: int = 4
     loop_words: int = 30
     """Drop when a phrase is repeated `loop_repeats` times in a row over `loop_words` words or more."""
@@ -54,85 +52,65 @@ class QualitySettings:
 
     def __post_init__(self) -> None:
         if min(self.word_run, self.other_run, self.loop_repeats) < 2 or self.loop_words < 2:
-            raise BadConfig("quality: runs and repeats must be at least 2.", "Leave them at their defaults.")
+            raise BadConfig("clean: runs and repeats must be at least 2.", "Leave them at their defaults.")
 
 
-PETRI = QualitySettings(ending=r"\.\s*$", stated=STATED_SO, other_run=6, loop_repeats=8)
+PETRI = CleanSettings(ending=r"\.\s*$", stated=STATED_SO, other_run=6, loop_repeats=8)
 
 
-def quality_reasons(
-    pool: pl.DataFrame,
-    settings: QualitySettings = QualitySettings(),
-    features: Sequence[str] | None = None,
-) -> pl.Series:
-    """Why each row of `pool` is dropped, null where it stays; the first rule that fails is the reason.
-
-    `features` are the columns that "official" asks of each row: without, those in which `pool` has a value.
-    """
-    import polars as pl
-
-    official = settings.profile == "official"
-    if official and features is None:
-        features = [c for c in pool.columns if pool[c].null_count() < pool.height]
-    rules = _official_rules(features or ()) if official else _strict_rules(settings)
-    reason = pl.coalesce([pl.when(failed).then(pl.lit(name)) for name, failed in rules.items()])
-    found = pool.select(reason.alias("reason"))["reason"]
-    if official:
-        return found
-    # The loop search walks the words of one trace: only of those still in that may have a loop.
-    open_rows = (
-        pool.select("thinking").with_columns(found).with_row_index().filter(pl.col("reason").is_null())
-    )
-    may = may_loop(
-        open_rows["thinking"],
-        word_run=min(settings.word_run, settings.other_run),
-        phrase_words=settings.loop_words,
-        repeats=settings.loop_repeats,
-    )
-    searched = zip(open_rows["thinking"], may, strict=True)
-    loops = pl.Series([loop_reason(t, settings) if m else None for t, m in searched], dtype=pl.String)
-    return found.scatter(open_rows["index"], loops) if len(loops) else found
-
-
-def shards_quality(shards: Shards, rows: pl.DataFrame, settings: QualitySettings) -> pl.Series:
-    """`quality_reasons` of the rows of the index that are in `rows`, in their order."""
-    import polars as pl
-
+def clean_pool(pool: Pool, rows: pl.DataFrame, settings: CleanSettings, profile: Profile) -> pl.Series:
+    """`clean_reasons` of the rows of the index that are in `rows`, in their order."""
     features: list[str] = []
-    if settings.profile == "official":
-        # Differs: a feature that the whole pool lacks (say, no second model's attempts) is not asked of its rows.
+    if profile == "official":
+        # Differs: a feature that the whole pool lacks (say, attempts of a second model) is not required.
         has = {
             "question": pl.lit(True),
             "thinking": pl.col("_characters").is_not_null(),
             "answer": pl.col("_answer"),
             "attempt": pl.col("_attempt"),
         }
-        names = [c for c in pool_types(rows.columns) if c not in UNASKED]
+        names = [c for c in pool_types(rows.columns) if c not in NOT_FEATURES]
         features = [c for c in names if rows.select(has.get(c, pl.col(c).is_not_null()).any()).item()]
     columns = {"question", "thinking", "attempt", "answer", "source", "trace_tokens", *features}
-    found = pl.concat(
-        map_rows(
-            shards,
-            rows,
-            sorted(columns),
-            partial(_part_reasons, settings=settings, features=features),
-            name="quality",
-            key=key_of(settings, features),
-        )
-    )
+    work = partial(_clean_part, settings=settings, features=features if profile == "official" else None)
+    key = repr((settings, profile, features))
+    found = pool.map_rows(rows, sorted(columns), work, name="clean", key=key)
     return rows.select("id").join(found, on="id", how="left", maintain_order="left")["reason"]
 
 
-def _part_reasons(rows: pl.DataFrame, settings: QualitySettings, features: Sequence[str]) -> pl.DataFrame:
-    return rows.select("id").with_columns(quality_reasons(rows, settings, features).alias("reason"))
+def _clean_part(rows: pl.DataFrame, settings: CleanSettings, features: Sequence[str] | None) -> pl.DataFrame:
+    return rows.select("id", clean_reasons(rows, settings, features).alias("reason"))
+
+
+def clean_reasons(
+    rows: pl.DataFrame, settings: CleanSettings = CleanSettings(), features: Sequence[str] | None = None
+) -> pl.Series:
+    """Why each of some rows in pool columns is dropped, null where it stays; the first rule that fails decides.
+
+    With `features`, the columns that must have a value, the rules are those of "official".
+    """
+    rules = _strict_rules(settings) if features is None else _official_rules(features)
+    reason = pl.coalesce([pl.when(failed).then(pl.lit(name)) for name, failed in rules.items()])
+    found = rows.select(reason.alias("reason"))["reason"]
+    if features is not None:
+        return found
+    # The loop search walks the words of one trace: only of rows that are still in and may have a loop.
+    still_in = rows.select("thinking").with_columns(found).with_row_index().filter(pl.col("reason").is_null())
+    may = may_loop(
+        still_in["thinking"],
+        word_run=min(settings.word_run, settings.other_run),
+        phrase_words=settings.loop_words,
+        repeats=settings.loop_repeats,
+    )
+    searched = zip(still_in["thinking"], may, strict=True)
+    loops = pl.Series([loop_reason(t, settings) if m else None for t, m in searched], dtype=pl.String)
+    return found.scatter(still_in["index"], loops) if len(loops) else found
 
 
 def _official_rules(features: Sequence[str]) -> dict[str, pl.Expr]:
-    import polars as pl
-
     question, aime = pl.col("question"), pl.col("source").str.contains("(?i)aime")
     return {
-        **{f"missing: {c}": pl.col(c).is_null() for c in features if c not in UNASKED},
+        **{f"missing: {c}": pl.col(c).is_null() for c in features},
         "no trace": pl.col("thinking").is_null(),
         "picture in the question": (question.str.contains("[asy]", literal=True) & ~aime)
         | question.str.contains("![Image]", literal=True),
@@ -142,9 +120,7 @@ def _official_rules(features: Sequence[str]) -> dict[str, pl.Expr]:
     }
 
 
-def _strict_rules(settings: QualitySettings) -> dict[str, pl.Expr]:
-    import polars as pl
-
+def _strict_rules(settings: CleanSettings) -> dict[str, pl.Expr]:
     question, thinking, attempt = pl.col("question"), pl.col("thinking"), pl.col("attempt").fill_null("")
     whole = thinking.str.strip_chars_end()
     if settings.ending is not None:
@@ -184,15 +160,13 @@ def _squeezed(text: pl.Expr) -> pl.Expr:
     return text.str.replace_all(r"\s+", " ").str.strip_chars(" .")
 
 
-def loop_reason(text: str, settings: QualitySettings = QualitySettings()) -> str | None:
-    """ "repetition loop" where the trace goes round in circles, else None.
+def loop_reason(text: str, settings: CleanSettings = CleanSettings()) -> str | None:
+    """ "repetition loop" where the trace repeats itself, else None.
 
     A word that follows itself (`word_run`, `other_run`), a phrase of 2 to 32 words repeated back to back
     (`loop_repeats` times, over `loop_words` words; four times as many where the phrase has no letter), or one
     character 200 times in a row.
     """
-    import numpy as np
-
     words = text.split()
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(w, len(numbers)) for w in words], dtype=np.int32)
@@ -221,8 +195,6 @@ def loop_reason(text: str, settings: QualitySettings = QualitySettings()) -> str
 
 def _equal_runs(equal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each run of True starts, and how long it is."""
-    import numpy as np
-
     edges = np.flatnonzero(np.diff(np.concatenate(([0], equal.astype(np.int8), [0]))))
     return edges[::2], edges[1::2] - edges[::2]
 
