@@ -29,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.cli.common import Line, quiet, run_progress, table, train_progress
+    from s1.cli.common import Line, quiet, run_progress, train_progress
     from s1.cli.report_verb import write_report
     from s1.petri.demo import Demo
+    from s1.report.text import metrics_text
 
     quiet()
     sizes = QUICK if arguments.quick else WHOLE
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress=run_progress(line, "  sweep"),
     )
     written = write_report(arguments.out)
-    print(table(metrics))
+    print(metrics_text(metrics))
     for path in written:
         print(f"Written: {path}")
     print('Try it: s1 think "solve 5 x + 14 = 7 mod 23" --waits 4')

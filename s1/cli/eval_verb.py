@@ -1,7 +1,4 @@
-"""One policy on a benchmark: accuracy with its interval, and a run folder.
-
-With --compare-graders it runs nothing and lists where the graders disagree on a run that is there.
-"""
+"""One policy on a benchmark: accuracy with its interval, and a run folder."""
 
 from __future__ import annotations
 
@@ -19,10 +16,8 @@ from s1.cli.common import (
     open_benchmark,
     open_engine,
     run_progress,
-    table,
     wait_string,
 )
-from s1.cli.judges import add_judge, open_judge
 
 if TYPE_CHECKING:
     from s1.policy import BudgetPolicy
@@ -44,11 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--wait", type=wait_string, default=("Wait",), metavar="TEXT",
         help='what is appended then; "Wait,Hmm" takes turns, "" adds no text (default: Wait)',
     )  # fmt: skip
-    parser.add_argument(
-        "--compare-graders", type=Path, metavar="RUN",
-        help="list the answers of this run on which the graders disagree, and run nothing",
-    )  # fmt: skip
-    add_judge(parser)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,15 +64,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.errors import BadConfig
     from s1.policy import BudgetPolicy
 
-    if arguments.compare_graders is not None:
-        return _compare_graders(arguments)
-    if arguments.judge or arguments.url:
-        raise BadConfig(
-            "A judge reads a run that is there.", "Evaluate first, then: s1 report RUN --judge NAME."
-        )
     policy = BudgetPolicy(
         max_thinking=arguments.max_thinking,
         min_thinking=arguments.min_thinking,
@@ -107,7 +90,8 @@ def run_policies(
     from s1.evals.run import Plan, evaluate
     from s1.formats import choose_format
     from s1.methods import load_method, load_reward
-    from s1.types import Sampling
+    from s1.report.text import metrics_text
+    from s1.types import Sampling, to_json
 
     if arguments.benchmark is None:
         raise BadConfig(
@@ -133,39 +117,8 @@ def run_policies(
         )  # fmt: skip
     finally:
         asyncio.run(engine.close())
-    print(json.dumps(metrics) if arguments.json else f"{table(metrics)}\nWritten to {out}")
+    print(json.dumps(to_json(metrics)) if arguments.json else f"{metrics_text(metrics)}\nWritten to {out}")
     return out
-
-
-def _compare_graders(arguments: argparse.Namespace) -> int:
-    """The disagreements of the graders on one run, and how often each says right."""
-    from s1.evals.compare_graders import agreement, as_row, compare_graders
-
-    folder: Path = arguments.compare_graders
-    with open_judge(arguments.judge, arguments.url, folder) as judge:
-        compared = compare_graders(folder, judge)
-    differ = [c for c in compared if c.disagree]
-    told = agreement(compared)
-    if arguments.json:
-        print(json.dumps({**told, "disagreements": [as_row(c) for c in differ]}))
-        return 0
-    for c in differ:
-        verdict = "-" if c.judge is None else "right" if c.judge else "wrong"
-        print(f"{c.key.question_id}  sample {c.key.sample}  {c.key.policy}   gold: {_short(c.gold)}")
-        for name, grade in (("strict", c.strict), ("official", c.official)):
-            print(f"    {name:9} {grade.outcome:10} {_short(grade.extracted)}  ({grade.how})")
-        print(f"    {'judge':9} {verdict}")
-    judged = f", judge {told['judge']} of the {told['judged']} it was asked" if told["judged"] else ""
-    print(
-        f"{told['receipts']} answers: strict calls {told['strict']} right, official {told['official']}{judged}; "
-        f"they disagree on {told['disagree']}."
-    )
-    return 0
-
-
-def _short(text: str | None, most: int = 60) -> str:
-    flat = " ".join((text or "-").split())
-    return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
 def _folder_name(benchmark: str, model: str, verb: str, plan: Any) -> str:

@@ -7,6 +7,7 @@ each model that the recipe uses: --model main=FOLDER --model random=FOLDER. `s1 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def _one(
     )  # fmt: skip
     if recipe.table in ("points", "parallel"):
         first = next(iter(found.values()))
-        together = first | {"points": [p for m in found.values() for p in m["points"]]}
+        together = replace(first, points=tuple(p for m in found.values() for p in m.points))
         scaling_figure(together, out, name=recipe.name, title=recipe.title)
     about = [recipe.about.strip(), ""] if recipe.about else []
     return ["", f"## {recipe.title}", "", f"{recipe.section} of the paper.", "", *about,

@@ -41,6 +41,14 @@ class BadRow(Exception):
 Rows = Iterator[tuple[int, dict[str, Any] | BadRow]]
 
 
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file, numbered from 1. Raises BadInput naming the file and the first row that is unreadable."""
+    for number, row in raw_rows(path):
+        if isinstance(row, BadRow):
+            raise BadInput(f"{path}, row {number}: {row.reason}.", "Correct or remove this row.")
+        yield number, row
+
+
 def data_files(path: Path) -> list[Path]:
     """`path`, or what a folder holds: the rows of an output folder, else every file of a known kind."""
     if not path.is_dir():

@@ -138,23 +138,9 @@ def smallest_difference(
     `discordant` is the share of questions on which the runs disagree; it cannot be smaller than the
     difference itself. Two-sided McNemar test, normal approximation.
     """
-    z = _z(power, confidence)
-    return min(1.0, max(z * math.sqrt(discordant / n), z * z / n))
-
-
-def questions_needed(
-    difference: float, *, discordant: float = 0.2, power: float = 0.8, confidence: float = CONFIDENCE
-) -> int:
-    """How many questions it takes to show a true difference: the inverse of `smallest_difference`."""
-    if not 0 < difference <= 1:
-        raise BadInput(f"difference must be above 0 and at most 1, not {difference}.", "5 points are 0.05.")
-    z = _z(power, confidence)
-    return math.ceil(z * z * max(discordant, difference) / difference**2 - 1e-9)
-
-
-def _z(power: float, confidence: float) -> float:
     normal = NormalDist()
-    return normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    z = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    return min(1.0, max(z * math.sqrt(discordant / n), z * z / n))
 
 
 def _same_questions(before: Mapping[Any, float], after: Mapping[Any, float]) -> None:

@@ -18,7 +18,8 @@ from s1.types import Question, Sampling
 if TYPE_CHECKING:
     from s1.data.ledger import Stage
     from s1.data.pool import Pool
-    from s1.evals.run import Progress
+    from s1.evals.metrics import Metrics
+    from s1.evals.run import RunProgress
 
 BUDGETS = (16, 32, 64, 128)
 WAITS = (1, 2, 4)
@@ -40,8 +41,8 @@ class Demo:
         stage: Callable[[Stage], None],
         count: Callable[[str, int, int], None],
         steps: Callable[[int, int, float | None], None],
-        progress: Callable[[Progress], None],
-    ) -> dict[str, Any]:
+        progress: Callable[[RunProgress], None],
+    ) -> Metrics:
         """All stages; returns the metrics of the sweep."""
         from s1.data.read_traces import read_traces
         from s1.engines import load_engine

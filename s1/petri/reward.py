@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from s1.engines.hf import HFEngine
-    from s1.evals.run import Progress
+    from s1.evals.run import RunProgress
 
 RECORD, HEAD, ROLLOUTS = "reward.json", "head.safetensors", "rollouts"
 ATTEMPT = " ."
@@ -85,7 +85,7 @@ def train_reward(
     settings: RewardSettings = RewardSettings(),
     *,
     say: Callable[[str], None] = lambda line: None,
-    progress: Callable[[Progress], None] = lambda state: None,
+    progress: Callable[[RunProgress], None] = lambda state: None,
 ) -> dict[str, Any]:
     """Sample, train, report: writes the folder `out` and returns the record.
 
@@ -131,7 +131,7 @@ def train_reward(
 
 
 def _rollouts(
-    engine: HFEngine, out: Path, settings: RewardSettings, progress: Callable[[Progress], None]
+    engine: HFEngine, out: Path, settings: RewardSettings, progress: Callable[[RunProgress], None]
 ) -> list[Marked]:
     from s1 import runs
     from s1.evals.run import Plan, evaluate
