@@ -1,6 +1,6 @@
 """The run folder: everything a run produced, readable without the model that made it.
 
-    config.json         what was asked for: schema, questions, config, versions        written first
+    config.json         schema, questions, settings of the run, versions               written first
     questions.jsonl     the questions with their reference answers, in order
     generations.jsonl   one generation a line, appended as they come                   the only expensive file
     grades.jsonl        one grade a line            } computed from the files above,
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from s1.errors import BadConfig, BadInput
@@ -119,7 +120,7 @@ class GradeLine:
     how: str
 
 
-class Run:
+class Run(AbstractContextManager["Run"]):
     """A run that this process writes. Use as a context manager, or call `close`."""
 
     def __init__(
@@ -162,12 +163,7 @@ class Run:
         """Flush to disk and let other processes write this run. Closing twice is allowed."""
         self._log.close()
 
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _stored(self, number: int, line: bytes) -> Key:
@@ -313,7 +309,7 @@ def versions() -> dict[str, str]:
 def _check_same(
     path: Path, stored: RunRecord, config: RunConfig, about: QuestionsFile, asked: Sequence[Question]
 ) -> None:
-    """Refuse to resume a run that was asked for differently, naming every difference."""
+    """Raise BadConfig naming every difference between the stored run and this one."""
     old, new = _flat(to_json(stored.config)), _flat(to_json(config))
     differences = [
         f"{name} was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
@@ -353,14 +349,12 @@ def _flat(value: Any, name: str = "") -> dict[str, str]:
 def _check_ids(questions: Sequence[Question]) -> None:
     if not questions:
         raise BadInput("A run needs at least one question.", "Check the file or the filter they come from.")
-    seen: dict[str, int] = {}
-    for row, question in enumerate(questions, 1):
-        if question.id in seen:
-            raise BadInput(
-                f"Questions {seen[question.id]} and {row} have the same id {question.id!r}.",
-                "Remove one of them: generations and grades are stored by id.",
-            )
-        seen[question.id] = row
+    repeated = [name for name, count in Counter(q.id for q in questions).items() if count > 1]
+    if repeated:
+        raise BadInput(
+            f"Two questions have the same id {repeated[0]!r}.",
+            "Remove one of them: generations and grades are stored by id.",
+        )
 
 
 def _check_folder(path: Path) -> None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from s1.errors import BadInput
@@ -59,7 +59,7 @@ class ModelReply:
     seconds: float = 0.0
 
 
-class CallCache:
+class CallCache(AbstractContextManager["CallCache"]):
     """An open cache. One process at a time may hold it; use as a context manager."""
 
     def __init__(self, path: str | Path) -> None:
@@ -116,10 +116,5 @@ class CallCache:
         """Flush to disk and let other processes open the file. Closing twice is allowed."""
         self._log.close()
 
-    def __enter__(self) -> CallCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -24,7 +24,7 @@ SMALLEST_STEP = 1e-9
 def control(runs: Iterable[tuple[float, float | None, float | None]]) -> float | None:
     """Percent of runs, or of samples, whose thinking tokens lie within their bounds; None without any.
 
-    Each is (thinking tokens, minimum, maximum); both bounds are inside, and None is no bound.
+    Each is (thinking tokens, minimum, maximum); both bounds are inside, and None means no bound.
 
     >>> round(control([(7939, None, 1024), (900, None, 1024), (1024, None, 1024)]), 1)
     66.7

@@ -126,7 +126,7 @@ def test_all_or_nothing_still_has_width():
     assert accuracy_interval([0.0] * 20)[:3] == (0.0, 0.0, pytest.approx(0.1611, abs=1e-4))
     assert accuracy_interval([1.0]).low == pytest.approx(0.2065, abs=1e-4)
     assert wilson(15, 30) == pytest.approx((0.3315, 0.6685), abs=1e-4)
-    with pytest.raises(BadInput, match="no score"):
+    with pytest.raises(BadInput, match="no scores"):
         accuracy_interval([])
 
 
@@ -150,7 +150,7 @@ def test_runs_on_different_questions_are_not_compared():
     for compare in (paired_difference, flips):
         with pytest.raises(BadInput, match="different questions.*'c'"):
             compare({"a": 1, "b": 0, "c": 1}, {"a": 1, "b": 0})
-        with pytest.raises(BadInput, match="no question"):
+        with pytest.raises(BadInput, match="no questions"):
             compare({}, {})
 
 
