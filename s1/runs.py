@@ -310,7 +310,7 @@ def _check_same(
     path: Path, stored: RunRecord, config: RunConfig, about: QuestionsFile, asked: Sequence[Question]
 ) -> None:
     """Raise BadConfig naming every difference between the stored run and this one."""
-    old, new = _flat(to_json(stored.config)), _flat(to_json(config))
+    old, new = _settings(stored.config), _settings(config)
     differences = [
         f"{name} was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
         for name in dict.fromkeys((*old, *new))
@@ -328,22 +328,17 @@ def _check_same(
             f"{path / QUESTIONS} was changed after the run began.", "Restore it or start a new folder."
         )
     if differences:
-        more = f"; and {len(differences) - 6} more" if len(differences) > 6 else ""
         raise BadConfig(
-            f"{path} holds another run: {'; '.join(differences[:6])}{more}.",
+            f"{path} holds another run: {'; '.join(differences)}.",
             "Set these back to resume that run, or name another folder.",
         )
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """The JSON text of every leaf by its dotted name."""
-    if isinstance(value, Mapping) and value:
-        pairs = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and value:
-        pairs = [(f"{name}[{i}]", item) for i, item in enumerate(value)]
-    else:
-        return {name: json.dumps(value, ensure_ascii=False)}
-    return {key: text for field, item in pairs for key, text in _flat(item, field).items()}
+def _settings(config: RunConfig) -> dict[str, str]:
+    """What decides the result, as JSON by name; labels and kinds only show it."""
+    fields = to_json(config)
+    policies = {f"policy {p['key']!r}": p["settings"] for p in fields.pop("policies")}
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in (fields | policies).items()}
 
 
 def _check_ids(questions: Sequence[Question]) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -219,12 +220,19 @@ def test_a_failed_generation_is_tried_again_and_replaced(tmp_path):
 
 def test_another_config_is_refused_naming_field_and_both_values(tmp_path):
     fill(tmp_path, ALL[:1])
-    longer = dataclasses.replace(POLICIES[0], max_thinking=17)
+    longer = dataclasses.replace(POLICIES[0], settings={"max_thinking": 17})
     with pytest.raises(BadConfig) as error:
         open_run(tmp_path, dataclasses.replace(CONFIG, model="n", policies=(longer,)), QUESTIONS)
     assert 'model was "m", now "n"' in str(error.value)
-    assert "policies[0].max_thinking was 16, now 17" in str(error.value)
-    assert 'policies[1].key was "natural", now absent' in str(error.value)
+    assert re.search(r"policy 'budget 16' was .*16.*, now .*17", str(error.value))
+    assert re.search("policy 'natural' was .*, now absent", str(error.value))
+
+
+def test_another_label_or_kind_does_not_stop_a_run_from_being_resumed(tmp_path):
+    fill(tmp_path, ALL[:1])
+    renamed = tuple(dataclasses.replace(p, label=f"new {p.label}", kind="new") for p in POLICIES)
+    with open_run(tmp_path, dataclasses.replace(CONFIG, policies=renamed), QUESTIONS) as run:
+        assert len(run.done()) == 1
 
 
 def test_other_questions_are_refused(tmp_path):

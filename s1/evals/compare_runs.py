@@ -11,7 +11,6 @@ from s1 import runs
 from s1.errors import BadConfig, BadInput, nearest
 from s1.evals.intervals import flips, paired_difference, smallest_difference
 from s1.evals.metrics import Metrics, Point, read_metrics
-from s1.types import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +74,16 @@ def right_shares(folder: Path) -> dict[str, dict[str, float]]:
 
 def _check_questions(one: Path, other: Path) -> None:
     """Raises BadInput where the questions or their reference answers differ."""
-    sets: list[dict[str, Question]] = [{q.id: q for q in runs.read_questions(f)} for f in (one, other)]
-    odd = [key for key in (*sets[0], *sets[1]) if (key in sets[0]) != (key in sets[1])]
-    if odd:
+    answers = [{q.id: q.answer for q in runs.read_questions(folder)} for folder in (one, other)]
+    differing = [key for key in answers[0] | answers[1] if answers[0].get(key) != answers[1].get(key)]
+    if differing:
         names = [runs.read_config(folder).config.benchmark for folder in (one, other)]
+        first = [repr(each.get(differing[0], "absent")) for each in answers]
         raise BadInput(
-            f"The runs have different questions: {len(sets[0])} of {names[0]} in {one}, {len(sets[1])} of "
-            f"{names[1]} in {other}; {len(odd)} are in only one of them, the first {odd[0]!r}.",
-            "Compare runs on the same benchmark with the same --limit.",
-        )
-    changed = [key for key, q in sets[0].items() if q.answer != sets[1][key].answer]
-    if changed:
-        answers = [s[changed[0]].answer for s in sets]
-        raise BadInput(
-            f"Question {changed[0]!r} has the reference answer {answers[0]!r} in {one}, {answers[1]!r} in {other}.",
-            "Compare runs on the same version of a benchmark.",
+            f"The runs have different questions: {len(answers[0])} of {names[0]} in {one}, {len(answers[1])} of "
+            f"{names[1]} in {other}. {len(differing)} differ; the reference answer of the first, "
+            f"{differing[0]!r}, is {first[0]} and {first[1]}.",
+            "Compare runs on the same version of a benchmark with the same --limit.",
         )
 
 

@@ -49,7 +49,6 @@ class RunProgress:
     """These, and questions that do not fit the context."""
     last_error: str = ""
     tokens: int = 0
-    replayed: int = 0
     began: float = 0.0
 
 
@@ -175,11 +174,10 @@ async def _run_all(
             cache = ReplayCache(engine)
             task = Task(cache, fmt, question, sample, plan.sampling_of(question, sample), kind, reward)
             for method in todo:
-                decoded, replayed = cache.decoded_tokens, cache.replayed_tokens
+                decoded = cache.decoded_tokens
                 generation = await method.answer(task)
                 run.append(generation)
                 state.tokens += cache.decoded_tokens - decoded
-                state.replayed += cache.replayed_tokens - replayed
                 state.done += 1
                 state.failed += generation.error is not None and bool(generation.segments)
                 found = await asyncio.to_thread(grade, generation, question, kind, profile=plan.grading)

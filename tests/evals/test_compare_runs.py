@@ -89,10 +89,10 @@ def test_policies_that_share_no_name_must_be_named(tmp_path: Path) -> None:
 def test_different_questions_answers_or_gradings_are_refused(tmp_path: Path) -> None:
     one = make(tmp_path / "one", {"natural": {1}})
     fewer = make(tmp_path / "fewer", {"natural": {1}}, QUESTIONS[:30], benchmark="small")
-    with pytest.raises(BadInput, match=r"40 of toy in .*30 of small in .*10 are in only one.*'q30'"):
+    with pytest.raises(BadInput, match=r"40 of toy in .*30 of small in .*10 differ.*'q30'"):
         compare_runs(one, fewer)
     changed = [*QUESTIONS[:-1], Question("q39", "What is 39?", "93")]
-    with pytest.raises(BadInput, match="'q39' has the reference answer '39' in .*'93'"):
+    with pytest.raises(BadInput, match="1 differ.*'q39', is '39' and '93'"):
         compare_runs(one, make(tmp_path / "changed", {"natural": {1}}, changed))
     official = make(tmp_path / "official", {"natural": {1}}, grading="official")
     with pytest.raises(BadInput, match="graded as 'strict'.*as 'official'"):
