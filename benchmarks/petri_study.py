@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from s1.cli.common import Line, quiet, run_progress, train_progress
 from s1.petri.demo import attempted
 
 from s1 import runs
-from s1.cli.common import Line, quiet, run_progress, table, train_progress
 from s1.data.attempts import attempt
 from s1.data.clean import PETRI
 from s1.data.pipeline import CurateSettings, curate
@@ -30,12 +30,14 @@ from s1.data.pool import read_pool
 from s1.data.read_traces import as_traces
 from s1.engines import load_engine
 from s1.evals.intervals import flips, paired_difference
+from s1.evals.metrics import Metrics
 from s1.evals.run import Plan, evaluate, policies_of
 from s1.formats import FORMATS
 from s1.petri import world
 from s1.policy import BudgetPolicy
+from s1.report.text import metrics_text
 from s1.train.sft import train
-from s1.types import Generation, Grade, Question, Sampling
+from s1.types import Generation, Question, Sampling, to_json
 
 POLICIES = policies_of((0, 16, 32, 64, 128), (1, 2, 4), base=BudgetPolicy(max_answer=12))
 EVERY_SEED = ("curated", "random")
@@ -90,7 +92,7 @@ def main() -> None:
             folder = out / f"{label}-{arguments.split}"
             metrics = _evaluate(benchmark, model, folder, label)
             print(f"\n{label}: {rows.height} rows, {tokens / 1000:.0f}K trace tokens, trained {trained - began:.0f} s, "
-                  f"measured {time.perf_counter() - trained:.0f} s\n{table(metrics)}\n", flush=True)  # fmt: skip
+                  f"measured {time.perf_counter() - trained:.0f} s\n{metrics_text(metrics)}\n", flush=True)  # fmt: skip
             report["sets"][label] = {"trace_tokens": tokens, **_summary(folder, metrics)}
     if arguments.votes and "curated" in arguments.sets:
         report["votes"] = _votes(benchmark, out / "models" / "curated-0", out / f"votes-{arguments.split}",
@@ -128,10 +130,10 @@ def _base(benchmark: Any, folder: Path) -> dict[str, Any]:
         )
     finally:
         asyncio.run(engine.close())
-    return {"direct": 100 * sum(map(bool, verdicts)) / len(verdicts), "thinking": metrics["points"]}
+    return {"direct": 100 * sum(map(bool, verdicts)) / len(verdicts), "thinking": to_json(metrics.points)}
 
 
-def _evaluate(benchmark: Any, model: Path, folder: Path, label: str) -> dict[str, Any]:
+def _evaluate(benchmark: Any, model: Path, folder: Path, label: str) -> Metrics:
     engine = _engine(model)
     try:
         return evaluate(benchmark, engine, FORMATS["petri"], Plan(POLICIES), folder, model=label,
@@ -140,20 +142,24 @@ def _evaluate(benchmark: Any, model: Path, folder: Path, label: str) -> dict[str
         asyncio.run(engine.close())
 
 
-def _right(folder: Path, policy: str) -> dict[str, bool]:
-    grades: dict[runs.Key, Grade] = runs.read_grades(folder)
-    return {k.question_id: g.outcome == "right" for k, g in grades.items() if k.policy == policy}
+def _right(folder: Path, label: str) -> dict[str, bool]:
+    keys = {p.key for p in runs.read_config(folder).config.policies if p.label == label}
+    grades = runs.read_grades(folder).items()
+    return {k.question_id: g.outcome == "right" for k, g in grades if k.policy in keys}
 
 
-def _summary(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+def _summary(folder: Path, metrics: Metrics) -> dict[str, Any]:
     """Points, flips at each wait, accuracy per family, and the split by how the natural trace ended."""
     questions = {q.id: q for q in runs.read_questions(folder)}
-    natural = {g.question_id: g for g in runs.read_generations(folder) if g.policy == "natural"}
-    labels = [p["policy"] for p in metrics["points"]]
+    keys = {p.label: p.key for p in metrics.points}
+    natural = {g.question_id: g for g in runs.read_generations(folder) if g.policy == keys["natural"]}
+    labels = list(keys)
     right = {label: _right(folder, label) for label in labels}
     before = right["natural"]
-    summary: dict[str, Any] = {k: metrics[k] for k in ("control", "scaling_per_doubling", "performance")}
-    summary["points"] = metrics["points"]
+    stored = to_json(metrics)
+    summary: dict[str, Any] = {
+        k: stored[k] for k in ("control", "scaling_per_doubling", "performance", "points")
+    }
     summary["waits"] = {}
     for label in (x for x in labels if x.startswith("wait")):
         flipped = flips(before, right[label])
@@ -204,7 +210,8 @@ def _votes(benchmark: Any, model: Path, folder: Path, samples: int) -> dict[str,
     from s1.evals.at_k import maj_at_k
 
     engine = _engine(model)
-    plan = Plan((BudgetPolicy(max_answer=12),), samples=samples, sampling=Sampling(temperature=0.8, seed=1))
+    policy = BudgetPolicy(max_answer=12)
+    plan = Plan((policy,), samples=samples, sampling=Sampling(temperature=0.8, seed=1))
     try:
         evaluate(benchmark, engine, FORMATS["petri"], plan, folder, progress=run_progress(Line(), "votes"))
     finally:
@@ -218,7 +225,7 @@ def _votes(benchmark: Any, model: Path, folder: Path, samples: int) -> dict[str,
     while k <= samples:
         accuracies = []
         for question in questions:
-            mine = [grades[runs.Key(question.id, s, "natural")] for s in range(samples)]
+            mine = [grades[runs.Key(question.id, s, policy.key)] for s in range(samples)]
             accuracies.append(maj_at_k([g.extracted for g in mine], [g.outcome == "right" for g in mine], k))
         result[f"maj@{k}"] = {"accuracy": 100 * statistics.mean(accuracies), "thinking_tokens": k * tokens}
         k *= 2

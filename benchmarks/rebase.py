@@ -13,19 +13,19 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from s1 import runs
 from s1.cli.common import Line, quiet, run_progress
+
 from s1.engines import load_engine
+from s1.evals.compare_runs import right_shares
 from s1.evals.intervals import paired_difference
 from s1.evals.run import Plan, evaluate, grade_run
 from s1.formats import FORMATS
 from s1.methods import load_method, load_reward
 from s1.petri import world
 from s1.policy import BudgetPolicy
-from s1.types import Sampling
+from s1.types import Sampling, to_json
 
 PLAIN = BudgetPolicy(max_answer=12)
 
@@ -66,15 +66,14 @@ def run(given: argparse.Namespace) -> None:
 
 def report(out: Path, widths: list[int]) -> None:
     metrics = grade_run(out)
-    print(f"{metrics['complete']} of {metrics['questions']} questions")
+    print(f"{metrics.complete} of {metrics.questions} questions")
     print(f"{'method':<24} accuracy (95 %)       thinking  answer  reward model")
-    for point in metrics["points"]:
-        name, spent = point["policy"], point["spent"]
-        held = f"{point['accuracy']:.1f} ({point['low']:.1f} to {point['high']:.1f})"
-        print(
-            f"{name:<24} {held:<20} {spent['thinking']:>9.0f} {spent['answer']:>7.0f} {spent['reward']:>13.0f}"
-        )
-    right, differences = scores(out), []
+    for point in metrics.points:
+        held = f"{point.accuracy:.1f} ({point.low:.1f} to {point.high:.1f})"
+        costs = (point.spent.thinking, point.spent.answer, point.spent.reward)
+        print(f"{point.label:<24} {held:<20} {costs[0]:>9.0f} {costs[1]:>7.0f} {costs[2]:>13.0f}")
+    shares, differences = right_shares(out), []
+    right = {point.label: shares[point.key] for point in metrics.points}
     for n in widths:
         for other in ("majority", "weighted"):
             before, after = right[f"{other} of {n}"], right[f"rebase {n}"]
@@ -83,15 +82,7 @@ def report(out: Path, widths: list[int]) -> None:
             differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})
             low, mean, high = (100 * x for x in (found.low, found.mean, found.high))
             print(f"rebase {n} minus {other} of {n}: {mean:+.1f} ({low:+.1f} to {high:+.1f})")
-    print(json.dumps({"points": metrics["points"], "differences": differences}))
-
-
-def scores(out: Path) -> Mapping[str, Mapping[str, float]]:
-    """1 for right, by method and question."""
-    found: dict[str, dict[str, float]] = {}
-    for key, grade in runs.read_grades(out).items():
-        found.setdefault(key.policy, {})[key.question_id] = float(grade.outcome == "right")
-    return found
+    print(json.dumps({"points": to_json(metrics.points), "differences": differences}))
 
 
 if __name__ == "__main__":

@@ -1,316 +1,304 @@
 """The run folder: everything a run produced, readable without the model that made it.
 
-    config.json         what was asked for: schema, config, questions, versions        written first
+    config.json         schema, questions, settings of the run, versions               written first
     questions.jsonl     the questions with their reference answers, in order
-    generations.jsonl   one receipt a line, appended as they come                      the only costly file
-    grades.jsonl        one grade a line            } recomputed at will,
+    generations.jsonl   one generation a line, appended as they come                   the only expensive file
+    grades.jsonl        one grade a line            } computed from the files above,
     metrics.json        what the report shows       } replaced in one step
 
-A run that was killed is opened again with the same call. docs/formats.md describes every field.
+A run that was killed is resumed by the same call. docs/formats.md describes every field.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
-from s1.errors import BadConfig, BadInput, S1Error
-from s1.jsonl import (
-    dump_line,
-    parse_line,
-    parse_object,
-    whole_lines,
-    write_all,
-    write_bytes,
-    write_json,
-)
-from s1.types import Generation, Grade, Question, from_json, to_json
+from s1.errors import BadConfig, BadInput
+from s1.jsonl import AppendLog, dump_line, parse_line, parse_object, read_lines, write_bytes, write_json
+from s1.types import Generation, Grade, Outcome, Question, Sampling, from_json, to_json
 from s1.version import installed
 
 SCHEMA = 2
 CONFIG, QUESTIONS, GENERATIONS = "config.json", "questions.jsonl", "generations.jsonl"
 GRADES, METRICS, LOCK = "grades.jsonl", "metrics.json", ".lock"
-
-FREE = frozenset({"concurrency", "out", "name", "progress"})
-"""Fields of the config, dotted, that change no result: a resumed run may have other values there."""
-
-SYNC_SECONDS = 5.0
-"""A kill loses nothing that was appended; a power cut loses at most this much."""
-
 LIBRARIES = ("s1", "torch", "transformers", "tokenizers", "trl", "datasets", "vllm", "math-verify", "numpy")
-
-
-T = TypeVar("T")
+"""What can change a result; config.json holds their versions."""
 
 
 class Key(NamedTuple):
-    """What names one receipt within a run."""
+    """What names one generation, and its grade, within a run."""
 
     question_id: str
     sample: int
     policy: str
 
 
-class _Line(NamedTuple):
-    offset: int
-    length: int
-    failed: bool
+@dataclass(frozen=True, slots=True)
+class PolicyRecord:
+    """A policy or other method as config.json stores it."""
+
+    key: str
+    """Names its generations and grades."""
+    label: str
+    """For tables and plots only."""
+    kind: str
+    """What plots group by: "budget", "natural", "wait", or the kind of another method."""
+    min_thinking: int | None = None
+    """The bounds that Control measures, in thinking tokens, both included."""
+    max_thinking: int | None = None
+    amount: Literal["short", "long"] | None = None
+    """Below or above the natural end of the same run, instead of the bounds."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Every setting, so that a resumed run can be compared with the stored one."""
+
+    @property
+    def waits(self) -> int:
+        """How often the end of thinking is suppressed."""
+        return int(self.settings.get("waits", 0))
+
+    @property
+    def wait(self) -> tuple[str, ...]:
+        """What is appended at a suppressed end, in turn; empty for methods that do not wait."""
+        return tuple(self.settings.get("wait", ()))
 
 
-class Run:
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that decides the result of a run, besides its questions."""
+
+    benchmark: str
+    kind: str
+    """How answers are compared, one of s1.grading.KINDS."""
+    model: str
+    policies: tuple[PolicyRecord, ...]
+    """In the order of every table."""
+    benchmark_version: str = ""
+    format: Mapping[str, Any] = field(default_factory=dict)
+    samples: int = 1
+    sampling: Sampling = Sampling()
+    grading: str = "strict"
+    reward: str | None = None
+    """Name of the reward model, where a method uses one."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionsFile:
+    """What config.json says of questions.jsonl."""
+
+    n: int
+    sha256: str
+    """As `sha256sum` prints it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The content of config.json."""
+
+    schema: int
+    questions: QuestionsFile
+    config: RunConfig
+    versions: tuple[Mapping[str, str], ...]
+    """Of Python and the libraries; a run that was resumed with other versions has several entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradeLine:
+    """One line of grades.jsonl."""
+
+    question_id: str
+    sample: int
+    policy: str
+    outcome: Outcome
+    extracted: str | None
+    how: str
+
+
+class Run(AbstractContextManager["Run"]):
     """A run that this process writes. Use as a context manager, or call `close`."""
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], questions: tuple[Question, ...], lock: int
+        self, path: Path, config: RunConfig, questions: tuple[Question, ...], log: AppendLog[Key]
     ) -> None:
-        self.path = path
-        self.config = config
-        self.questions = questions
-        self._lock = lock
-        self._ids = {q.id for q in questions}
-        self._lines: dict[Key, _Line] = {}
-        self._file = -1
-        self._size = 0
-        self._synced = time.monotonic()
+        self.path, self.config, self.questions = path, config, questions
+        self._log = log
+        self._questions = {q.id: i for i, q in enumerate(questions)}
+        self._policies = {p.key: i for i, p in enumerate(config.policies)}
+        self._failed: set[Key] = set()
+        log.load(self._stored)
 
     def append(self, generation: Generation) -> None:
-        """Store one receipt. It survives a kill of this process as soon as the call returns.
+        """Store one generation. It survives a kill of this process as soon as the call returns.
 
-        Raises ValueError for a question that is not in the run or a receipt that is there already
+        Raises ValueError for a question or policy of another run and for a generation that is stored already
         (one that failed may be replaced), and S1Error when the disk refuses.
         """
-        key = key_of(generation)
-        if key.question_id not in self._ids:
-            raise ValueError(f"{key.question_id!r} is no question of {self.path}")
-        stored = self._lines.get(key)
-        if stored is not None and not stored.failed:
-            raise ValueError(f"{key} is stored already in {self.path}")
-        line = dump_line(to_json(generation))
-        try:
-            write_all(self._file, line)
-        except OSError as error:
-            os.ftruncate(self._file, self._size)
-            raise S1Error(
-                f"{self.path / GENERATIONS} cannot be written: {error.strerror}.",
-                "Mend that and run the same command again; what was stored is kept.",
-            ) from error
-        self._lines[key] = _Line(self._size, len(line), generation.error is not None)
-        self._size += len(line)
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._sync()
+        key = self._checked(generation)
+        self._log.append(key, to_json(generation))
+        self._note(key, generation)
 
     def done(self) -> set[Key]:
-        """The keys of the stored receipts that did not fail; what failed is tried again."""
-        return {key for key, line in self._lines.items() if not line.failed}
+        """The keys of the stored generations without an error; the others are tried again."""
+        return {key for key in self._log if key not in self._failed}
+
+    def finish(self) -> None:
+        """Sort generations.jsonl by question, policy and sample, in one step; replaced failures are dropped.
+
+        Lines are moved, never rewritten, so `seconds` stay as measured. Two runs of one config agree in
+        every byte but the digits of `seconds`; `digest` compares without them.
+        """
+
+        def place(key: Key) -> tuple[int, int, int]:
+            return self._questions[key.question_id], self._policies[key.policy], key.sample
+
+        self._log.rewrite(sorted(self._log, key=place))
 
     def close(self) -> None:
         """Flush to disk and let other processes write this run. Closing twice is allowed."""
-        if self._file >= 0:
-            self._sync()
-            os.close(self._file)
-            self._file = -1
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._log.close()
 
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open(self) -> None:
-        """Index what is stored, cut a torn last line off and make ready to append."""
-        path = self.path / GENERATIONS
-        self._lines.clear()
-        end = 0
-        if path.exists():
-            for number, offset, line in whole_lines(path):
-                end = offset + len(line)
-                generation = parse_line(Generation, line, path, number)
-                key = key_of(generation)
-                if key.question_id not in self._ids:
-                    raise BadInput(
-                        f"{path}, line {number}: question_id {key.question_id!r} is not in {QUESTIONS}.",
-                        "The line belongs to another run: remove it, or start a new folder.",
-                    )
-                if key in self._lines and not self._lines[key].failed:
-                    raise BadInput(f"{path}, line {number}: {key} is there twice.", "Remove one of the two.")
-                self._lines[key] = _Line(offset, len(line), generation.error is not None)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        os.ftruncate(self._file, end)
-        self._size = end
+    def _stored(self, number: int, line: bytes) -> Key:
+        """The key of a line of generations.jsonl. Raises BadInput naming the line."""
+        file = self.path / GENERATIONS
+        generation = parse_line(Generation, line, file, number)
+        try:
+            key = self._checked(generation)
+        except ValueError as error:
+            raise BadInput(
+                f"{file}, line {number}: {error}.", "Remove the line, or start a new folder."
+            ) from None
+        self._note(key, generation)
+        return key
 
-    def _sync(self) -> None:
-        os.fsync(self._file)
-        self._synced = time.monotonic()
+    def _checked(self, generation: Generation) -> Key:
+        key = key_of(generation)
+        if key.question_id not in self._questions:
+            raise ValueError(f"{key.question_id!r} is not a question of {self.path}")
+        if key.policy not in self._policies:
+            raise ValueError(f"{key.policy!r} is not a policy of {self.path}")
+        if key in self._log and key not in self._failed:
+            raise ValueError(f"{tuple(key)} is already stored in {self.path}")
+        return key
+
+    def _note(self, key: Key, generation: Generation) -> None:
+        if generation.error is None:
+            self._failed.discard(key)
+        else:
+            self._failed.add(key)
 
 
-def open_run(
-    path: str | Path,
-    config: Mapping[str, Any],
-    questions: Iterable[Question],
-    *,
-    free: Collection[str] = FREE,
-) -> Run:
-    """Create the run folder `path`, or go on with it when it holds the same run.
+def open_run(path: str | Path, config: RunConfig, questions: Iterable[Question]) -> Run:
+    """Create the run folder `path`, or resume the run that it holds.
 
-    `config` is the resolved config; its `policies` (a list of mappings with `key`) give the order in
-    which `finish` sorts, its `benchmark` the name of the questions. `free` lists dotted fields that may
-    differ from the stored ones. Raises BadConfig when anything else differs, and BadInput for a folder
-    that is no run, a damaged file, or a run that another process is writing.
+    Raises BadConfig when the stored run differs in any setting or question, and BadInput for a folder that is
+    not a run folder, a damaged file, or a run that another process is writing.
     """
-    path, kept = Path(path), tuple(questions)
-    wanted = _plain(config)
-    _check_ids(kept)
-    text = b"".join(dump_line(to_json(q)) for q in kept)
-    about = {"n": len(kept), "sha256": hashlib.sha256(text).hexdigest()}
-    if path.exists() and not path.is_dir():
-        raise BadInput(f"{path} is a file.", "Name a folder for the run.")
-    _refuse_other_folder(path)
+    path, asked = Path(path), tuple(questions)
+    _check_ids(asked)
+    _check_folder(path)
+    text = b"".join(dump_line(to_json(q)) for q in asked)
+    about = QuestionsFile(len(asked), hashlib.sha256(text).hexdigest())
     path.mkdir(parents=True, exist_ok=True)
-    lock = _take_lock(path)
+    log = AppendLog[Key](path / GENERATIONS, lock=path / LOCK)
     try:
         if (path / CONFIG).exists():
             stored = read_config(path)
-            _compare(path, stored, wanted, about, kept, free)
-            if versions() not in stored["versions"]:
-                stored["versions"].append(versions())
-                write_json(path / CONFIG, stored)
+            _check_same(path, stored, config, about, asked)
+            if versions() not in stored.versions:
+                write_json(path / CONFIG, replace(stored, versions=(*stored.versions, versions())))
         else:
             write_bytes(path / QUESTIONS, text)
-            stored = {
-                "schema": SCHEMA,
-                "benchmark": wanted.get("benchmark"),
-                "questions": about,
-                "config": wanted,
-                "versions": [versions()],
-            }
-            write_json(path / CONFIG, stored)
-        run = Run(path, stored["config"], kept, lock)
-        run._open()
+            write_json(path / CONFIG, RunRecord(SCHEMA, about, config, (versions(),)))
+        return Run(path, config, asked, log)
     except BaseException:
-        os.close(lock)
+        log.close()
         raise
-    return run
-
-
-def finish(run: Run) -> None:
-    """Sort generations.jsonl by question, policy, sample, in one step; superseded failures are dropped.
-
-    Lines are moved, never rewritten, so `seconds` stay as measured. Two runs of one config agree in
-    every byte but the digits of `seconds`; `digest` compares without them.
-    """
-    keys = [str(p.get("key")) for p in run.config.get("policies") or () if isinstance(p, Mapping)]
-    questions = {q.id: i for i, q in enumerate(run.questions)}
-    policies = {key: i for i, key in enumerate(keys)}
-
-    def place(key: Key) -> tuple[int, int, str, int]:
-        return questions[key.question_id], policies.get(key.policy, len(policies)), key.policy, key.sample
-
-    def lines() -> Iterator[bytes]:
-        for key in sorted(run._lines, key=place):
-            yield os.pread(run._file, run._lines[key].length, run._lines[key].offset)
-
-    write_bytes(run.path / GENERATIONS, lines())
-    os.close(run._file)
-    run._open()
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 over the receipts in any order with the measured seconds left out: equal for equal results."""
-    latest: dict[Key, bytes] = {}
-    for generation in iter_generations(path):
+    """SHA-256 over the generations in any order without the measured seconds: equal for equal results."""
+    lines: list[bytes] = []
+    for generation in read_generations(path):
         fields = to_json(generation)
         del fields["seconds"], fields["first_token_seconds"]
-        latest[key_of(generation)] = hashlib.sha256(dump_line(fields)).digest()
-    return hashlib.sha256(b"".join(sorted(latest.values()))).hexdigest()
+        lines.append(hashlib.sha256(dump_line(fields)).digest())
+    return hashlib.sha256(b"".join(sorted(lines))).hexdigest()
 
 
 def key_of(generation: Generation) -> Key:
-    """(question_id, sample, policy) of a receipt."""
+    """(question_id, sample, policy) of a generation."""
     return Key(generation.question_id, generation.sample, generation.policy)
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """config.json of a run. Raises BadInput when `path` is no run or of a newer schema."""
+def read_config(path: str | Path) -> RunRecord:
+    """config.json of a run. Raises BadInput when `path` is not a run folder, or was written under another schema."""
     file = Path(path) / CONFIG
-    data = _read_json(file, "Name the folder that a run was written to.")
-    fields = {"schema": int, "questions": dict, "config": dict, "versions": list}
-    for name, kind in fields.items():
-        if not isinstance(data.get(name), kind):
-            raise BadInput(f"{file}: the field {name!r} is missing or no {kind.__name__}.", "It is no run.")
-    if data["schema"] != SCHEMA:
+    try:
+        data = parse_object(file.read_bytes(), file, 1)
+    except (FileNotFoundError, NotADirectoryError):
         raise BadInput(
-            f"{file}: schema {data['schema']}, this version reads {SCHEMA}.",
-            "Run it again, or use the version of s1 that wrote it.",
+            f"{path} is not a run folder: {CONFIG} is missing.", "Name the folder of a run."
+        ) from None
+    if data.get("schema") != SCHEMA:
+        raise BadInput(
+            f"{file}: the run has schema {data.get('schema')!r}; this version of s1 reads schema {SCHEMA}.",
+            "Repeat the run in a new folder, or use the version of s1 that wrote it.",
         )
-    return data
+    try:
+        return from_json(RunRecord, data)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error.message}", "Restore the file.") from None
 
 
 def read_questions(path: str | Path) -> list[Question]:
     """The questions of a run, in order."""
-    return list(_read_lines(Question, Path(path) / QUESTIONS, path))
+    return list(read_lines(Question, existing(path, QUESTIONS)))
 
 
 def iter_generations(path: str | Path) -> Iterator[Generation]:
-    """The receipts of a run one by one. A torn last line is left out; nothing is written.
+    """The generations of a run one by one. A torn last line is left out; nothing is written.
 
-    Raises BadInput with file and line for any other line that is no receipt.
+    Raises BadInput with file and line for any other line that is not a generation.
     """
+    read_config(path)
     file = Path(path) / GENERATIONS
-    if not file.exists():
-        read_config(path)
-        return
-    yield from _read_lines(Generation, file, path)
+    if file.exists():
+        yield from read_lines(Generation, file)
 
 
 def read_generations(path: str | Path) -> list[Generation]:
-    """The receipts of a run, one for each key: the later one where the first had failed."""
-    latest: dict[Key, Generation] = {}
-    for generation in iter_generations(path):
-        latest[key_of(generation)] = generation
-    return list(latest.values())
+    """The generations of a run, one for each key: the later one where the first had failed."""
+    return list({key_of(generation): generation for generation in iter_generations(path)}.values())
 
 
 def write_grades(path: str | Path, grades: Mapping[Key, Grade]) -> None:
-    """Replace grades.jsonl: one grade a line with the key of its receipt, in the order given."""
-    lines = (dump_line({**Key(*key)._asdict(), **to_json(grade)}) for key, grade in grades.items())
-    write_bytes(Path(path) / GRADES, lines)
+    """Replace grades.jsonl: one grade a line, in the order given."""
+    lines = (GradeLine(*key, grade.outcome, grade.extracted, grade.how) for key, grade in grades.items())
+    write_bytes(Path(path) / GRADES, (dump_line(to_json(line)) for line in lines))
 
 
 def read_grades(path: str | Path) -> dict[Key, Grade]:
-    """The grades of a run by the key of their receipt. Raises BadInput when it was not graded yet."""
-    file = Path(path) / GRADES
-    grades = {}
-    for number, _, line in whole_lines(_existing(file, path, "Grade the run first.")):
-        data = parse_object(line, file, number)
-        try:
-            key = Key(*(data.pop(name) for name in Key._fields))
-            grades[key] = from_json(Grade, data)
-        except KeyError as error:
-            raise BadInput(f"{file}, line {number}: the field {error} is missing.") from error
-        except BadInput as error:
-            raise BadInput(f"{file}, line {number}: {error.message}", error.hint) from error
-    return grades
+    """The grades of a run by the key of their generation. Raises BadInput when it was not graded yet."""
+    lines = read_lines(GradeLine, existing(path, GRADES))
+    return {Key(g.question_id, g.sample, g.policy): Grade(g.outcome, g.extracted, g.how) for g in lines}
 
 
-def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
-    """Replace metrics.json."""
-    write_json(Path(path) / METRICS, metrics)
-
-
-def read_metrics(path: str | Path) -> dict[str, Any]:
-    """metrics.json of a run. Raises BadInput when there is none yet."""
-    return _read_json(_existing(Path(path) / METRICS, path, "Compute the metrics of the run first."), "")
+def existing(path: str | Path, name: str) -> Path:
+    """A file of a run folder. Raises BadInput when the folder or the file is missing."""
+    read_config(path)
+    file = Path(path) / name
+    if not file.exists():
+        raise BadInput(f"{file} is missing.", f"Grade the run first: s1 report {path}.")
+    return file
 
 
 def versions() -> dict[str, str]:
@@ -318,120 +306,64 @@ def versions() -> dict[str, str]:
     return installed(LIBRARIES)
 
 
-def _compare(
-    path: Path,
-    stored: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    about: Mapping[str, Any],
-    questions: Sequence[Question],
-    free: Collection[str],
+def _check_same(
+    path: Path, stored: RunRecord, config: RunConfig, about: QuestionsFile, asked: Sequence[Question]
 ) -> None:
-    """Refuse to go on with a run that was asked for differently, naming every difference."""
-    old, new = _flat(stored["config"]), _flat(wanted)
+    """Raise BadConfig naming every difference between the stored run and this one."""
+    old, new = _settings(stored.config), _settings(config)
     differences = [
         f"{name} was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
-        for name in [*old, *(n for n in new if n not in old)]
-        if name not in free and old.get(name, "absent") != new.get(name, "absent")
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
     ]
-    if stored["questions"] != about:
-        before, after = [q.id for q in read_questions(path)], [q.id for q in questions]
-        first = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), None)
-        where = f", the first difference is at row {first + 1}" if first is not None else ""
+    if stored.questions != about:
+        pairs = enumerate(zip(read_questions(path), asked, strict=False), 1)
+        first = next((row for row, (a, b) in pairs if a.id != b.id), None)
         differences.append(
-            f"questions were {stored['questions']['n']} with SHA-256 {stored['questions']['sha256'][:12]}, "
-            f"now {about['n']} with {about['sha256'][:12]}{where}"
+            f"questions were {stored.questions.n} with SHA-256 {stored.questions.sha256[:12]}, now {about.n} with "
+            f"{about.sha256[:12]}" + (f", the first difference is at row {first}" if first else "")
         )
-    elif hashlib.sha256(_existing(path / QUESTIONS, path, "").read_bytes()).hexdigest() != about["sha256"]:
-        raise BadInput(f"{path / QUESTIONS} was changed after the run began.", "Restore it or start anew.")
+    elif hashlib.sha256(existing(path, QUESTIONS).read_bytes()).hexdigest() != about.sha256:
+        raise BadInput(
+            f"{path / QUESTIONS} was changed after the run began.", "Restore it or start a new folder."
+        )
     if differences:
-        more = f"; and {len(differences) - 6} more" if len(differences) > 6 else ""
         raise BadConfig(
-            f"{path} holds another run: {'; '.join(differences[:6])}{more}.",
-            "Set it back to go on with that run, or name another folder.",
+            f"{path} holds another run: {'; '.join(differences)}.",
+            "Set these back to resume that run, or name another folder.",
         )
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """Dotted field -> its JSON text, for comparing and for telling."""
-    if isinstance(value, Mapping) and value:
-        pairs = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and value:
-        pairs = [(f"{name}[{i}]", item) for i, item in enumerate(value)]
-    else:
-        return {name: json.dumps(value, ensure_ascii=False)}
-    return {key: text for field, item in pairs for key, text in _flat(item, field).items()}
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as it comes back from its JSON file."""
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(to_json(config), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise BadConfig(f"The config cannot be written as JSON: {error}.") from error
-    return plain
+def _settings(config: RunConfig) -> dict[str, str]:
+    """What decides the result, as JSON by name; labels and kinds only show it."""
+    fields = to_json(config)
+    policies = {f"policy {p['key']!r}": p["settings"] for p in fields.pop("policies")}
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in (fields | policies).items()}
 
 
 def _check_ids(questions: Sequence[Question]) -> None:
     if not questions:
-        raise BadInput("A run needs at least one question.", "Look at the file or the filter they come from.")
-    seen: dict[str, int] = {}
-    for row, question in enumerate(questions, 1):
-        if question.id in seen:
-            raise BadInput(
-                f"Questions {seen[question.id]} and {row} have the same id {question.id!r}.",
-                "Remove one of them: receipts and grades are kept by id.",
-            )
-        seen[question.id] = row
+        raise BadInput("A run needs at least one question.", "Check the file or the filter they come from.")
+    repeated = [name for name, count in Counter(q.id for q in questions).items() if count > 1]
+    if repeated:
+        raise BadInput(
+            f"Two questions have the same id {repeated[0]!r}.",
+            "Remove one of them: generations and grades are stored by id.",
+        )
 
 
-def _refuse_other_folder(path: Path) -> None:
-    """A folder with files that no run made is not written to. One whose creation was killed is.
+def _check_folder(path: Path) -> None:
+    """Refuse a folder with files that a run did not make; a run that was killed while it began may have made some.
 
-    Folders inside are no matter: the demo keeps its data and model there.
+    Folders inside are allowed: the demo keeps its data and model there.
     """
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"{path} is a file.", "Name a folder for the run.")
     if path.exists() and not (path / CONFIG).exists():
         ours = {LOCK, QUESTIONS, f"{QUESTIONS}.part", f"{CONFIG}.part"}
         foreign = sorted(p.name for p in path.iterdir() if p.name not in ours and not p.is_dir())
         if foreign:
             raise BadInput(
-                f"{path} is no run: it has no {CONFIG} but holds {foreign[0]!r}.",
+                f"{path} is not a run folder: it holds {foreign[0]!r} but {CONFIG} is missing.",
                 "Name a new or an empty folder.",
             )
-
-
-def _take_lock(path: Path) -> int:
-    """The open lock file; the system lets go of it when the process ends, however it ends."""
-    import fcntl
-
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
-        os.close(lock)
-        raise BadInput(
-            f"{path} is being written by another process ({owner or 'unknown'}).",
-            "Wait for it, or name another folder.",
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
-
-
-def _read_lines(kind: type[T], file: Path, folder: str | Path) -> Iterator[T]:
-    for number, _, line in whole_lines(_existing(file, folder, "")):
-        yield parse_line(kind, line, file, number)
-
-
-def _read_json(file: Path, hint: str) -> dict[str, Any]:
-    try:
-        return parse_object(file.read_bytes(), file, 1)
-    except FileNotFoundError as error:
-        raise BadInput(f"{file.parent} is no run: it has no {file.name}.", hint) from error
-
-
-def _existing(file: Path, folder: str | Path, hint: str) -> Path:
-    if not file.exists():
-        read_config(folder)
-        raise BadInput(f"{file} is missing.", hint)
-    return file

@@ -55,7 +55,8 @@ def test_the_demo_leaves_numbers_figure_page_model_and_ledger(demo):
     metrics = json.loads((run / "metrics.json").read_text())
     assert {"points", "control", "scaling_per_doubling", "performance"} <= set(metrics)
     assert all(
-        {"policy", "n", "accuracy", "low", "high", "thinking_tokens"} <= set(p) for p in metrics["points"]
+        {"key", "label", "n", "accuracy", "low", "high", "thinking_tokens"} <= set(p)
+        for p in metrics["points"]
     )
     assert metrics["control"] == 100
     assert [p["n"] for p in metrics["points"]] == [60] * 8

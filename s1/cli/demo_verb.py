@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.cli.common import table
     from s1.cli.evaluation import write_report
     from s1.data.read_traces import read_traces
     from s1.engines import load_engine
@@ -47,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.petri import world
     from s1.petri.training import make_dataset
     from s1.policy import BudgetPolicy
+    from s1.report.text import metrics_text
     from s1.train.sft import train
 
     silence_libraries()
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     print("4/4 report")
     written = write_report(out)
-    print(table(metrics))
+    print(metrics_text(metrics))
     for path in written:
         print(f"Written: {path}")
     print(f"{duration(time.perf_counter() - began)} in all")

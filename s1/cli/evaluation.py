@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1.cli.common import table
 from s1.cli.options import add_model, add_sampling, chosen_model, open_engine, sampling
 from s1.cli.progress import ProgressBar
 
@@ -75,6 +74,8 @@ def evaluate_plan(
     from s1.evals.run import Plan, evaluate
     from s1.formats import choose_format
     from s1.methods import load_method, load_reward
+    from s1.report.text import metrics_text
+    from s1.types import to_json
 
     model = chosen_model(arguments.model)
     benchmark = load_benchmark(arguments.benchmark, arguments.limit)
@@ -95,17 +96,17 @@ def evaluate_plan(
             )  # fmt: skip
     finally:
         asyncio.run(engine.close())
-    print(json.dumps(metrics) if arguments.json else f"{table(metrics)}\nWritten to {out}")
+    print(json.dumps(to_json(metrics)) if arguments.json else f"{metrics_text(metrics)}\nWritten to {out}")
     return out
 
 
 def write_report(folder: Path) -> list[Path]:
     """Write the figure and the page of a graded run folder; returns the files."""
-    from s1 import runs
+    from s1.evals.metrics import read_metrics
     from s1.report.figures import scaling_figure
     from s1.report.page import write_page
 
-    return [*scaling_figure(runs.read_metrics(folder), folder), write_page(folder)]
+    return [*scaling_figure(read_metrics(folder), folder), write_page(folder)]
 
 
 def _folder_name(benchmark: str, model: str, verb: str, plan: Plan) -> str:

@@ -61,7 +61,7 @@ class ProgressBar:
             self._bar.stop()
         self._bar = None
 
-    def show_run(self, state: run.Progress) -> None:
+    def show_run(self, state: run.RunProgress) -> None:
         """Progress of an evaluation."""
         rate = state.tokens / max(time.monotonic() - self._began, 1e-9)
         failed = f", {state.errors} failed" if state.errors else ""

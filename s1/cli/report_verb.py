@@ -6,13 +6,15 @@ Needs no model; with --judge a model may call right what the grader could not ma
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from s1.cli.common import columns, table
 from s1.cli.evaluation import write_report
 from s1.cli.judges import add_judge, open_judge
+
+if TYPE_CHECKING:
+    from s1.grading.judge import Judge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,82 +31,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policies", nargs=2, metavar="LABEL",
         help="with --against: a policy of each run, where they share none",
     )  # fmt: skip
+    parser.add_argument(
+        "--compare-graders", action="store_true",
+        help="list the answers on which the graders disagree (strict, official, the judge); writes nothing",
+    )  # fmt: skip
     add_judge(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import json
-
     from s1.errors import BadConfig
     from s1.evals.run import grade_run
+    from s1.report.text import metrics_text
+    from s1.runs import read_config
+    from s1.types import to_json
 
-    if arguments.against is not None:
-        if arguments.judge or arguments.grading:
-            raise BadConfig(
-                "--against compares runs as they were graded.", "Grade each first, without --against."
-            )
-        return _compare(arguments)
-    if arguments.policies:
+    modes = {"--against": arguments.against is not None, "--compare-graders": arguments.compare_graders}
+    used = [name for name, given in modes.items() if given]
+    if len(used) > 1 or (used and arguments.grading) or (arguments.against and arguments.judge):
+        raise BadConfig(
+            f"{used[0]} only reads the run as it is graded.",
+            "Leave out the other options, or use them first.",
+        )
+    if arguments.policies and not arguments.against:
         raise BadConfig("--policies names what to compare.", "Add --against RUN.")
+    if arguments.against is not None:
+        return _compare_runs(arguments)
+    read_config(arguments.folder)  # before a judge writes into it
     with open_judge(arguments.judge, arguments.url, arguments.folder) as judge:
+        if arguments.compare_graders:
+            return _compare_graders(arguments, judge)
         metrics = grade_run(arguments.folder, arguments.grading, judge=judge, judged_by=arguments.judge or "")
     written = write_report(arguments.folder)
-    print(
-        json.dumps(metrics)
-        if arguments.json
-        else table(metrics) + "\n" + "\n".join(f"Written: {w}" for w in written)
-    )
+    if arguments.json:
+        print(json.dumps(to_json(metrics)))
+    else:
+        print("\n".join([metrics_text(metrics), *(f"Written: {path}" for path in written)]))
     return 0
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    import json
-
+def _compare_runs(arguments: argparse.Namespace) -> int:
     from s1.evals.compare_runs import compare_runs
+    from s1.report.text import comparison_text
+    from s1.types import to_json
 
     named = (arguments.policies[0], arguments.policies[1]) if arguments.policies else None
     rows = compare_runs(arguments.folder, arguments.against, named)
-    print(json.dumps(rows) if arguments.json else _comparison(rows, arguments.folder, arguments.against))
+    if arguments.json:
+        print(json.dumps(to_json(rows)))
+    else:
+        print(comparison_text(rows, arguments.folder, arguments.against))
     return 0
 
 
-def _comparison(rows: list[dict[str, Any]], one: Path, other: Path) -> str:
-    head = (
-        "policy",
-        "this",
-        "other",
-        "difference",
-        "95 % interval",
-        "n",
-        "only this right",
-        "only other right",
-        "p",
-    )
-    body = [
-        (
-            row["policy"] if row["policy"] == row["against"] else f"{row['policy']} | {row['against']}",
-            f"{row['accuracy']:.1f} %",
-            f"{row['accuracy_against']:.1f} %",
-            f"{row['difference']:+.1f}",
-            f"{row['low']:+.1f} to {row['high']:+.1f}",
-            str(row["n"]),
-            *("-" if row[k] is None else f"{row[k]:.2g}" if k == "p" else str(row[k])
-              for k in ("only_this_right", "only_against_right", "p")),
-        )
-        for row in rows
-    ]  # fmt: skip
-    lines = [
-        f"{one} (this) against {other} (other), points of accuracy, paired by question",
-        *columns([head, *body]),
-    ]
-    return "\n".join([*lines, *(_verdict(row) for row in rows)])
+def _compare_graders(arguments: argparse.Namespace, judge: Judge | None) -> int:
+    """The disagreements of the graders on one run, and how often each calls an answer right."""
+    from s1.evals.compare_graders import agreement, compare_graders
+    from s1.report.text import graders_text
+    from s1.types import to_json
 
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    if row["low"] > 0 or row["high"] < 0:
-        better = "this" if row["low"] > 0 else "the other"
-        return f"{row['policy']}: {better} run is better (95 % confidence)."
-    return (
-        f"{row['policy']}: {row['n']:,} questions cannot tell; they would show a difference of "
-        f"{row['smallest_difference']:.1f} points."
-    )
+    compared = compare_graders(arguments.folder, judge)
+    counts = agreement(compared)
+    if arguments.json:
+        differing = [to_json(c) for c in compared if c.disagree]
+        print(json.dumps({**to_json(counts), "disagreements": differing}))
+    else:
+        print(graders_text(compared, counts))
+    return 0

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s1.cli.evaluation import add_limit, add_reward
 from s1.cli.options import open_engine, silence_libraries
-from s1.cli.progress import ProgressBar
 from s1.errors import BadConfig
 
 if TYPE_CHECKING:
     from s1.evals.benchmarks import Benchmark
     from s1.evals.recipes import Recipe
-    from s1.evals.run import Progress
+    from s1.evals.run import RunProgress
     from s1.methods import Reward
 
 
@@ -100,7 +100,7 @@ def _run(
     out = arguments.out / recipe.name
     with ProgressBar(recipe.name) as bar:
 
-        def next_run(name: str) -> Callable[[Progress], None]:
+        def next_run(name: str) -> Callable[[RunProgress], None]:
             bar.restart(name)
             return bar.show_run
 
@@ -110,7 +110,7 @@ def _run(
         )  # fmt: skip
     if recipe.table in ("points", "parallel"):
         first = next(iter(found.values()))
-        together = first | {"points": [p for m in found.values() for p in m["points"]]}
+        together = replace(first, points=tuple(p for m in found.values() for p in m.points))
         scaling_figure(together, out, name=recipe.name, title=recipe.title)
     about = [recipe.about.strip(), ""] if recipe.about else []
     return ["", f"## {recipe.title}", "", f"{recipe.section} of the paper.", "", *about,

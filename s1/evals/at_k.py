@@ -1,7 +1,7 @@
 """pass@k and maj@k without bias: over every subset of k samples, not over the first k.
 
-With the first k samples (as in the official evaluation) the curve depends on the order of the samples and
-uses only some of them.
+With the first k samples (as in the official evaluation) the curve would depend on the order of the samples
+and use only some of them.
 """
 
 from __future__ import annotations

@@ -1,91 +1,108 @@
-"""Do graders agree? One run under the strict grader, the official extraction and, where given, a model judge.
+"""Do graders agree? One run under the strict grader, the official extraction and, optionally, a model judge.
 
-The official extraction is the authors' without their judge (SEMANTICS 3.7), followed by our equivalence. The judge
-sees problem, answer and reference, and is asked where a grader had to interpret: plain numbers and letters
-decide themselves.
+The official extraction is that of the authors without their judge, followed by our equivalence check. The
+judge sees problem, answer and reference, and is asked only where a grader had to interpret: plain numbers and
+letters need no judge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from s1 import runs
 from s1.grading import answer_text, grade
 from s1.grading.judge import Attempt, Judge
-from s1.types import Generation, Grade, Question, to_json
+from s1.runs import Key, key_of, read_config, read_generations, read_questions
+from s1.types import Generation, Grade, Question
 
 PLAIN = frozenset({"integer", "number", "letter", "exact"})
-"""Rules that leave nothing to a judge."""
+"""Rules of the grader that leave nothing to a judge."""
 
 
-class Compared(NamedTuple):
-    """One receipt under each grader; `judge` is None where it was not asked or gave no verdict."""
+@dataclass(frozen=True, slots=True)
+class GraderComparison:
+    """One generation under each grader."""
 
-    key: runs.Key
+    question_id: str
+    sample: int
+    policy: str
     gold: str
+    """The reference answer."""
     strict: Grade
     official: Grade
     judge: bool | None
+    """None where the judge was not asked or gave no verdict."""
 
     @property
     def disagree(self) -> bool:
         """Whether one grader calls right what another does not."""
-        said = {self.strict.outcome == "right", self.official.outcome == "right"}
-        return len(said | ({self.judge} if self.judge is not None else set())) > 1
+        verdicts = {self.strict.outcome == "right", self.official.outcome == "right"}
+        return len(verdicts | ({self.judge} if self.judge is not None else set())) > 1
 
 
-def compare_graders(path: str | Path, judge: Judge | None = None) -> list[Compared]:
-    """Every receipt of a run under each grader, in the order of the run; errors of the engine are left out."""
-    kind = str(runs.read_config(path)["config"]["kind"])
-    questions = {q.id: q for q in runs.read_questions(path)}
-    receipts = [g for g in runs.read_generations(path) if g.error is None]
+@dataclass(frozen=True, slots=True)
+class GraderAgreement:
+    """How many generations each grader calls right, how many the judge saw, on how many they disagree."""
+
+    generations: int
+    strict: int
+    official: int
+    judged: int
+    judge: int
+    disagree: int
+
+
+def compare_graders(path: str | Path, judge: Judge | None = None) -> list[GraderComparison]:
+    """Every generation of a run under each grader, in the order of the run; those with an error are left out."""
+    kind = read_config(path).config.kind
+    questions = {q.id: q for q in read_questions(path)}
+    generations = [g for g in read_generations(path) if g.error is None]
     strict, official = (
-        {runs.key_of(g): grade(g, questions[g.question_id], kind, profile=profile) for g in receipts}
+        {key_of(g): grade(g, questions[g.question_id], kind, profile=profile) for g in generations}
         for profile in ("strict", "official")
     )
-    verdicts = verdicts_of(receipts, questions, strict, judge) if judge else {}
+    verdicts = verdicts_of(generations, questions, strict, judge) if judge else {}
     return [
-        Compared(
-            key := runs.key_of(g),
-            questions[g.question_id].answer or "",
-            strict[key],
-            official[key],
-            verdicts.get(key),
+        GraderComparison(
+            *key, questions[key.question_id].answer or "", strict[key], official[key], verdicts.get(key)
         )
-        for g in receipts
+        for key in strict
     ]
 
 
-def verdicts_of(
-    receipts: Iterable[Generation],
-    questions: Mapping[str, Question],
-    grades: Mapping[runs.Key, Grade],
-    judge: Judge,
-) -> dict[runs.Key, bool]:
-    """What the judge says of the answers that `grades` had to interpret, or found none in."""
-    attempts = {
-        "/".join(map(str, key)): (key, Attempt(question.text, text, question.answer, g.finish == "length"))
-        for g in receipts
-        if not _settled(grades[key := runs.key_of(g)])
-        and (question := questions[g.question_id])
-        and (text := answer_text(g)).strip()
-    }
-    found = judge({name: attempt for name, (_, attempt) in attempts.items()})
-    return {attempts[name][0]: verdict for name, verdict in found.items()}
-
-
-def _settled(grade: Grade) -> bool:
-    return (
-        grade.how in PLAIN
-        or grade.outcome == "error"
-        or (grade.outcome == "right" and grade.how == "spelling")
+def agreement(compared: Sequence[GraderComparison]) -> GraderAgreement:
+    """The counts over all comparisons."""
+    return GraderAgreement(
+        generations=len(compared),
+        strict=sum(c.strict.outcome == "right" for c in compared),
+        official=sum(c.official.outcome == "right" for c in compared),
+        judged=sum(c.judge is not None for c in compared),
+        judge=sum(c.judge is True for c in compared),
+        disagree=sum(c.disagree for c in compared),
     )
 
 
-def with_judge(grades: Mapping[runs.Key, Grade], verdicts: Mapping[runs.Key, bool]) -> dict[runs.Key, Grade]:
-    """`grades` where the judge may call right what the grader did not; what the grader found equal stays."""
+def verdicts_of(
+    generations: Iterable[Generation],
+    questions: Mapping[str, Question],
+    grades: Mapping[Key, Grade],
+    judge: Judge,
+) -> dict[Key, bool]:
+    """The judge's verdicts on the answers that `grades` had to interpret, or found none in."""
+    attempts: dict[str, Attempt] = {}
+    keys: dict[str, Key] = {}
+    for g in generations:
+        key, question, text = key_of(g), questions[g.question_id], answer_text(g)
+        if text.strip() and not _settled(grades[key]):
+            name = "/".join(map(str, key))
+            keys[name] = key
+            attempts[name] = Attempt(question.text, text, question.answer, g.finish == "length")
+    return {keys[name]: verdict for name, verdict in judge(attempts).items()}
+
+
+def with_judge(grades: Mapping[Key, Grade], verdicts: Mapping[Key, bool]) -> dict[Key, Grade]:
+    """`grades`, with "right" where the judge says so; what the grader found right stays right."""
     return {
         key: Grade("right", found.extracted, "judge")
         if found.outcome != "right" and verdicts.get(key)
@@ -94,24 +111,10 @@ def with_judge(grades: Mapping[runs.Key, Grade], verdicts: Mapping[runs.Key, boo
     }
 
 
-def agreement(compared: Sequence[Compared]) -> dict[str, int]:
-    """How many receipts each grader calls right, and on how many they disagree."""
-    return {
-        "receipts": len(compared),
-        "strict": sum(c.strict.outcome == "right" for c in compared),
-        "official": sum(c.official.outcome == "right" for c in compared),
-        "judged": sum(c.judge is not None for c in compared),
-        "judge": sum(c.judge is True for c in compared),
-        "disagree": sum(c.disagree for c in compared),
-    }
-
-
-def as_row(compared: Compared) -> dict[str, Any]:
-    """One line of the listing, for JSON."""
-    return {
-        **compared.key._asdict(),
-        "gold": compared.gold,
-        "strict": to_json(compared.strict),
-        "official": to_json(compared.official),
-        "judge": compared.judge,
-    }
+def _settled(grade: Grade) -> bool:
+    """Whether no judge is needed."""
+    return (
+        grade.how in PLAIN
+        or grade.outcome == "error"
+        or (grade.outcome == "right" and grade.how == "spelling")
+    )

@@ -1,7 +1,7 @@
-"""How sure a number is: intervals over questions, paired differences, what n questions can show.
+"""How certain a number is: intervals over questions, paired differences, what n questions can show.
 
-Questions are the unit that is drawn anew, since they are what a benchmark is a sample of. Samples of one
-question are averaged first. Shares and differences here are between 0 and 1, or -1 and 1.
+The bootstrap resamples questions, because a benchmark is a sample of questions; the samples of one question
+are averaged first. Shares here are between 0 and 1, differences between -1 and 1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def weights(n: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[Floats]:
 
 
 def bounds(values: Any, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The percentile interval of bootstrap values, those that are not finite left out."""
+    """The percentile interval of bootstrap values, leaving out those that are not finite."""
     import numpy as np
 
     array = np.asarray(values, dtype=float)
@@ -66,13 +66,13 @@ def accuracy_interval(
 ) -> Interval:
     """Mean of per-question scores in [0, 1] with a percentile bootstrap over questions.
 
-    Where every score is 0, or every score is 1, drawing anew shows no spread: then it is Wilson's interval.
+    Where every score is 0, or every score is 1, resampling shows no spread; the interval is then Wilson's.
     Raises BadInput without scores.
     """
     import numpy as np
 
     if not len(scores):
-        raise BadInput("There is no score to average.", "Grade at least one question.")
+        raise BadInput("There are no scores to average.", "Grade at least one question.")
     array = np.asarray(scores, dtype=float)
     mean = float(array.mean())
     if mean in (0.0, 1.0):
@@ -82,7 +82,7 @@ def accuracy_interval(
 
 
 def wilson(right: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a share; it stays inside [0, 1] and has width at 0 and n."""
+    """Wilson's score interval of a share; it stays inside [0, 1] and has a width at 0 and n too."""
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
     share = right / n
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -100,9 +100,9 @@ def paired_difference(
 ) -> Interval:
     """Mean of `after` minus `before` over the same questions (id -> score), bootstrapped in pairs.
 
-    Where all differences are the same the bootstrap has no width; then the share of questions that could
-    have been missed (Wilson's bound for 0 of n) is put on either side. Raises BadInput when the questions
-    differ.
+    Where all differences are equal the bootstrap has no width; the interval is then widened on either side by
+    the share of questions that could have been missed (Wilson's bound for 0 of n). Raises BadInput when the
+    questions differ.
     """
     import numpy as np
 
@@ -138,23 +138,9 @@ def smallest_difference(
     `discordant` is the share of questions on which the runs disagree; it cannot be smaller than the
     difference itself. Two-sided McNemar test, normal approximation.
     """
-    z = _z(power, confidence)
-    return min(1.0, max(z * math.sqrt(discordant / n), z * z / n))
-
-
-def questions_needed(
-    difference: float, *, discordant: float = 0.2, power: float = 0.8, confidence: float = CONFIDENCE
-) -> int:
-    """How many questions it takes to show a true difference: the inverse of `smallest_difference`."""
-    if not 0 < difference <= 1:
-        raise BadInput(f"difference must be above 0 and at most 1, not {difference}.", "5 points are 0.05.")
-    z = _z(power, confidence)
-    return math.ceil(z * z * max(discordant, difference) / difference**2 - 1e-9)
-
-
-def _z(power: float, confidence: float) -> float:
     normal = NormalDist()
-    return normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    z = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    return min(1.0, max(z * math.sqrt(discordant / n), z * z / n))
 
 
 def _same_questions(before: Mapping[Any, float], after: Mapping[Any, float]) -> None:
@@ -162,8 +148,8 @@ def _same_questions(before: Mapping[Any, float], after: Mapping[Any, float]) -> 
         odd = [key for key in (*before, *after) if (key in before) != (key in after)]
         raise BadInput(
             f"The two runs have different questions: {len(before)} and {len(after)}, "
-            f"of which {len(odd)} are in one of them only (first {odd[0]!r}).",
+            f"of which {len(odd)} are in only one of them (the first {odd[0]!r}).",
             "Compare runs on the same questions.",
         )
     if not before:
-        raise BadInput("There is no question to compare.", "Grade at least one question in both runs.")
+        raise BadInput("There are no questions to compare.", "Grade at least one question in both runs.")

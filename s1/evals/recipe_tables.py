@@ -1,149 +1,106 @@
-"""The table of a recipe as markdown, from its run folders: intervals and numbers of questions with everything."""
+"""The table of a recipe as markdown, from its run folders; every accuracy with its interval and n."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from s1 import runs
 from s1.errors import BadConfig
-from s1.evals.intervals import Interval, paired_difference
+from s1.evals.compare_runs import right_shares
+from s1.evals.intervals import paired_difference
+from s1.evals.metrics import Metrics, Point, Slope
 from s1.evals.recipes import Recipe
 
-Metrics = Mapping[str, Mapping[str, Any]]
+ByRun = Mapping[str, Metrics]
 
 
-def recipe_table(recipe: Recipe, found: Metrics, out: Path) -> list[str]:
-    """Lines of markdown: the table of `recipe`, whose runs lie below `out` with the metrics `found`."""
-    made = {
-        "points": lambda: points_table(found),
-        "metrics": lambda: metrics_table(found),
-        "difference": lambda: difference_table(found, out, recipe.baseline),
-        "parallel": lambda: parallel_table(found, out),
-    }[recipe.table]()
-    return made + _paper_table(recipe)
+def recipe_table(recipe: Recipe, found: ByRun, out: Path) -> list[str]:
+    """Lines of markdown: the table of `recipe`, whose run folders are below `out`, and the paper's values."""
+    if recipe.table == "difference":
+        lines = difference_table(found, out, recipe.baseline)
+    elif recipe.table == "parallel":
+        lines = parallel_table(found, out)
+    else:
+        lines = metrics_table(found) if recipe.table == "metrics" else points_table(found)
+    if recipe.paper:
+        head, *rows = ([("" if cell is None else str(cell)) for cell in row] for row in recipe.paper)
+        lines += ["", "The paper has:", "", *markdown(head, rows)]
+    return lines
 
 
-def points_table(found: Metrics) -> list[str]:
+def points_table(found: ByRun) -> list[str]:
     """Accuracy and thinking tokens of every policy of every run."""
     rows = [
-        [
-            _name(run, p, found),
-            _accuracy(p),
-            _tokens(p["spent"]["thinking"]),
-            _tokens(p["answer_tokens"]),
-            str(p["n"]),
-        ]
+        [_name(run, p, found), _accuracy(p), _tokens(p.spent.thinking), _tokens(p.answer_tokens), str(p.n)]
         for run, metrics in found.items()
-        for p in metrics["points"]
+        for p in metrics.points
     ]
-    return table(["policy", "accuracy %", "thinking tokens", "answer tokens", "n"], rows)
+    return markdown(["policy", "accuracy %", "thinking tokens", "answer tokens", "n"], rows)
 
 
-def metrics_table(found: Metrics) -> list[str]:
-    """Control, Scaling and Performance (section 3.2), a run a row."""
-    rows = []
-    for run, m in found.items():
-        rows.append([
-            run,
-            _number(m["control"]),
-            _number(m["control_per_sample"]),
-            _ranged(m, "scaling_per_doubling"),
-            _ranged(m, "robust_scaling_per_doubling"),
-            _ranged(m, "scaling_per_1k"),
-            _number(m["performance"]),
-            str(m["complete"]),
-        ])  # fmt: skip
+def metrics_table(found: ByRun) -> list[str]:
+    """Control, Scaling and Performance (section 3.2), one row for each run."""
+    rows = [
+        [run, _number(m.control), _number(m.control_per_sample), _slope(m.scaling_per_doubling),
+         _slope(m.robust_scaling_per_doubling), _slope(m.scaling_per_1k), _number(m.performance), str(m.complete)]
+        for run, m in found.items()
+    ]  # fmt: skip
     head = ["method", "Control %, per run", "per sample", "Scaling, points per doubling", "robust",
             "points per 1,000 tokens", "Performance %", "n"]  # fmt: skip
-    return table(head, rows)
+    return markdown(head, rows)
 
 
-def difference_table(found: Metrics, out: Path, baseline: str) -> list[str]:
-    """Every policy beside the baseline ("run / policy"), paired on the same questions."""
-    rights: dict[tuple[str, str], dict[str, float]] = {}
-    for run, metrics in found.items():
-        shares = right_shares(out / run)
-        rights |= {(run, p["policy"]): shares[p["key"]] for p in metrics["points"]}
-    run, _, label = (part.strip() for part in baseline.partition("/"))
-    if (run, label) not in rights:
-        known = ", ".join(f"{a} / {b}" for a, b in rights)
-        raise BadConfig(f"The baseline {baseline!r} is no row.", f"There are: {known}.")
+def difference_table(found: ByRun, out: Path, baseline: str) -> list[str]:
+    """Every policy minus the baseline ("run / policy"), paired on the same questions."""
+    points = [(run, p) for run, metrics in found.items() for p in metrics.points]
+    base, _, policy = (part.strip() for part in baseline.partition("/"))
+    chosen = next((p for run, p in points if run == base and policy in (p.key, p.label)), None)
+    if chosen is None:
+        known = ", ".join(f"{run} / {p.label}" for run, p in points)
+        raise BadConfig(f"The baseline {baseline!r} is not a row of the table.", f"Name one of: {known}.")
+    shares = {run: right_shares(out / run) for run in found}
     rows = []
-    for name, metrics in found.items():
-        for p in metrics["points"]:
-            same = (name, p["policy"]) == (run, label)
-            difference = paired_difference(rights[run, label], rights[name, p["policy"]])
-            rows.append([_name(name, p, found), _accuracy(p), _tokens(p["spent"]["thinking"]),
-                         "" if same else _signed(difference), str(p["n"])])  # fmt: skip
-    return table(["row", "accuracy %", "thinking tokens", f"minus {run}, points", "n"], rows)
+    for run, p in points:
+        change = "" if p is chosen else _difference(shares[base][chosen.key], shares[run][p.key])
+        rows.append([_name(run, p, found), _accuracy(p), _tokens(p.spent.thinking), change, str(p.n)])
+    return markdown(["row", "accuracy %", "thinking tokens", f"minus {base}, points", "n"], rows)
 
 
-def parallel_table(found: Metrics, out: Path) -> list[str]:
-    """Every row of the later runs beside the dearest policy of the first run that spends no more."""
+def parallel_table(found: ByRun, out: Path) -> list[str]:
+    """Every policy of the later runs against the best policy of the first run that spends no more thinking."""
     first, *others = found
-    sequential = sorted(found[first]["points"], key=lambda p: p["spent"]["thinking"])
-    base = right_shares(out / first)
-    rows = []
+    base, rows = right_shares(out / first), []
     for run in others:
-        theirs = right_shares(out / run)
-        for p in found[run]["points"]:
-            within = [s for s in sequential if s["spent"]["thinking"] <= p["spent"]["thinking"]]
-            row = [f"{p['policy']}", _accuracy(p), _tokens(p["spent"]["thinking"])]
-            if within:
-                beside = max(within, key=lambda s: (s["accuracy"], -s["spent"]["thinking"]))
-                difference = paired_difference(base[beside["key"]], theirs[p["key"]])
-                row += [
-                    beside["policy"],
-                    _accuracy(beside),
-                    _tokens(beside["spent"]["thinking"]),
-                    _signed(difference),
-                ]
-            else:
-                row += ["none spends so little", "", "", ""]
-            rows.append([*row, str(p["n"])])
+        shares = right_shares(out / run)
+        for p in found[run].points:
+            cheaper = [s for s in found[first].points if s.cost <= p.cost]
+            cells = ["none spends so little", "", "", ""]
+            if cheaper:
+                best = max(cheaper, key=lambda s: (s.accuracy or 0.0, -s.cost))
+                change = _difference(base[best.key], shares[p.key])
+                cells = [best.label, _accuracy(best), _tokens(best.cost), change]
+            rows.append([p.label, _accuracy(p), _tokens(p.cost), *cells, str(p.n)])
     head = ["parallel", "accuracy %", "thinking tokens", "best sequential that spends no more", "accuracy %",
             "thinking tokens", "parallel minus sequential, points", "n"]  # fmt: skip
-    return [*points_table({first: found[first]}), "", *table(head, rows)]
+    return [*points_table({first: found[first]}), "", *markdown(head, rows)]
 
 
-def right_shares(folder: Path) -> dict[str, dict[str, float]]:
-    """Policy -> question -> share of its samples that were right."""
-    counts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for key, grade in runs.read_grades(folder).items():
-        counts[key.policy][key.question_id].append(grade.outcome == "right")
-    return {
-        label: {question: sum(each) / len(each) for question, each in cell.items()}
-        for label, cell in counts.items()
-    }
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
-def _paper_table(recipe: Recipe) -> list[str]:
-    if not recipe.paper:
-        return []
-    head, *rows = ([("" if c is None else str(c)) for c in row] for row in recipe.paper)
-    return ["", "The paper has:", "", *table(head, rows)]
-
-
-def _name(run: str, point: Mapping[str, Any], found: Metrics) -> str:
-    alone = len(found[run]["points"]) == 1
+def _name(run: str, point: Point, found: ByRun) -> str:
     if len(found) == 1:
-        return str(point["policy"])
-    return run if alone else f"{run}: {point['policy']}"
+        return point.label
+    return run if len(found[run].points) == 1 else f"{run}: {point.label}"
 
 
-def _accuracy(point: Mapping[str, Any]) -> str:
-    if point["accuracy"] is None:
+def _accuracy(point: Point) -> str:
+    if point.accuracy is None:
         return "-"
-    return f"{point['accuracy']:.1f} ({point['low']:.1f} to {point['high']:.1f})"
+    return f"{point.accuracy:.1f} ({point.low:.1f} to {point.high:.1f})"
 
 
 def _tokens(value: float | None) -> str:
@@ -154,13 +111,10 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _ranged(metrics: Mapping[str, Any], name: str) -> str:
-    if metrics[name] is None:
-        return "-"
-    low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
-    return f"{metrics[name]:.1f}" + ("" if low is None else f" ({low:.1f} to {high:.1f})")
+def _slope(slope: Slope | None) -> str:
+    return "-" if slope is None else f"{slope.value:.1f} ({slope.low:.1f} to {slope.high:.1f})"
 
 
-def _signed(difference: Interval) -> str:
-    mean, low, high = (100 * v for v in difference[:3])
+def _difference(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    mean, low, high = (100 * v for v in paired_difference(before, after)[:3])
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -142,16 +142,6 @@ def load_reward(spec: str) -> Reward:
     return cast(Reward, getattr(importlib.import_module(module), attribute)(rest))
 
 
-def described(method: Method) -> dict[str, Any]:
-    """Label, kind, every setting, and the bounds that Control measures, as plain JSON for the config of a run.
-
-    A method that is asked for an amount of thinking has `bounds`: `max_thinking`, `min_thinking` or both.
-    """
-    bounds = getattr(method, "bounds", {})
-    settings = {"method": type(method).__name__, **to_json(method), **bounds}
-    return {"key": method.key, "label": method.label, "kind": method.kind, **settings}
-
-
 def method_key(method: Any) -> str:
     """The name of a method and the settings that differ from its defaults, as `load_method` takes them."""
     name = next(n for n, place in METHODS.items() if place.endswith(f":{type(method).__name__}"))

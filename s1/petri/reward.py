@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from s1.engines.hf import HFEngine
-    from s1.evals.run import Progress
+    from s1.evals.run import RunProgress
 
 RECORD, HEAD, ROLLOUTS = "reward.json", "head.safetensors", "rollouts"
 ATTEMPT_END = " ."
@@ -72,7 +72,7 @@ def train_reward(
     questions: int = 800,
     seed: int = 0,
     *,
-    progress: Callable[[Progress], None] = lambda state: None,
+    progress: Callable[[RunProgress], None] = lambda state: None,
 ) -> dict[str, Any]:
     """Sample rollouts of `model`, train the head, write the folder `out`; returns the record in reward.json.
 
@@ -117,7 +117,7 @@ def first_held_out(questions: int) -> int:
 
 
 def sample_rollouts(
-    engine: HFEngine, folder: Path, questions: int, seed: int, progress: Callable[[Progress], None]
+    engine: HFEngine, folder: Path, questions: int, seed: int, progress: Callable[[RunProgress], None]
 ) -> None:
     """Sample and grade rollouts on questions of the training split into a run folder."""
     from s1.evals.run import Plan, evaluate

@@ -1,143 +1,139 @@
-"""The scaling curve as inline SVG for the page: its style sheet colours it, every dot links to traces."""
+"""The scaling curve as data: where its dots go, which lines they form, how they are labelled."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from html import escape
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from s1.report.layout import (
-    STYLES,
-    axis_of,
-    is_other,
-    label_of,
-    others_of,
-    series_of,
-    spots_of,
-    thinking_of,
-    ticks_of,
-    x_of,
-)
-
-WIDTH, HEIGHT = 680, 370
-LEFT, RIGHT, TOP, BOTTOM = 52, 22, 18, 48
+from s1.evals.metrics import Metrics, Point
 
 
-def _polygon(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
-    """A regular polygon around 0 with its tip up; with `inner` below 1, a star."""
-    points = 2 * corners if inner < 1 else corners
-    radii = [6.5 * (inner if inner < 1 and i % 2 else 1) for i in range(points)]
-    turns = [2 * math.pi * i / points - math.pi / 2 for i in range(points)]
-    return [(r * math.cos(t), r * math.sin(t)) for r, t in zip(radii, turns, strict=True)]
+class Style(NamedTuple):
+    """How one kind of point is drawn. Colours of Okabe and Ito, told apart by shape as well."""
+
+    legend: str
+    colour: str
+    marker: str
 
 
-_OTHER_SHAPES = (
-    [(-5.0, -5.0), (5.0, -5.0), (5.0, 5.0), (-5.0, 5.0)],
-    _polygon(5),
-    _polygon(4, 0.45),
-    _polygon(6),
-    _polygon(3, 0.5),
-    _polygon(5, 0.45),
-    [(-7.0, 0.0), (5.0, -6.0), (5.0, 6.0)],
-    [(7.0, 0.0), (-5.0, -6.0), (-5.0, 6.0)],
-    [(0.0, 7.0), (-6.0, -5.0), (6.0, -5.0)],
-)
-"""As many as `layout.OTHERS`."""
+STYLES = {
+    "budget": Style("thinking cut at a budget", "#0072B2", "o"),
+    "natural": Style("natural end of thinking", "#009E73", "D"),
+    "wait": Style("natural end put off by waits (1×, 2×, ...)", "#D55E00", "^"),
+}
+WAIT_STYLES = (("#D55E00", "^"), ("#CC79A7", "v"), ("#8A6D00", "<"), ("#56B4E9", ">"))
+"""One for each wait string, where a run has several; repeated where there are more."""
+OTHER_STYLES = (
+    ("#7A4E9F", "s"), ("#3A7D8C", "p"), ("#B0413E", "X"), ("#7F8C3A", "h"), ("#8C5A3C", "P"), ("#5B6C9E", "*"),
+    ("#A06A00", "<"), ("#2E8B57", ">"), ("#666666", "v"),
+)  # fmt: skip
+"""One for each other method (s1.methods), in the order of the legend; repeated where there are more."""
 
 
-def curve(metrics: Mapping[str, Any]) -> str:
-    """An <svg> and a <figcaption> with its legend; empty text where no point has an accuracy."""
-    points = [p for p in metrics["points"] if p["accuracy"] is not None and p["thinking_tokens"] is not None]
-    if not points:
-        return ""
-    xs = dict(zip((p["policy"] for p in points), x_of(points), strict=True))
-    start, end = min(xs.values()), max(xs.values())
-    margin = 0.06 * (end - start or 1.0)
-    bottom, top = min(p["low"] for p in points), max(p["high"] for p in points)
-    pad = max(4.0, 0.08 * (top - bottom))
-    bottom, top = max(-1.5, bottom - pad), min(101.5, top + pad)
+class Dot(NamedTuple):
+    """A point with a known accuracy; `x` is the log2 of its thinking tokens."""
 
-    def at_x(value: float) -> float:
-        share = (value - start + margin) / (end - start + 2.6 * margin)
-        return float(round(LEFT + share * (WIDTH - LEFT - RIGHT), 1))
+    point: Point
+    x: float
+    accuracy: float
+    low: float
+    high: float
 
-    def at_y(value: float) -> float:
-        return float(round(HEIGHT - BOTTOM - (value - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1))
+    @property
+    def label(self) -> str:
+        """The budget, the number of waits, or else the label of the policy."""
+        if self.point.kind == "budget" and self.point.max_thinking is not None:
+            return f"{self.point.max_thinking:,}"
+        return f"{self.point.waits}×" if self.point.kind == "wait" else self.point.label
 
-    base = HEIGHT - BOTTOM
-    parts = [f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="scaling curve">']
-    for place, name in ticks_of(points):
-        if LEFT <= at_x(place) <= WIDTH - RIGHT:
-            parts.append(f'<path class="grid" d="M{at_x(place)} {TOP}V{base}"/>')
-            parts.append(f'<text class="tick" x="{at_x(place)}" y="{base + 17}">{name}</text>')
-    step = next(s for s in (1, 2, 5, 10, 20) if (top - bottom) / s <= 8 or s == 20)
-    for level in range(0, 101, step):
-        if bottom <= level <= top:
-            parts.append(f'<path class="grid" d="M{LEFT} {at_y(level)}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text class="tick side" x="{LEFT - 8}" y="{at_y(level) + 4}">{level}</text>')
-    parts.append(f'<text class="axis" x="{(LEFT + WIDTH) / 2}" y="{base + 36}">{axis_of(points)}</text>')
-    parts.append(
-        f'<text class="axis" transform="translate(13 {base / 2 + 8}) rotate(-90)">accuracy (%)</text>'
-    )
-    keys = []
-    strings, others = 0, others_of(points)
-    for (kind, name), group in series_of(points).items():
-        style = kind if kind in STYLES else f"other other-{others[kind] + 1}"
-        if kind == "wait":
-            strings += 1
-            style = "wait" if strings == 1 else f"wait wait-{min(strings, 4)}"
-        spots = [(at_x(xs[p["policy"]]), at_y(p["accuracy"])) for p in group]
-        if kind != "natural":
-            parts.append(f'<path class="line {style}" d="M{"L".join(f"{x} {y}" for x, y in spots)}"/>')
-        for (x, y), p in zip(spots, group, strict=True):
-            parts.append(_dot(x, y, at_y(p["low"]), at_y(p["high"]), p, style))
-        marker = f'<g class="{style}">{_marker(0, 0, style)}</g>'
-        key = f'<svg class="curve key" viewBox="-9 -9 18 18" aria-hidden="true">{marker}</svg>'
-        keys.append(f"<span>{key}{escape(name)}</span>")
-    for spot in spots_of(points, xs):
-        first, names = spot[0], escape(", ".join(dict.fromkeys(map(label_of, spot))))
-        x, y = at_x(xs[first["policy"]]), at_y(first["accuracy"])
-        style = "mixed"
-        if len(spot) == 1:
-            kind = str(first["kind"])
-            style = kind if kind in STYLES else f"other other-{others[kind] + 1}"
-        if first["kind"] == "wait":
-            y = at_y(max(p["high"] for p in spot)) - 6
-            parts.append(f'<text class="name {style} above" x="{x}" y="{y}">{names}</text>')
-        elif is_other(first) and x > (LEFT + WIDTH) / 2:  # long labels stay inside
-            parts.append(f'<text class="name {style} side" x="{x - 9}" y="{y + 16}">{names}</text>')
+
+class Series(NamedTuple):
+    """Dots on one line, from left to right."""
+
+    kind: str
+    style: Style
+    dots: list[Dot]
+
+
+def dots_of(metrics: Metrics) -> list[Dot]:
+    """The points that can be drawn. One without thinking tokens is two doublings left of the smallest other."""
+    points = [p for p in metrics.points if p.accuracy is not None and p.thinking_tokens is not None]
+    some = [p.cost for p in points if p.cost > 0]
+    floor = math.log2(min(some)) - 2 if some else 0.0
+    return [
+        Dot(p, math.log2(p.cost) if p.cost > 0 else floor, p.accuracy or 0.0, p.low or 0.0, p.high or 0.0)
+        for p in points
+    ]
+
+
+def series_of(dots: Sequence[Dot]) -> list[Series]:
+    """The lines of the curve in the order of the legend: forcing first, each wait string on a line of its own."""
+    several = len({d.point.wait for d in dots if d.point.kind == "wait"}) > 1
+    lines: dict[tuple[str, tuple[str, ...]], list[Dot]] = {}
+    for dot in sorted(dots, key=lambda d: d.point.cost):
+        kind = dot.point.kind
+        lines.setdefault((kind, dot.point.wait if kind == "wait" else ()), []).append(dot)
+    found, waits, others = [], 0, 0
+    for kind, wait in sorted(lines, key=lambda line: [*STYLES, line[0]].index(line[0])):
+        style = STYLES.get(kind)
+        if style is None:
+            style = Style(kind, *OTHER_STYLES[others % len(OTHER_STYLES)])
+            others += 1
+        elif kind == "wait" and several:
+            legend = f"{style.legend} {'/'.join(map(repr, wait))}"
+            style = Style(legend, *WAIT_STYLES[waits % len(WAIT_STYLES)])
+            waits += 1
+        found.append(Series(kind, style, lines[kind, wait]))
+    return found
+
+
+def spots_of(dots: Sequence[Dot]) -> list[list[Dot]]:
+    """Dots that share a label: budgets that nothing reaches with the natural end, and equal numbers of waits."""
+    width = max(d.x for d in dots) - min(d.x for d in dots) or 1.0
+    spots: list[list[Dot]] = []
+    for dot in sorted(dots, key=lambda d: (d.point.kind, d.x)):
+        for spot in spots:
+            first = spot[0]
+            kinds = (dot.point.kind, first.point.kind)
+            near, level = abs(first.x - dot.x) < 0.02 * width, abs(dot.accuracy - first.accuracy) < 2.5
+            same = kinds == ("wait", "wait") and dot.label == first.label
+            if near and (same or (level and "wait" not in kinds)):
+                spot.append(dot)
+                break
         else:
-            parts.append(f'<text class="name {style}" x="{x + 9}" y="{y + 16}">{names}</text>')
-    return "".join([*parts, "</svg><figcaption>", *keys, "</figcaption>"])
+            spots.append([dot])
+    return spots
 
 
-def link(policy: str) -> str:
-    """The fragment that makes the page show the traces of a policy."""
-    return f"#policy={quote(policy, safe='')}"
+def ticks_of(dots: Sequence[Dot]) -> list[tuple[float, str]]:
+    """(place on the log2 axis, label) at powers of two, and at 0 where a point has no tokens."""
+    low, high = min(d.x for d in dots), max(d.x for d in dots)
+    first, last = max(0, math.floor(low)), math.ceil(high)
+    ticks = [(float(t), f"{2**t:,}") for t in range(first, last + 1, max(1, round((last - first + 1) / 9)))]
+    if any(d.point.cost == 0 for d in dots):
+        ticks = [(low, "0"), *(t for t in ticks if t[0] > low + 1)]
+    return ticks
 
 
-def _dot(x: float, y: float, low: float, high: float, point: Mapping[str, Any], style: str) -> str:
-    told = (
-        f"{point['policy']}: {point['accuracy']:.1f} % [{point['low']:.1f}, {point['high']:.1f}], "
-        f"{thinking_of(point) or 0:,.0f} thinking tokens"
-    )
-    bar = f'<path class="bar" d="M{x} {low}V{high}M{x - 4} {low}h8M{x - 4} {high}h8"/>'
-    return (
-        f'<a class="dot {style}" href="{escape(link(point["policy"]))}"><title>{escape(told)}</title>'
-        f"{bar}{_marker(x, y, style)}</a>"
-    )
+def has_rollouts(metrics: Metrics) -> bool:
+    """Whether a method makes several rollouts, so that its cost is more than the tokens of its answer."""
+    return any((p.spent.rollouts or 1) > 1 for p in metrics.points)
 
 
-def _marker(x: float, y: float, style: str) -> str:
-    """A circle, diamond, triangle, square and so on, so that colour is not needed to tell them apart."""
-    if style == "budget":
-        return f'<circle cx="{x}" cy="{y}" r="5.5"/>'
-    shapes: dict[str, list[tuple[float, float]]] = {
-        "natural": [(0, -7), (7, 0), (0, 7), (-7, 0)],
-        "wait": [(0, -7), (6.5, 5), (-6.5, 5)] if style == "wait" else [(0, 7), (6.5, -5), (-6.5, -5)],
-    }
-    names = style.split()
-    corners = shapes.get(names[0]) or _OTHER_SHAPES[int(names[-1].removeprefix("other-")) - 1]
-    return f'<path d="M{"L".join(f"{round(x + a, 1)} {round(y + b, 1)}" for a, b in corners)}Z"/>'
+def axis_of(metrics: Metrics) -> str:
+    """What the horizontal axis counts."""
+    return "mean thinking tokens" + " of all rollouts" * has_rollouts(metrics)
+
+
+def title_of(metrics: Metrics) -> str:
+    """Model and benchmark, where they are named."""
+    return " on ".join(filter(None, (metrics.model, metrics.benchmark))) or "Accuracy by thinking tokens"
+
+
+def caption_of(metrics: Metrics) -> str:
+    """How many questions and samples, and what the bars are."""
+    text = f"n = {metrics.complete:,} questions"
+    text += f", {metrics.samples} samples each" * (metrics.samples > 1)
+    text += f" · bars: {100 * metrics.confidence:.0f} % intervals"
+    return text + " · token counts are estimates" * (not metrics.exact)

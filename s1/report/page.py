@@ -1,7 +1,7 @@
-"""One HTML file that shows a run: table, curve, headline numbers and any trace, forced spans marked.
+"""One HTML file that shows a run: table, curve, the three metrics and any trace, forced spans marked.
 
-It needs no network and no server. What a model wrote is packed (see `traces`) and put in place as text,
-never as markup; a content security policy admits the page's own script and nothing else.
+It needs no network and no server. What a model wrote is packed (see `page_traces`) and shown as text, never as
+markup; a content security policy admits the page's own script and nothing else.
 """
 
 from __future__ import annotations
@@ -9,61 +9,50 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from s1.evals.metrics import Metrics, Slope, read_metrics
 from s1.jsonl import write_bytes
-from s1.report.curve import curve, link
-from s1.report.layout import caption, default_title, thinking_of
+from s1.report.curve import caption_of, has_rollouts, title_of
+from s1.report.figures import link, page_figure
 from s1.report.page_traces import LIMIT, pack
-from s1.runs import (
-    GRADES,
-    read_config,
-    read_generations,
-    read_grades,
-    read_metrics,
-    read_questions,
-)
+from s1.runs import RunRecord, read_config, read_generations, read_grades, read_questions
+from s1.types import to_json
 
 PAGE = "index.html"
 
 
 def write_page(run_folder: str | Path, *, title: str | None = None, limit: int = LIMIT) -> Path:
-    """Write index.html into a run folder and return its path. Needs metrics.json.
+    """Write index.html into a graded run folder and return its path.
 
     `limit` bounds the bytes of packed traces; above it the later questions are listed without their texts.
-    Raises BadInput when the folder is no run or was not measured yet.
+    Raises BadInput when the folder is not that of a graded run, MissingExtra without matplotlib.
     """
     folder = Path(run_folder)
-    config, metrics = read_config(folder), read_metrics(folder)
-    labels = {p["key"]: p["policy"] for p in metrics["points"]}
-    grades = read_grades(folder) if (folder / GRADES).exists() else {}
-    generations = [g for g in read_generations(folder) if g.policy in labels]
-    questions = read_questions(folder)
-    held = pack(questions, labels, generations, grades, limit=limit)
+    record, metrics = read_config(folder), read_metrics(folder)
+    labels = {p.key: p.label for p in metrics.points}
+    held = pack(read_questions(folder), labels, read_generations(folder), read_grades(folder), limit=limit)
     script, style = _asset("page.js"), _asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    name = title or default_title(metrics)
+    blocks = (f'<script type="text/plain" id="block-{i}">{b}</script>' for i, b in enumerate(held.blocks))
     text = Template(_asset("page.html")).substitute(
         csp=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'",
-        title=escape(name),
-        caption=escape(caption(metrics)),
+        title=escape(title or title_of(metrics)),
+        caption=escape(caption_of(metrics)),
         headline=_headline(metrics),
-        table=_table(metrics["points"], int(metrics.get("samples", 1))),
-        curve=curve(metrics),
-        flips=_flips(metrics.get("flips") or []),
+        table=_points(metrics),
+        curve=page_figure(metrics),
+        flips=_flips(metrics),
         advice=_advice(metrics),
-        about=_about(config, metrics),
+        about=_about(record, metrics),
         metrics=_json(metrics),
         index=held.overview,
-        blocks="\n".join(
-            f'<script type="text/plain" id="block-{i}">{block}</script>'
-            for i, block in enumerate(held.blocks)
-        ),
+        blocks="\n".join(blocks),
         style=style,
         script=script,
     )
@@ -71,132 +60,116 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
     return folder / PAGE
 
 
-def _headline(metrics: Mapping[str, Any]) -> str:
+def _headline(metrics: Metrics) -> str:
     """Control, Scaling in both units and Performance as definition pairs."""
 
-    def ranged(name: str) -> str:
-        if metrics.get(name) is None:
+    def slope(found: Slope | None) -> str:
+        if found is None:
             return "none"
-        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-        digits = 1 if abs(metrics[name]) < 100 else 0
-        span = f" <small>[{low:.{digits}f}, {high:.{digits}f}]</small>" if low is not None else ""
-        return f"{metrics[name]:.{digits}f}{span}"
+        digits = 1 if abs(found.value) < 100 else 0
+        return f"{found.value:.{digits}f} <small>[{found.low:.{digits}f}, {found.high:.{digits}f}]</small>"
 
     pairs = [
-        ("Control", _number(metrics["control"], "%", 0), "runs whose mean thinking is within their budget"),
-        ("Scaling", ranged("scaling_per_doubling"), "points per doubling, mean over all pairs"),
-        (
-            "Scaling, robust",
-            ranged("robust_scaling_per_doubling"),
-            "points per doubling, median over all pairs",
-        ),
-        ("Scaling, linear", ranged("scaling_per_1k"), "points per 1,000 tokens, mean over all pairs"),
-        ("Performance", _number(metrics["performance"], "%", 1), "highest accuracy"),
-    ]
+        ("Control", _number(metrics.control, 0, " %"), "runs whose mean thinking is within their budget"),
+        ("Scaling", slope(metrics.scaling_per_doubling), "points per doubling, mean over all pairs"),
+        ("Scaling, robust", slope(metrics.robust_scaling_per_doubling), "points per doubling, median over all pairs"),
+        ("Scaling, linear", slope(metrics.scaling_per_1k), "points per 1,000 tokens, mean over all pairs"),
+        ("Performance", _number(metrics.performance, 1, " %"), "highest accuracy"),
+    ]  # fmt: skip
     return "".join(f"<div><dt>{a}</dt><dd>{b}</dd><dd class=what>{c}</dd></div>" for a, b, c in pairs)
 
 
-def _table(points: Sequence[Mapping[str, Any]], samples: int) -> str:
-    """One row a policy; the last columns need several samples."""
-    several = any(((p.get("spent") or {}).get("rollouts") or 1) > 1 for p in points)
-    head = [
-        "policy",
-        "accuracy %",
-        "95 % interval",
-        "thinking tokens",
-        *(["of all rollouts"] if several else []),
-        "answer tokens",
-        "cut %",
-        "unanswered",
-    ]
+def _points(metrics: Metrics) -> str:
+    """One row for each policy; some columns need several rollouts or samples."""
+    several, samples = has_rollouts(metrics), metrics.samples
+    head = ["policy", "accuracy %", "95 % interval", "thinking tokens", *["of all rollouts"] * several,
+            "answer tokens", "cut %", "unanswered"]  # fmt: skip
     if samples > 1:
         head += [f"pass@{samples} %", f"maj@{samples} %"]
     rows = []
-    for p in points:
-        outcomes = p["outcomes"]
-        span = f"{p['low']:.1f} – {p['high']:.1f}" if p["low"] is not None else "none"
+    for p in metrics.points:
         cells = [
-            f'<a href="{escape(link(p["policy"]))}">{escape(p["policy"])}</a>',
-            _number(p["accuracy"], "", 1),
-            span,
-            *(_tokens(value) for value in (p["thinking_tokens"], *([thinking_of(p)] if several else []))),
-            _number(p["answer_tokens"], "", 1),
-            _number(p["cut_share"], "", 0),
-            f"{outcomes['cut'] + outcomes['no answer'] + outcomes['error']}",
+            f'<a href="{escape(link(p))}">{escape(p.label)}</a>',
+            _number(p.accuracy),
+            "none" if p.low is None else f"{p.low:.1f} – {p.high:.1f}",
+            _tokens(p.thinking_tokens),
+            *[_tokens(p.spent.thinking)] * several,
+            _number(p.answer_tokens),
+            _number(p.cut_share, 0),
+            str(p.outcomes["cut"] + p.outcomes["no answer"] + p.outcomes["error"]),
         ]
         if samples > 1:
-            cells += [_number(p.get(k, {}).get(str(samples)), "", 1) for k in ("pass_at_k", "maj_at_k")]
-        body = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f'<tr class="{escape(p["kind"])}" data-policy="{escape(p["policy"])}">{body}</tr>')
-    top = "".join(f"<th scope=col>{name}</th>" for name in head)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            cells += [_number((each or {}).get(str(samples))) for each in (p.pass_at_k, p.maj_at_k)]
+        rows.append((f'<tr class="{escape(p.kind)}" data-policy="{escape(p.key)}">', cells))
+    return _table(head, rows)
 
 
-def _flips(flips: Sequence[Mapping[str, Any]]) -> str:
+def _flips(metrics: Metrics) -> str:
     """What each wait turned right and turned wrong."""
-    if not flips:
+    if not metrics.flips:
         return ""
     head = ["from", "to", "wrong → right", "right → wrong", "difference", "95 % interval", "McNemar p"]
     rows = []
-    for f in flips:
-        cells = [
-            escape(f["before"]),
-            escape(f["after"]),
-            f"{f['wrong_to_right']}",
-            f"{f['right_to_wrong']}",
-            f"{f['difference']:+.1f}",
-            f"{f['low']:+.1f} – {f['high']:+.1f}",
-            "" if f["p"] is None else f"{f['p']:.2g}",
-        ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    top = "".join(f"<th scope=col>{name}</th>" for name in head)
+    for f in metrics.flips:
+        labels = [escape(metrics.point(key).label) for key in (f.before, f.after)]
+        counts = [str(f.wrong_to_right), str(f.right_to_wrong)]
+        interval = f"{f.low:+.1f} – {f.high:+.1f}"
+        p = "" if f.p is None else f"{f.p:.2g}"
+        rows.append(("<tr>", [*labels, *counts, f"{f.difference:+.1f}", interval, p]))
     return (
         "<details class=card><summary>What each wait changed</summary><div class=scroll>"
-        f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
+        f"{_table(head, rows)}</div></details>"
     )
 
 
-def _advice(metrics: Mapping[str, Any]) -> str:
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """An HTML table; a row is its opening tag and its cells."""
+    top = "".join(f"<th scope=col>{name}</th>" for name in head)
+    body = "".join(f"{tag}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for tag, cells in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _advice(metrics: Metrics) -> str:
     """The cheapest policy that is not worse than the best, in words."""
-    advice = metrics.get("advice")
-    if not advice:
+    advice = metrics.advice
+    if advice is None:
         return ""
-    text = f"Best: {advice['best']}."
-    if advice["policy"] != advice["best"]:
-        text += (
-            f" Cheapest that is not worse by more than {advice['margin']:g} points "
-            f"(95 % confidence): {advice['policy']}."
-        )
+    text = f"Best: {metrics.point(advice.best).label}."
+    if advice.policy == advice.best:
+        text += f" No cheaper policy is shown to be within {advice.margin:g} points of it."
     else:
-        text += f" No cheaper policy is shown to be within {advice['margin']:g} points of it."
-    if advice.get("candidate"):
-        needed = f"{advice['questions_needed']:,}"
-        text += f" {advice['candidate']} may be, but it takes about {needed} questions to tell."
+        text += (
+            f" Cheapest that is not worse by more than {advice.margin:g} points (95 % confidence): "
+            f"{metrics.point(advice.policy).label}."
+        )
+    if advice.candidate:
+        label = metrics.point(advice.candidate).label
+        text += f" {label} may be, but it takes about {advice.questions_needed:,} questions to tell."
     return f"<p class=advice>{escape(text)}</p>"
 
 
-def _about(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _about(record: RunRecord, metrics: Metrics) -> str:
     """The small print: questions, grading, versions."""
-    told = [
-        f"questions: {metrics['complete']:,} of {metrics['questions']:,} finished by every policy",
-        f"SHA-256 of the questions {config['questions'].get('sha256', '')[:12]}",
-        f"grading {metrics.get('grading') or 'not named'}",
-        ", ".join(f"{name} {version}" for name, version in config["versions"][-1].items()),
+    parts = [
+        f"questions: {metrics.complete:,} of {metrics.questions:,} finished by every policy",
+        f"SHA-256 of the questions {metrics.questions_sha256[:12]}",
+        f"grading {metrics.grading}",
+        ", ".join(f"{name} {version}" for name, version in record.versions[-1].items()),
     ]
-    return escape(" · ".join(told))
+    return escape(" · ".join(parts))
 
 
-def _number(value: float | None, unit: str, digits: int) -> str:
-    return "none" if value is None else f"{value:,.{digits}f}{' ' if unit else ''}{unit}"
+def _number(value: float | None, digits: int = 1, unit: str = "") -> str:
+    return "none" if value is None else f"{value:,.{digits}f}{unit}"
 
 
 def _tokens(value: float | None) -> str:
-    return _number(value, "", 0 if (value or 0) >= 1000 else 1)
+    return _number(value, 0 if (value or 0) >= 1000 else 1)
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    """JSON that cannot end the script element around it."""
+    text = json.dumps(to_json(value), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

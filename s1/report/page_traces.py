@@ -1,9 +1,9 @@
-"""Traces packed small for the page: each text once, forks as prefixes of the longest, gzip and base64.
+"""Traces packed small for the page: each text once, shared prefixes once, gzip and base64.
 
-    overview policies, questions and one short row a receipt: what lists and filters need
-    blocks   the texts of a few questions each, opened when one of them is looked at
+    overview   policies, questions and one short row for each generation: what lists and filters need
+    blocks     the texts of a few questions each, unpacked when one of them is opened
 
-Base64 holds no "<", so nothing that a model wrote can end the element it is kept in.
+Base64 has no "<", so nothing that a model wrote can end the element around it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from s1.runs import Key, key_of
-from s1.types import Generation, Grade, Question
+from s1.types import Generation, Grade, Outcome, Phase, Question
 
-OUTCOMES = ("right", "wrong", "cut", "no answer", "error")
-PHASES = ("prompt", "thinking", "answer")
+OUTCOMES = get_args(Outcome)
+PHASES = get_args(Phase)
 BLOCK = 25
 """Questions in a block."""
 LIMIT = 40_000_000
 """Bytes of packed texts; a page over it holds the traces of the first questions only and says so."""
 
 
-class Packed(NamedTuple):
+class PackedTraces(NamedTuple):
     """Base64 of gzipped JSON, and for how many questions there are texts."""
 
     overview: str
@@ -41,33 +41,23 @@ def pack(
     grades: Mapping[Key, Grade],
     *,
     limit: int = LIMIT,
-) -> Packed:
+) -> PackedTraces:
     """The data of the page's viewer; `labels` has the label of each policy by its key.
 
-    A receipt without a grade is shown as "not graded"."""
+    A generation without a grade is shown as "not graded".
+    """
     places = {key: i for i, key in enumerate(labels)}
     by_question: dict[str, list[Generation]] = defaultdict(list)
+    samples = 1
     for generation in generations:
         by_question[generation.question_id].append(generation)
-    rows, samples = [], 1
-    for q, question in enumerate(questions):
-        for g in by_question[question.id]:
-            grade = grades.get(key_of(g))
-            samples = max(samples, g.sample + 1)
-            rows.append(
-                [
-                    q,
-                    places[g.policy],
-                    g.sample,
-                    OUTCOMES.index(grade.outcome) if grade else -1,
-                    grade.extracted if grade else None,
-                    g.thinking_tokens,
-                    g.answer_tokens,
-                    g.waits,
-                    int(g.cut),
-                    g.error,
-                ]
-            )
+        samples = max(samples, generation.sample + 1)
+    rows = [
+        [q, places[g.policy], g.sample, *_outcome(grades.get(key_of(g))), g.thinking_tokens, g.answer_tokens,
+         g.waits, int(g.cut), g.error]
+        for q, question in enumerate(questions)
+        for g in by_question[question.id]
+    ]  # fmt: skip
     blocks: list[str] = []
     size = traced = 0
     for start in range(0, len(questions), BLOCK):
@@ -78,16 +68,16 @@ def pack(
             break
         blocks.append(block)
         traced = start + len(group)
-    index = {
+    overview = {
         "outcomes": OUTCOMES,
-        "policies": list(labels.values()),
+        "policies": list(labels.items()),
         "samples": samples,
         "block": BLOCK,
         "traced": traced,
         "questions": [[q.id, q.text, q.answer, q.source] for q in questions],
         "rows": rows,
     }
-    return Packed(packed(index), blocks, traced)
+    return PackedTraces(packed(overview), blocks, traced)
 
 
 def packed(value: Any) -> str:
@@ -96,8 +86,12 @@ def packed(value: Any) -> str:
     return base64.b64encode(gzip.compress(text, 9, mtime=0)).decode()
 
 
+def _outcome(grade: Grade | None) -> tuple[int, str | None]:
+    return (OUTCOMES.index(grade.outcome), grade.extracted) if grade else (-1, None)
+
+
 def _texts(generations: Sequence[Generation], places: Mapping[str, int]) -> list[Any]:
-    """[texts, receipts]; a receipt is [policy, sample, segments], a segment [phase, forced, text, length].
+    """[texts, traces]; a trace is [policy, sample, segments], a segment [phase, forced, text, length].
 
     A segment is the first `length` UTF-16 units (what JavaScript counts) of its text.
     """
@@ -109,18 +103,13 @@ def _texts(generations: Sequence[Generation], places: Mapping[str, int]) -> list
             place = len(texts)
             texts.append(text)
         found[text] = place
-    receipts = [
-        [
-            places[g.policy],
-            g.sample,
-            [
-                [PHASES.index(s.phase), int(s.by == "forced"), found[s.text], _units(s.text)]
-                for s in g.segments
-            ],
+    traces = []
+    for g in generations:
+        segments = [
+            [PHASES.index(s.phase), int(s.by == "forced"), found[s.text], _units(s.text)] for s in g.segments
         ]
-        for g in generations
-    ]
-    return [texts, receipts]
+        traces.append([places[g.policy], g.sample, segments])
+    return [texts, traces]
 
 
 def _units(text: str) -> int:

@@ -41,8 +41,7 @@ def test_a_row_without_an_answer_stops_the_command_before_anything_runs(
     assert (
         main(["eval", "--benchmark", str(file), "--model", "scripted:", "--out", str(tmp_path / "run")]) == 2
     )
-    told = capsys.readouterr().err
-    assert "row 2: no answer found" in told and not (tmp_path / "run").exists()
+    assert "row 2: no answer found" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("monster", ["9^{9^{9^{9}}}", "(((((" * 300, r"\frac{" * 300, "x^" * 500])
@@ -55,7 +54,7 @@ def test_a_monstrous_answer_is_wrong_and_the_run_ends(
     monkeypatch.setattr("s1.grading.outcome.compare", lambda g, a, kind, _: compare(g, a, kind, 0.3))
     plan = Plan((BudgetPolicy(max_thinking=40),))
     metrics = evaluate(benchmark(2, "math", "5"), ScriptedEngine(writes), FMT, plan, tmp_path / "run")
-    assert metrics["points"][0]["outcomes"]["wrong"] == 2
+    assert metrics.points[0].outcomes["wrong"] == 2
 
 
 def test_a_grader_that_raises_costs_that_answer_and_not_the_run(
@@ -67,20 +66,20 @@ def test_a_grader_that_raises_costs_that_answer_and_not_the_run(
     with monkeypatch.context() as patch:
         patch.setattr("s1.grading.outcome.compare", raising)
         metrics = evaluate(benchmark(3), ScriptedEngine(model), FMT, PLAN, tmp_path / "run")
-    assert metrics["points"][0]["outcomes"]["error"] == 3
+    assert metrics.points[0].outcomes["error"] == 3
     assert {g.how for g in runs.read_grades(tmp_path / "run").values()} == {
         "grader: ZeroDivisionError: a mistake of ours"
     }
-    assert grade_run(tmp_path / "run")["points"][0]["accuracy"] == 100, "the receipts are whole"
+    assert grade_run(tmp_path / "run").points[0].accuracy == 100, "the generations are complete"
 
 
 def test_a_model_that_never_ends_is_cut_and_counted_as_such(tmp_path: Path) -> None:
     endless = ScriptedEngine(lambda prefix: " and so on" * 50, context=400)
     plan = Plan((BudgetPolicy(max_thinking=40, max_answer=40, cue="never"),))
     metrics = evaluate(benchmark(3, "math", "5"), endless, FMT, plan, tmp_path / "run")
-    point = metrics["points"][0]
-    assert point["outcomes"]["cut"] == 3 and point["cut_share"] == 100 and point["thinking_tokens"] == 40
-    assert point["accuracy_worst"] == 0 and point["accuracy_best"] == 100
+    point = metrics.points[0]
+    assert point.outcomes["cut"] == 3 and point.cut_share == 100 and point.thinking_tokens == 40
+    assert point.accuracy == 0 and point.accuracy_best == 100
 
 
 def test_a_server_that_dies_at_question_200_of_500_loses_nothing(tmp_path: Path) -> None:
@@ -96,18 +95,18 @@ def test_a_server_that_dies_at_question_200_of_500_loses_nothing(tmp_path: Path)
     questions = benchmark(500)
     with pytest.raises(S1Error, match="connection refused") as error:
         evaluate(questions, ScriptedEngine(dying), FMT, PLAN, tmp_path / "run", concurrency=1)
-    assert "run the same command again" in error.value.hint
+    assert "resume" in error.value.hint
     whole = [g for g in runs.read_generations(tmp_path / "run") if g.error is None]
     assert len(whole) == 200
     engine = ScriptedEngine(model)
     metrics = evaluate(questions, engine, FMT, PLAN, tmp_path / "run")
-    assert metrics["complete"] == 500 and metrics["points"][0]["accuracy"] == 100
+    assert metrics.complete == 500 and metrics.points[0].accuracy == 100
     assert len(engine.asked) == 2 * 300, "what was answered is not asked again"
-    assert runs.read_config(tmp_path / "run")["questions"]["n"] == 500
+    assert runs.read_config(tmp_path / "run").questions.n == 500
 
 
-def test_what_a_result_was_measured_on_stands_in_its_numbers(tmp_path: Path) -> None:
+def test_metrics_name_what_they_were_measured_on(tmp_path: Path) -> None:
     metrics = evaluate(benchmark(2), ScriptedEngine(model), FMT, PLAN, tmp_path / "run")
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert metrics["benchmark_version"] == "1"
-    assert metrics["questions_sha256"] == stored["questions"]["sha256"]
+    assert metrics.benchmark_version == "1"
+    assert metrics.questions_sha256 == stored["questions"]["sha256"]

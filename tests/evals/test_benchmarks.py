@@ -14,8 +14,8 @@ import pytest
 
 from s1.errors import BadConfig, BadInput, MissingExtra, S1Error
 from s1.evals import benchmarks
-from s1.evals.benchmark_files import Columns
-from s1.evals.benchmarks import Benchmark, load_benchmark, render_choices, shuffled
+from s1.evals.benchmarks import Benchmark, load_benchmark
+from s1.evals.question_rows import render_choices, shuffled
 from s1.grading import equivalent
 from s1.types import Question
 
@@ -130,15 +130,15 @@ def test_choices_of_a_description_come_from_a_column_or_from_one_column_each(tmp
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path: a.jsonl\nfilter: 3\n", "filter is 3"),
-        ("path: a.jsonl\nlast: many\n", "last is 'many'"),
-        ("path: a.jsonl\nkinds: text\n", "unknown key 'kinds'"),
-        ("path: a.jsonl\nkind: words\n", "unknown kind of answer 'words'"),
-        ("path: a.jsonl\ncolumns: {quest: P}\n", "are not understood"),
-        ("name: x\n", "needs a path or a hub"),
-        ("path: 3\n", "path is 3"),
-        ("- 1\n", "does not hold a description"),
-        ("path: [\n", "not valid YAML"),
+        ("path: a.jsonl\nfilter: 3\n", "filter"),
+        ("path: a.jsonl\nlast: many\n", "last"),
+        ("path: a.jsonl\nkinds: text\n", "'kinds'"),
+        ("path: a.jsonl\nkind: words\n", "'words'"),
+        ("path: a.jsonl\ncolumns: {quest: P}\n", "'quest'"),
+        ("name: x\n", "path or a hub"),
+        ("path: 3\n", "path"),
+        ("- 1\n", "describe"),
+        ("path: [\n", "YAML"),
     ],
 )
 def test_a_bad_description_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -178,7 +178,7 @@ def test_answers_of_all_shapes_become_text(tmp_path: Path, answer: object, read:
         ({"problem": None, "answer": "2"}, "row 2, field 'problem'"),
         ({"problem": 3, "answer": "2"}, "row 2, field 'problem'"),
         ({"answer": "2"}, "row 2: no question found"),
-        ([1, 2], "row 2: expected an object"),
+        ([1, 2], "row 2.*expected an object"),
         ({"problem": "?", "choices": ["a"], "answer": "A"}, "row 2, field 'choices'"),
         ({"problem": "?", "choices": ["a", "b"], "answer": "C"}, "row 2: the answer 'C' names none of 2"),
         ({"problem": "?", "choices": ["a", "b"]}, "row 2: the answer None names none"),
@@ -194,15 +194,15 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, row: object, message
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"problem": "?", "answer": "1"}\n{"problem": ', "row 2: not valid JSON"),
-        ("a.jsonl", b"\xff\xfe", "not UTF-8"),
-        ("a.jsonl", b"\n\n", "holds no questions"),
-        ("a.json", b"{}", "no list of rows"),
-        ("a.json", b"[", "not valid JSON"),
-        ("a.csv", b"problem,answer\n1+1?,2\n1+1?,2,3\n", "row 2: not as many fields"),
-        ("a.jsonl.gz", b"plain", "not a whole gzip"),
-        ("a.parquet", b"plain", "not a Parquet file"),
-        ("a.txt", b"plain", "no known format"),
+        ("a.jsonl", b'{"problem": "?", "answer": "1"}\n{"problem": ', "row 2.*JSON"),
+        ("a.jsonl", b"\xff\xfe", "row 1.*UTF-8"),
+        ("a.jsonl", b"\n\n", "no rows"),
+        ("a.json", b"{}", "list of objects"),
+        ("a.json", b"[", "row 1.*JSON"),
+        ("a.csv", b"problem,answer\n1+1?,2\n1+1?,2,3\n", "row 2.*3 cells"),
+        ("a.jsonl.gz", b"plain", "row 1.*damaged"),
+        ("a.parquet", b"plain", "not a readable Parquet file"),
+        ("a.txt", b"plain", "format"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -212,8 +212,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
     assert name in error.value.message and error.value.hint
 
 
-def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be read"):
+def test_a_missing_file_and_an_unknown_name_are_different_errors(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such file"):
         load_benchmark(tmp_path / "none.jsonl")
     with pytest.raises(BadConfig, match="aime26") as error:
         load_benchmark("aime26")
@@ -242,7 +242,7 @@ def test_gpqa_choices_are_ordered_by_the_question_and_never_by_chance(tmp_path: 
 
 def test_gpqa_with_two_equal_choices_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "gpqa.jsonl", [{**GPQA, "Incorrect Answer 1": "iron"}])
-    with pytest.raises(BadInput, match="row 1: two choices are the same"):
+    with pytest.raises(BadInput, match="row 1: two choices"):
         load_benchmark(file)
 
 
@@ -273,7 +273,7 @@ def test_a_registered_loader_is_called_by_name(monkeypatch: pytest.MonkeyPatch) 
 
 
 class _Hub(types.ModuleType):
-    """Stands for the `datasets` package."""
+    """In place of the `datasets` package."""
 
     def __init__(self, result: Any) -> None:
         super().__init__("datasets")
@@ -353,7 +353,7 @@ def test_olympiad_tolerances_and_ids_are_kept(shared_data: Path) -> None:
     found = load_benchmark(
         "olympiadbench",
         path=shared_data / "benchmarks" / "olympiadbench_oe_to_maths_en.jsonl.gz",
-        columns=Columns(),
+        columns={},
     )
     assert found.questions[0].meta["row_id"] == 1606
     assert [q.answer for q in found.questions if q.meta.get("tolerance") == 0.1] == ["4.2"]

@@ -12,9 +12,11 @@ import pytest
 
 from s1 import runs
 from s1.cli import main
-from s1.evals.compare_graders import agreement, as_row, compare_graders
+from s1.evals.compare_graders import GraderAgreement, agreement, compare_graders
+from s1.evals.metrics import read_metrics
 from s1.evals.run import grade_run
 from s1.grading.judge import Attempt
+from s1.runs import PolicyRecord, RunConfig
 from s1.types import Generation, Question, Segment
 
 ANSWERS = {
@@ -33,7 +35,7 @@ ANSWERS = {
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     questions = [Question(name, f"What is {name}?", gold) for name, (gold, *_) in ANSWERS.items()]
-    config = {"policies": [{"label": "natural"}], "kind": "math", "grading": "strict", "benchmark": "toy"}
+    config = RunConfig("toy", "math", "m", (PolicyRecord("natural", "natural", "natural"),))
     with runs.open_run(path, config, questions) as run:
         for name, (_, text, finish) in ANSWERS.items():
             segments = (
@@ -43,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
             error = "server gone" if name == "broken" else None
             ended = None if error else finish
             run.append(Generation(name, 0, "natural", segments, 1, 1, 0, 0, False, ended, error=error))
-        runs.finish(run)
+        run.finish()
     grade_run(path)
     return path
 
@@ -55,18 +57,16 @@ def asked(attempts: Mapping[str, Attempt]) -> dict[str, bool]:
 
 def test_only_answers_on_which_graders_differ_are_disagreements(folder: Path) -> None:
     compared = compare_graders(folder)
-    differ = [c.key.question_id for c in compared if c.disagree]
+    differ = [c.question_id for c in compared if c.disagree]
     assert differ == ["last number"], "the official extraction takes the whole text where there is no box"
-    assert agreement(compared) == {
-        "receipts": 6, "strict": 3, "official": 2, "judged": 0, "judge": 0, "disagree": 1
-    }  # fmt: skip
-    row = as_row(next(c for c in compared if c.disagree))
-    assert row["strict"]["extracted"] == "12" and row["official"]["extracted"] == "first 3, then 12"
-    assert json.loads(json.dumps(row)) == row
+    counts = GraderAgreement(generations=6, strict=3, official=2, judged=0, judge=0, disagree=1)
+    assert agreement(compared) == counts
+    found = next(c for c in compared if c.disagree)
+    assert found.strict.extracted == "12" and found.official.extracted == "first 3, then 12"
 
 
 def test_a_judge_is_asked_only_what_had_to_be_interpreted(folder: Path) -> None:
-    compared = {c.key.question_id: c for c in compare_graders(folder, asked)}
+    compared = {c.question_id: c for c in compare_graders(folder, asked)}
     assert asked.names == ["words", "symbolic", "unfinished"]  # type: ignore[attr-defined]
     assert compared["words"].judge is True and compared["words"].disagree
     assert compared["symbolic"].judge is False and compared["symbolic"].disagree
@@ -79,8 +79,8 @@ def test_a_judge_makes_answers_right_and_never_wrong(folder: Path) -> None:
     grades = {key.question_id: g for key, g in runs.read_grades(folder).items()}
     assert (grades["words"].outcome, grades["words"].how) == ("right", "judge")
     assert grades["symbolic"].outcome == "right" and grades["broken"].outcome == "error"
-    assert after["grading"] == "strict, judged by oracle" and before["grading"] == "strict"
-    assert after["points"][0]["outcomes"]["right"] == before["points"][0]["outcomes"]["right"] + 1
+    assert after.grading == "strict, judged by oracle" and before.grading == "strict"
+    assert after.points[0].outcomes["right"] == before.points[0].outcomes["right"] + 1
     assert grade_run(folder) == before
 
 
@@ -128,7 +128,7 @@ def oracle() -> Iterator[Oracle]:
 def test_verdicts_are_kept_in_the_run_folder_and_never_asked_for_twice(
     folder: Path, oracle: Oracle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["eval", "--compare-graders", str(folder), "--judge", "oracle", "--url", oracle.url]
+    command = ["report", str(folder), "--compare-graders", "--judge", "oracle", "--url", oracle.url]
     assert main(command) == 0
     first = capsys.readouterr().out
     assert len(oracle.asked) == 3 and "## Reference answer" in oracle.asked[0]
@@ -140,29 +140,34 @@ def test_verdicts_are_kept_in_the_run_folder_and_never_asked_for_twice(
     assert main(["report", str(folder), "--judge", "oracle", "--url", oracle.url]) == 0
     assert len(oracle.asked) == 3, "the report reads the same journal"
     assert "66.7" not in capsys.readouterr().out.split("Control")[0]
-    assert runs.read_metrics(folder)["points"][0]["outcomes"]["right"] == 4
+    assert read_metrics(folder).points[0].outcomes["right"] == 4
 
 
 def test_the_listing_for_machines_is_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "--compare-graders", str(folder), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["disagree"] == 1 and told["disagreements"][0]["question_id"] == "last number"
+    assert main(["report", str(folder), "--compare-graders", "--json"]) == 0
+    listing = json.loads(capsys.readouterr().out)
+    assert listing["disagree"] == 1 and listing["disagreements"][0]["question_id"] == "last number"
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["eval", "--compare-graders", "nowhere"], "is no run"),
-        (["eval", "--judge", "x", "--benchmark", "petri"], "Evaluate first"),
-        (["report", "nowhere", "--url", "http://127.0.0.1:9/v1"], "no judge"),
-        (["eval"], "needs questions"),
+        (["report", "nowhere", "--compare-graders"], "not a run folder"),
+        (["report", "nowhere", "--judge", "x"], "not a run folder"),
+        (["report", "nowhere", "--compare-graders", "--grading", "official"], "--compare-graders"),
+        (["report", "nowhere", "--compare-graders", "--against", "nowhere"], "--against"),
     ],
 )
 def test_a_judge_or_a_listing_without_its_run_is_refused(
-    command: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    command: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(command) == 2
-    assert message in capsys.readouterr().err
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_a_judge_without_a_system_role_gets_its_instructions_before_the_question(tmp_path: Path) -> None:

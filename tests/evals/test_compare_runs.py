@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from s1.cli import main
 from s1.errors import BadConfig, BadInput
 from s1.evals.compare_runs import compare_runs
 from s1.evals.run import grade_run
+from s1.runs import PolicyRecord, RunConfig
 from s1.types import Generation, Question, Segment
 
 QUESTIONS = [Question(f"q{i}", f"What is {i}?", str(i)) for i in range(40)]
@@ -24,16 +26,21 @@ def make(
     samples: int = 1,
     **more: Any,
 ) -> Path:
-    """A graded run in which the policies answer the questions of these numbers right."""
-    config = {"policies": [{"label": label} for label in right], "kind": "exact", "benchmark": "toy", **more}
+    """A graded run in which the policies (by label) answer the questions of these numbers right."""
+    policies = tuple(PolicyRecord(f"key of {label}", label, "natural") for label in right)
+    config = replace(RunConfig("toy", "exact", "m", policies), **more)
     with runs.open_run(path, config, questions) as run:
         for label, numbers in right.items():
             for question in questions:
                 for sample in range(samples):
                     text = str(question.answer) if int(question.id[1:]) in numbers else "no"
                     segment = Segment((1,), text, "answer", "model")
-                    run.append(Generation(question.id, sample, label, (segment,), 7, 1, 0, 0, False, "stop"))
-        runs.finish(run)
+                    run.append(
+                        Generation(
+                            question.id, sample, f"key of {label}", (segment,), 7, 1, 0, 0, False, "stop"
+                        )
+                    )
+        run.finish()
     grade_run(path)
     return path
 
@@ -44,19 +51,19 @@ def test_shared_policies_are_compared_in_pairs(tmp_path: Path) -> None:
         tmp_path / "other", {"natural": set(range(10)), "wait 1": set(range(29)) | {39}, "wait 2": set()}
     )
     natural, wait = compare_runs(one, other)
-    assert (natural["policy"], natural["against"], natural["n"]) == ("natural", "natural", 40)
-    assert (natural["accuracy"], natural["accuracy_against"], natural["difference"]) == (75, 25, 50)
-    assert 30 < natural["low"] < 50 < natural["high"] < 70
-    assert (natural["only_this_right"], natural["only_against_right"]) == (20, 0) and natural["p"] < 1e-5
-    assert (wait["only_this_right"], wait["only_against_right"], wait["p"]) == (1, 1, 1)
-    assert wait["low"] < 0 < wait["high"] and wait["thinking_tokens"] == 7
-    assert compare_runs(other, one)[0]["difference"] == -50
+    assert (natural.policy, natural.against, natural.n) == ("natural", "natural", 40)
+    assert (natural.accuracy, natural.accuracy_against, natural.difference) == (75, 25, 50)
+    assert 30 < natural.low < 50 < natural.high < 70
+    assert (natural.only_this_right, natural.only_against_right) == (20, 0) and natural.p < 1e-5
+    assert (wait.only_this_right, wait.only_against_right, wait.p) == (1, 1, 1)
+    assert wait.low < 0 < wait.high and wait.thinking_tokens == 7
+    assert compare_runs(other, one)[0].difference == -50
 
 
 def test_single_policies_are_compared_whatever_their_names(tmp_path: Path) -> None:
     one = make(tmp_path / "one", {"natural": set(range(30))})
     other = make(tmp_path / "other", {"max 8": set(range(20))})
-    assert [(r["policy"], r["against"], r["difference"]) for r in compare_runs(one, other)] == [
+    assert [(r.policy, r.against, r.difference) for r in compare_runs(one, other)] == [
         ("natural", "max 8", 25)
     ]
 
@@ -65,15 +72,16 @@ def test_samples_are_averaged_before_they_are_compared(tmp_path: Path) -> None:
     one = make(tmp_path / "one", {"natural": set(range(30))}, samples=3)
     other = make(tmp_path / "other", {"natural": set(range(20))})
     found = compare_runs(one, other)[0]
-    assert (found["n"], found["difference"], found["only_this_right"]) == (40, 25, 10)
+    assert (found.n, found.difference, found.only_this_right) == (40, 25, 10)
 
 
 def test_policies_that_share_no_name_must_be_named(tmp_path: Path) -> None:
     one = make(tmp_path / "one", {"a": {1}, "b": {2}})
     other = make(tmp_path / "other", {"c": {1}})
-    with pytest.raises(BadConfig, match=r"a, b.*c.*share no policy"):
+    with pytest.raises(BadConfig, match=r"a, b.*c.*in common"):
         compare_runs(one, other)
-    assert compare_runs(one, other, ("b", "c"))[0]["difference"] == 0
+    assert compare_runs(one, other, ("b", "c")) == compare_runs(one, other, ("key of b", "key of c"))
+    assert compare_runs(one, other, ("b", "c"))[0].difference == 0
     with pytest.raises(BadConfig, match="no policy 'd'"):
         compare_runs(one, other, ("d", "c"))
 
@@ -81,10 +89,10 @@ def test_policies_that_share_no_name_must_be_named(tmp_path: Path) -> None:
 def test_different_questions_answers_or_gradings_are_refused(tmp_path: Path) -> None:
     one = make(tmp_path / "one", {"natural": {1}})
     fewer = make(tmp_path / "fewer", {"natural": {1}}, QUESTIONS[:30], benchmark="small")
-    with pytest.raises(BadInput, match=r"40 of toy in .*30 of small in .*10 are in one of them only.*'q30'"):
+    with pytest.raises(BadInput, match=r"40 of toy in .*30 of small in .*10 differ.*'q30'"):
         compare_runs(one, fewer)
     changed = [*QUESTIONS[:-1], Question("q39", "What is 39?", "93")]
-    with pytest.raises(BadInput, match="'q39' has the reference answer '39' in .*'93'"):
+    with pytest.raises(BadInput, match="1 differ.*'q39', is '39' and '93'"):
         compare_runs(one, make(tmp_path / "changed", {"natural": {1}}, changed))
     official = make(tmp_path / "official", {"natural": {1}}, grading="official")
     with pytest.raises(BadInput, match="graded as 'strict'.*as 'official'"):
@@ -99,17 +107,17 @@ def test_a_run_that_was_not_graded_says_so(tmp_path: Path) -> None:
         compare_runs(one, other)
 
 
-def test_the_command_tells_which_run_is_better_or_that_nobody_can_tell(
+def test_the_command_says_which_run_is_better_or_that_the_questions_are_too_few(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = make(tmp_path / "one", {"natural": set(range(30)), "wait 1": set(range(30))})
     other = make(tmp_path / "other", {"natural": set(range(10)), "wait 1": set(range(29)) | {39}})
     before = sorted(p.name for p in one.iterdir())
     assert main(["report", str(one), "--against", str(other)]) == 0
-    told = capsys.readouterr().out
-    assert "natural: this run is better (95 % confidence)." in told
-    assert "wait 1: 40 questions cannot tell; they would show a difference of" in told
-    assert "+50.0" in told and sorted(p.name for p in one.iterdir()) == before
+    printed = capsys.readouterr().out
+    assert "natural: this run is better (95 % confidence)." in printed
+    assert "wait 1: 40 questions cannot tell; they would show a difference of" in printed
+    assert "+50.0" in printed and sorted(p.name for p in one.iterdir()) == before
     assert (
         main(["report", str(one), "--against", str(make(tmp_path / "s", {"natural": {1}}, QUESTIONS[:9]))])
         == 2

@@ -1,11 +1,12 @@
-"""Recipes on the scripted engine: what each names is run, and the tables say what the receipts hold."""
+"""Recipes on the scripted engine: what each names is run, and the tables show the results."""
 
 import pytest
 
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.evals.benchmarks import Benchmark, questions_hash
-from s1.evals.recipe_tables import difference_table, parallel_table, recipe_table, right_shares
+from s1.evals.compare_runs import right_shares
+from s1.evals.recipe_tables import difference_table, parallel_table, recipe_table
 from s1.evals.recipes import ModelPlan, Recipe, RunPlan, load_recipe, plan_of, recipe_names, run_recipe
 from s1.methods import load_method
 from s1.types import Question, question_id
@@ -86,20 +87,20 @@ def test_the_small_world_changes_only_what_it_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
-        ("title: [", "no YAML"),
-        ("- a", "no mapping"),
-        ("title: t\nsection: s\ntable: pie\nruns: {a: {}}", "table is 'pie'"),
+        ("title: [", "YAML"),
+        ("- a", "mapping"),
+        ("title: t\nsection: s\ntable: pie\nruns: {a: {}}", "'pie'"),
         ("title: t\nsection: s\ntable: points\nruns: {a: {budget: [1]}}", "unknown field 'budget'"),
         ("title: t\nsection: s\ntable: points\nrun: {}", "unknown field 'run'"),
         ("section: s\ntable: points\nruns: {a: {}}", "'title' is missing"),
     ],
 )
-def test_a_recipe_that_cannot_be_read_says_where(tmp_path, text, said):
+def test_a_recipe_that_cannot_be_read_says_where(tmp_path, text, problem):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(BadConfig, match=said) as caught:
+    with pytest.raises(BadConfig, match=problem) as caught:
         load_recipe(str(file))
     assert "mine.yaml" in str(caught.value)
 
@@ -153,15 +154,15 @@ def test_differences_are_paired_with_the_baseline(run):
     rows = difference_table(found, out, "first / natural")
     assert any(r.startswith("| first: wait 1 |") and "+100.0 (" in r for r in rows)
     assert sum("+0.0 (" in r for r in rows) == 3  # max 4 of the first run, both rows of the second
-    with pytest.raises(BadConfig, match="'first / nothing' is no row"):
+    with pytest.raises(BadConfig, match="'first / nothing'.*first / wait 1"):
         difference_table(found, out, "first / nothing")
 
 
-def test_a_parallel_row_stands_beside_the_best_sequential_one_that_spends_no_more(run):
+def test_a_parallel_row_is_compared_with_the_best_sequential_one_that_spends_no_more(run):
     found, out = run(recipe("parallel"))
     rows = [r for r in parallel_table(found, out) if r.startswith(("| natural | 0.0", "| wait 1 | 0.0"))][-2:]
     assert "none spends so little" in rows[0]  # " no" is shorter than every sequential policy
-    assert right_shares(out / "first")["wait 1"] == dict.fromkeys((q.id for q in benchmark().questions), 1.0)
+    assert right_shares(out / "first")["waits=1"] == dict.fromkeys((q.id for q in benchmark().questions), 1.0)
 
 
 @pytest.mark.parametrize("table", ["points", "metrics", "difference", "parallel"])

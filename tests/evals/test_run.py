@@ -10,11 +10,14 @@ from s1.budget import Forcing, drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, EngineFailure, S1Error
 from s1.evals.benchmarks import Benchmark, questions_hash
-from s1.evals.run import Plan, evaluate, grade_run, policies_of
+from s1.evals.metrics import read_metrics
+from s1.evals.run import Plan, evaluate, grade_run, policies_of, policy_record
 from s1.formats import FORMATS
+from s1.grading import grade
+from s1.methods import load_method
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
-from s1.types import Question, Sampling, question_id
+from s1.types import Question, Sampling, from_json, question_id, to_json
 
 FMT = FORMATS["petri"]
 
@@ -37,11 +40,41 @@ def plan(**changes) -> Plan:
 
 def test_metrics_come_from_what_was_generated(tmp_path):
     metrics = evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
-    accuracy = {p["policy"]: p["accuracy"] for p in metrics["points"]}
+    accuracy = {p.label: p.accuracy for p in metrics.points}
     assert accuracy == {"max 4": 0, "max 8": 0, "natural": 0, "wait 1": 100, "wait 2": 100}
-    assert metrics["control"] == 100
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
-    assert grade_run(tmp_path / "run") == metrics
+    assert metrics.control == 100
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == to_json(metrics)
+    assert grade_run(tmp_path / "run") == metrics == read_metrics(tmp_path / "run")
+
+
+def test_every_generation_is_graded_once(tmp_path, monkeypatch):
+    graded = []
+
+    def counting(generation, *rest, **settings):
+        graded.append(runs.key_of(generation))
+        return grade(generation, *rest, **settings)
+
+    monkeypatch.setattr("s1.evals.run.grade", counting)
+    evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
+    assert len(graded) == len(set(graded)) == 6 * 5
+    evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
+    assert len(graded) == 2 * 6 * 5, "a resumed run grades what an earlier call stored"
+
+
+def test_a_policy_reads_back_with_its_names_bounds_and_settings(tmp_path):
+    evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
+    stored = runs.read_config(tmp_path / "run").config.policies
+    assert [p.key for p in stored] == [p.key for p in plan().policies]
+    assert [(p.label, p.kind, p.max_thinking, p.min_thinking, p.waits) for p in stored] == [
+        ("max 4", "budget", 4, None, 0), ("max 8", "budget", 8, None, 0), ("natural", "natural", None, None, 0),
+        ("wait 1", "wait", None, None, 1), ("wait 2", "wait", None, None, 2),
+    ]  # fmt: skip
+    assert [from_json(BudgetPolicy, p.settings) for p in stored] == list(plan().policies)
+    asked = policy_record(load_method("class-conditional:amount=short"))
+    assert (asked.amount, asked.max_thinking) == ("short", None)
+    assert policy_record(load_method("rejection:limit=64")).max_thinking == 64
+    waiting = load_method("forcing", policy=BudgetPolicy(waits=2))
+    assert (policy_record(waiting).waits, policy_record(waiting).wait) == (2, ("Wait",))
 
 
 def test_a_sweep_equals_separate_runs_token_for_token_and_decodes_little_more_than_the_longest(tmp_path):
@@ -52,16 +85,16 @@ def test_a_sweep_equals_separate_runs_token_for_token_and_decodes_little_more_th
     for question in questions.questions:
         for policy in policies:
             alone = ScriptedEngine(model)
-            script = encode_prompt(
+            encoded = encode_prompt(
                 alone, FMT, policy, alone.render([{"role": "user", "content": question.text}])
             )
-            single = asyncio.run(drive(Forcing(script), alone, question.id))
+            single = asyncio.run(drive(Forcing(encoded), alone, question.id))
             assert found[runs.key_of(single)].segments == single.segments
     thinking = [a for a in together.asked if FMT.close not in together.decode(a.prefix)]
     assert len(thinking) == 3 * len(questions.questions)  # the natural end and two waits, once each
 
 
-def test_a_run_that_died_goes_on_and_ends_with_the_same_bytes(tmp_path):
+def test_a_run_that_died_is_resumed_and_ends_with_the_same_bytes(tmp_path):
     whole = tmp_path / "whole"
     evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), whole)
     calls = 0
@@ -89,7 +122,7 @@ def test_a_server_that_breaks_is_recorded_and_too_many_failures_stop_the_run(tmp
         evaluate(benchmark(40), ScriptedEngine(broken), FMT, plan(), tmp_path / "run")
     assert runs.read_generations(tmp_path / "run")[0].error == "the server is gone"
     metrics = evaluate(benchmark(40), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
-    assert metrics["complete"] == 40
+    assert metrics.complete == 40
 
 
 def test_a_question_that_does_not_fit_is_an_error_of_that_question_alone(tmp_path):
@@ -118,6 +151,6 @@ def test_another_plan_in_the_same_folder_is_refused(tmp_path):
         evaluate(benchmark(), ScriptedEngine(model), FMT, Plan((BudgetPolicy(waits=3),)), tmp_path / "run")
 
 
-def test_two_policies_with_one_label_are_refused():
-    with pytest.raises(BadConfig, match="differ"):
+def test_a_policy_that_is_there_twice_is_refused():
+    with pytest.raises(BadConfig, match="twice"):
         Plan((BudgetPolicy(waits=1), BudgetPolicy(waits=1)))

@@ -1,4 +1,4 @@
-"""A sweep over several wait strings, from one trunk, and what the command prints in the end."""
+"""A sweep over several wait strings, and what the command prints in the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from s1 import runs
 from s1.cli import main
 from s1.cli.options import wait_strings
 from s1.engines.scripted import ScriptedEngine
+from s1.evals.metrics import read_metrics
 from s1.evals.run import policies_of
 from s1.formats import FORMATS
 from s1.policy import BudgetPolicy
@@ -61,7 +62,7 @@ def sweep(tmp_path: Path, *more: str) -> list[str]:
             "--out", str(tmp_path / "run"), *more]  # fmt: skip
 
 
-def test_a_sweep_of_wait_strings_is_one_trunk_and_says_what_to_use(
+def test_a_sweep_of_wait_strings_decodes_shared_prefixes_once_and_says_what_to_use(
     tmp_path: Path, engine: ScriptedEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
@@ -69,8 +70,8 @@ def test_a_sweep_of_wait_strings_is_one_trunk_and_says_what_to_use(
         tmp_path, "--budgets", "4", "--waits", "1,2", "--wait", "Wait", "--wait", "Hmm", "--wait", "Wait,Hmm"
     )
     assert main(command) == 0
-    told = capsys.readouterr().out
-    points = {p["policy"]: p["accuracy"] for p in runs.read_metrics(tmp_path / "run")["points"]}
+    printed = capsys.readouterr().out
+    points = {p.label: p.accuracy for p in read_metrics(tmp_path / "run").points}
     assert points == {
         "max 4": 0, "natural": 0, "wait 1": 0, "wait 2": 0, "wait 1, with 'Hmm'": 100, "wait 2, with 'Hmm'": 100,
         "wait 1, with 'Wait'/'Hmm'": 0, "wait 2, with 'Wait'/'Hmm'": 100,
@@ -82,7 +83,7 @@ def test_a_sweep_of_wait_strings_is_one_trunk_and_says_what_to_use(
         "Advice: \"wait 1, with 'Hmm'\" is the best",
         "6 questions show a difference of",
     ):
-        assert expected in told, told
+        assert expected in printed, printed
     thinking = [a for a in engine.asked if FMT.close not in engine.decode(a.prefix)]
     # a question: the natural end, then Wait, Wait Wait, Hmm, Hmm Hmm and Wait Hmm
     assert len(thinking) == 6 * 6
@@ -99,12 +100,12 @@ def test_a_sweep_ends_whatever_the_model_says(
     pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
     monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: ScriptedEngine(says, context=1000))
     assert main(sweep(tmp_path, "--budgets", "4,8", "--waits", "1,2")) == 0
-    assert runs.read_metrics(tmp_path / "run")["control"] == 100
+    assert read_metrics(tmp_path / "run").control == 100
 
 
-def test_samples_of_a_sweep_have_seeds_and_share_their_trunk(tmp_path: Path, engine: ScriptedEngine) -> None:
+def test_samples_of_a_sweep_have_seeds_of_their_own(tmp_path: Path, engine: ScriptedEngine) -> None:
     pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
     assert main(sweep(tmp_path, "--waits", "1", "--samples", "3", "--temperature", "1", "--seed", "4")) == 0
-    receipts = runs.read_generations(tmp_path / "run")
-    assert len(receipts) == 6 * 3 * 2 and len({g.seed for g in receipts}) == 18
-    assert runs.read_metrics(tmp_path / "run")["samples"] == 3
+    generations = runs.read_generations(tmp_path / "run")
+    assert len(generations) == 6 * 3 * 2 and len({g.seed for g in generations}) == 18
+    assert read_metrics(tmp_path / "run").samples == 3

@@ -14,6 +14,7 @@ import pytest
 
 from s1 import runs
 from s1.engines import load_engine
+from s1.evals.metrics import read_metrics
 from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
 from s1.petri import world
@@ -105,7 +106,7 @@ def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str
 
 def ours(folder: Path) -> tuple[float, dict[str, Generation]]:
     """Accuracy of the run of `s1 eval`, and its receipts by question."""
-    accuracy = runs.read_metrics(folder / "run")["points"][0]["accuracy"] / 100
+    accuracy = read_metrics(folder / "run").points[0].accuracy / 100
     assert 0 < accuracy < 1  # else equal accuracies would say nothing
     return accuracy, {g.question_id: g for g in runs.read_generations(folder / "run")}
 

@@ -7,10 +7,12 @@ import pytest
 
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
-from s1.evals.metrics import metrics_of
+from s1.evals.run import policy_record
+from s1.evals.run_metrics import metrics_of
+from s1.evals.scaling import control
 from s1.formats import FORMATS
 from s1.grading import grade
-from s1.methods import Task, described, load_method
+from s1.methods import Task, load_method
 from s1.methods.budget_forcing import BudgetForcing
 from s1.methods.conditional import (
     ClassConditional,
@@ -20,7 +22,7 @@ from s1.methods.conditional import (
     step_line,
 )
 from s1.policy import BudgetPolicy
-from s1.runs import key_of
+from s1.runs import SCHEMA, QuestionsFile, RunConfig, RunRecord, key_of
 from s1.types import Question, Sampling
 
 QUESTION = Question("q", "What?", "7")
@@ -128,11 +130,13 @@ def measured(methods, tokens):
     for method, n in zip(methods, tokens, strict=True):
         free = method.policy if isinstance(method, BudgetForcing) else BudgetPolicy()
         generation, _ = answer(BudgetForcing(free), ["t" * n + "</think>", " 7<|end|>"])
-        generation = replace(generation, policy=method.label)
+        generation = replace(generation, policy=method.key)
         found.append(generation)
         grades[key_of(generation)] = grade(generation, QUESTION, "exact")
-    metrics = metrics_of(found, grades, [QUESTION], [described(m) for m in methods], draws=20)
-    return metrics["control"], metrics["control_per_sample"]
+    config = RunConfig("toy", "exact", "m", tuple(map(policy_record, methods)))
+    record = RunRecord(SCHEMA, QuestionsFile(1, ""), config, ())
+    metrics = metrics_of(record, [QUESTION], found, grades, draws=20)
+    return metrics.control, metrics.control_per_sample
 
 
 def test_control_of_tokens_and_of_steps_at_100_tokens_each():
@@ -152,17 +156,16 @@ def test_control_of_classes_is_measured_against_the_natural_end():
 
 def test_the_published_control_comes_out_of_the_published_tokens():
     """SEMANTICS 1: 40, 60 and 50 percent on AIME24."""
-    from s1.evals.metrics import control
 
-    def bounds(methods):
-        return [described(m)["max_thinking"] for m in methods]
+    def published(tokens, methods):
+        return control((t, None, m.bounds["max_thinking"]) for t, m in zip(tokens, methods, strict=True))
 
     tokens = [TokenConditional(1024 * 2**i) for i in range(5)]
-    assert control([7939, 7158, 8263, 7108, 7500], maximum=bounds(tokens)) == 40
+    assert published([7939, 7158, 8263, 7108, 7500], tokens) == 40
     forced = [TokenConditional(1024 * 2**i, forced=True) for i in range(5)]
-    assert control([1024, 2048, 4031, 5664, 6330], maximum=bounds(forced)) == 100
+    assert published([1024, 2048, 4031, 5664, 6330], forced) == 100
     steps = [StepConditional(16 * 2**i) for i in range(5)]
-    assert control([7252, 6277, 5396, 5552, 7551], maximum=bounds(steps)) == 60
+    assert published([7252, 6277, 5396, 5552, 7551], steps) == 60
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.formats import FORMATS
-from s1.methods import METHODS, Task, described, load_method, load_reward, spent_on
+from s1.methods import METHODS, Task, load_method, load_reward, spent_on
 from s1.policy import BudgetPolicy
 from s1.types import Generation, Question, Sampling, Spent
 
@@ -23,15 +23,9 @@ def test_the_first_rollout_is_the_plain_sample_and_the_others_differ():
     assert task(None).member(3) == task(None).sampling
 
 
-def test_a_method_is_loaded_with_a_policy_and_described_for_the_run():
+def test_a_method_is_loaded_with_a_policy():
     method = load_method("forcing", policy=BudgetPolicy(max_thinking=9))
-    found = described(method)
-    assert (method.label, found["label"], found["kind"], found["method"]) == (
-        "max 9",
-        "max 9",
-        "budget",
-        "BudgetForcing",
-    )
+    assert (method.key, method.label, method.kind) == ("max_thinking=9", "max 9", "budget")
 
 
 @pytest.mark.parametrize(

@@ -44,16 +44,16 @@ def test_every_method_runs_in_one_folder_repeats_itself_and_counts_what_it_spend
     finally:
         asyncio.run(engine.close())
     assert runs.digest(tmp_path / "one") == runs.digest(tmp_path / "two")
-    points = {p["policy"]: p for p in metrics["points"]}
-    assert all(p["n"] == 6 and not p["outcomes"]["error"] for p in points.values())
+    points = {p.label: p for p in metrics.points}
+    assert all(p.n == 6 and not p.outcomes["error"] for p in points.values())
 
     found = {runs.key_of(g): g for g in runs.read_generations(tmp_path / "one")}
-    spent = {label: points[f"{label}, max 40"]["spent"] for label in ("majority of 4", "short-2@4")}
-    assert spent["short-2@4"]["thinking"] <= spent["majority of 4"]["thinking"]
+    spent = {label: points[f"{label}, max 40"].spent for label in ("majority of 4", "short-2@4")}
+    assert spent["short-2@4"].thinking <= spent["majority of 4"].thinking
     for question in benchmark.questions:
 
         def of(label, question=question):
-            return found[question.id, 0, label]
+            return found[question.id, 0, points[label].key]
 
         plain, two, four = of("max 40"), of("majority of 2, max 40"), of("majority of 4, max 40")
         assert plain.thinking_tokens <= two.spent.thinking <= four.spent.thinking

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from s1.errors import BadConfig
 from s1.grading import grade
-from s1.methods import described, load_method
+from s1.methods import load_method
 from s1.methods.rejection import Rejection
 from s1.policy import BudgetPolicy
 from s1.types import Question, Spent
@@ -44,8 +44,8 @@ def test_a_try_that_breaks_off_is_followed_by_another(rolled):
     assert found.error.startswith("All 2 rollouts failed") and found.spent.failed == 2
 
 
-def test_the_run_is_told_what_control_measures():
-    assert described(Rejection(64))["max_thinking"] == 64
+def test_control_measures_its_limit():
+    assert Rejection(64).bounds == {"max_thinking": 64}
 
 
 def test_what_cannot_be_is_refused(rolled):

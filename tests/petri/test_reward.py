@@ -199,6 +199,6 @@ def test_the_search_runs_on_the_reward_of_a_fine_tuned_model_which_scores_as_mea
         )
     finally:
         asyncio.run(engine.close())
-    (point,) = found["points"]
-    assert point["n"] == 20 and point["outcomes"]["error"] == 0
-    assert point["spent"]["rollouts"] == 4 and point["spent"]["reward"] > point["spent"]["thinking"] > 0
+    (point,) = found.points
+    assert point.n == 20 and point.outcomes["error"] == 0
+    assert point.spent.rollouts == 4 and point.spent.reward > point.spent.thinking > 0

@@ -9,25 +9,26 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
 from s1.errors import BadInput
-from s1.evals.metrics import metrics_of
+from s1.evals.metrics import read_metrics, write_metrics
+from s1.evals.run_metrics import metrics_of
 from s1.report.page import write_page
 from s1.report.page_traces import BLOCK, PHASES, pack, packed
 from s1.runs import (
-    finish,
+    PolicyRecord,
+    RunConfig,
     key_of,
     open_run,
+    read_config,
     read_generations,
     read_grades,
-    read_metrics,
     write_grades,
-    write_metrics,
 )
-from s1.types import Generation, Grade, Question, Segment
+from s1.types import Generation, Grade, Question, Segment, to_json
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path to open the page with")
@@ -36,11 +37,14 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'> & é"
 QUESTIONS = [Question(f"q{i}", f"What is {i} plus {i}? <b>bold</b>", str(2 * i), "sums") for i in range(30)]
 POLICIES = [
-    {"label": "budget 8", "max_thinking": 8, "waits": 0},
-    {"label": "budget <32>", "max_thinking": 32, "waits": 0},
-    {"label": "natural", "max_thinking": None, "waits": 0},
-    {"label": '1 "Wait"', "max_thinking": None, "waits": 1, "wait": "Wait"},
+    PolicyRecord("max_thinking=8", "budget 8", "budget", max_thinking=8),
+    PolicyRecord("max_thinking=32", "budget <32>", "budget", max_thinking=32),
+    PolicyRecord("natural", "natural", "natural"),
+    PolicyRecord(
+        'waits=1,wait=["It\'s <hm>"]', '1 "Wait"', "wait", settings={"waits": 1, "wait": ["It's <hm>"]}
+    ),
 ]
+LABELS = {p.key: p.label for p in POLICIES}
 RIGHT = [8, 16, 20, 25]
 TOKENS = [8, 22, 40, 55]
 
@@ -59,7 +63,7 @@ def generation(number: int, policy: int) -> Generation:
         ]
     segments += [Segment((4,), "<|answer|>", "answer", "forced"), Segment((5,), HOSTILE, "answer", "model")]
     return Generation(
-        f"q{number}", 0, POLICIES[policy]["label"], tuple(segments), TOKENS[policy], 1, 2, int(policy == 3),
+        f"q{number}", 0, POLICIES[policy].key, tuple(segments), TOKENS[policy], 1, 2, int(policy == 3),
         policy < 2, "stop", seconds=0.5,
     )  # fmt: skip
 
@@ -68,7 +72,8 @@ def generation(number: int, policy: int) -> Generation:
 def run_folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "small"
     grades = {}
-    with open_run(path, {"policies": POLICIES}, QUESTIONS) as run:
+    config = RunConfig("sums", "exact", "tiny </title><script>", tuple(POLICIES))
+    with open_run(path, config, QUESTIONS) as run:
         for number in range(len(QUESTIONS)):
             for policy in range(len(POLICIES)):
                 g = generation(number, policy)
@@ -76,13 +81,9 @@ def run_folder(tmp_path_factory) -> Path:
                 # one question is lost by the wait: 19 is right at the natural end only
                 right = number < RIGHT[policy] and not (policy == 3 and number == 19)
                 grades[key_of(g)] = Grade("right" if right else "wrong", HOSTILE, "test")
-        finish(run)
+        run.finish()
     write_grades(path, grades)
-    metrics = metrics_of(
-        read_generations(path), grades, QUESTIONS, POLICIES,
-        grading="1", about={"model": "tiny </title><script>", "benchmark": "sums"}, draws=200,
-    )  # fmt: skip
-    write_metrics(path, metrics)
+    write_metrics(path, metrics_of(read_config(path), QUESTIONS, read_generations(path), grades, draws=200))
     return path
 
 
@@ -128,11 +129,11 @@ def dom(path, fragment, profile) -> str:
 
 def test_the_page_holds_the_metrics_and_every_policy(run_folder):
     page = outline(write_page(run_folder))
-    assert json.loads(page.scripts["metrics"]) == read_metrics(run_folder)
+    assert json.loads(page.scripts["metrics"]) == to_json(read_metrics(run_folder))
     rows = [attrs["data-policy"] for tag, attrs in page.tags if tag == "tr" and "data-policy" in attrs]
-    assert rows == [p["label"] for p in POLICIES]
-    dots = [attrs["href"] for tag, attrs in page.tags if attrs.get("class", "").startswith("dot")]
-    assert sorted(dots) == sorted(f"#policy={quote(p['label'])}" for p in POLICIES)
+    assert rows == list(LABELS)
+    dots = [attrs["href"] for tag, attrs in page.tags if attrs.get("class") == "dot"]
+    assert sorted(unquote(dot) for dot in dots) == sorted(f"#policy={key}" for key in LABELS)
     text = " ".join(page.text)
     assert "Control" in text and "100 %" in text and "30 questions" in text and "20 of 30" not in text
 
@@ -143,7 +144,7 @@ def test_the_page_asks_the_network_for_nothing(run_folder):
     for tag, attrs in page.tags:
         assert tag not in ("link", "img", "iframe", "object", "embed") and "src" not in attrs, (tag, attrs)
         assert attrs.get("href", "#").startswith("#")
-    assert not re.search(r"https?://|url\(|@import", path.read_text())
+    assert not re.search(r"https?://|url\((?!#)|@import", path.read_text())
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
 
@@ -161,43 +162,41 @@ def test_the_page_is_the_same_every_time(run_folder):
 
 
 def test_every_segment_comes_back_from_the_packed_texts(run_folder):
-    held = pack(
-        QUESTIONS, [p["label"] for p in POLICIES], read_generations(run_folder), read_grades(run_folder)
-    )
+    held = pack(QUESTIONS, LABELS, read_generations(run_folder), read_grades(run_folder))
     assert len(held.blocks) == 2 and held.traced == 30 and BLOCK == 25
     for number in (0, 26):
-        texts, receipts = unpacked(held.blocks[number // BLOCK])[number % BLOCK]
+        texts, traces = unpacked(held.blocks[number // BLOCK])[number % BLOCK]
         assert len(texts) == 5, "prompt, longest thinking, wait, hostile text, cue: forks are prefixes"
-        for policy, sample, segments in receipts:
-            told = []
+        for policy, sample, segments in traces:
+            shown = []
             for phase, forced, text, length in segments:
                 units = texts[text].encode("utf-16-le", "surrogatepass")[: 2 * length]
-                told.append((PHASES[phase], bool(forced), units.decode("utf-16-le", "surrogatepass")))
+                shown.append((PHASES[phase], bool(forced), units.decode("utf-16-le", "surrogatepass")))
             wanted = generation(number, policy)
-            assert sample == 0 and told == [(s.phase, s.by == "forced", s.text) for s in wanted.segments]
+            assert sample == 0 and shown == [(s.phase, s.by == "forced", s.text) for s in wanted.segments]
 
 
 def test_a_page_over_its_limit_keeps_the_first_questions_and_says_so(run_folder):
-    labels = [p["label"] for p in POLICIES]
-    held = pack(QUESTIONS, labels, read_generations(run_folder), {}, limit=10)
+    held = pack(QUESTIONS, LABELS, read_generations(run_folder), {}, limit=10)
     assert held.traced == 25 and len(held.blocks) == 1
     index = unpacked(held.overview)
+    assert index["policies"] == [[key, label] for key, label in LABELS.items()]
     assert index["traced"] == 25 and len(index["rows"]) == 120 and index["rows"][0][3] == -1
 
 
 def test_a_big_run_stays_a_small_page():
-    trunk = " ".join(f"step {i} gives {i * i}" for i in range(3000))
+    text = " ".join(f"step {i} gives {i * i}" for i in range(3000))
     forks = []
     for i in range(11):
-        fork = Segment((), trunk[: len(trunk) * (i + 1) // 11], "thinking", "model")
+        fork = Segment((), text[: len(text) * (i + 1) // 11], "thinking", "model")
         forks.append(dataclasses.replace(generation(0, 2), policy=f"p{i}", segments=(fork,)))
-    held = pack(QUESTIONS[:1], [g.policy for g in forks], forks, {})
-    assert sum(map(len, held.blocks)) < 1.05 * len(packed(trunk)) + 1000, "eleven forks cost one trunk"
+    held = pack(QUESTIONS[:1], {g.policy: "" for g in forks}, forks, {})
+    assert sum(map(len, held.blocks)) < 1.05 * len(packed(text)) + 1000, "eleven prefixes cost one text"
 
 
 def test_half_a_character_is_packed_and_comes_back():
     half = dataclasses.replace(generation(0, 2), segments=(Segment((), "a\ud83d", "answer", "model"),))
-    held = pack(QUESTIONS[:1], ["natural"], [half], {})
+    held = pack(QUESTIONS[:1], {"natural": "natural"}, [half], {})
     assert unpacked(held.blocks[0])[0] == [["a\ud83d"], [[0, 0, [[2, 0, 0, 2]]]]]
 
 
@@ -206,14 +205,14 @@ def test_a_run_without_metrics_is_refused(run_folder, tmp_path):
     (tmp_path / "r" / "metrics.json").unlink()
     with pytest.raises(BadInput, match=r"metrics\.json is missing"):
         write_page(tmp_path / "r")
-    with pytest.raises(BadInput, match="no run"):
+    with pytest.raises(BadInput, match="not a run folder"):
         write_page(tmp_path / "nothing")
 
 
 @needs_browser
 def test_a_browser_shows_the_trace_with_hostile_text_as_text(run_folder, tmp_path):
     path = write_page(run_folder)
-    shown = dom(path, f"policy={quote(POLICIES[3]['label'])}&question=q26", tmp_path)
+    shown = dom(path, f"policy={quote(POLICIES[3].key)}&question=q26", tmp_path)
     trace = shown[shown.index('<article id="trace">') :]
     trace = trace[: trace.index("</article>")]
     assert "<script" not in trace and "<img" not in trace and "<b>" not in trace
@@ -230,7 +229,7 @@ def test_a_browser_shows_the_trace_with_hostile_text_as_text(run_folder, tmp_pat
 
 @needs_browser
 def test_a_browser_filters_by_flips_and_opens_the_first_match(run_folder, tmp_path):
-    wait = quote(POLICIES[3]["label"])
+    wait = quote(POLICIES[3].key)
     shown = dom(write_page(run_folder), f"policy={wait}&show=lost&against=natural", tmp_path)
     assert "1 of 30 questions" in shown and re.findall(r'<li data-question="(\d+)"', shown) == ["19"]
     shown = dom(write_page(run_folder), f"policy={wait}&show=gained&against=natural", tmp_path / "2")

@@ -20,6 +20,7 @@ async function inflate(id) {
   return JSON.parse(await new Response(stream).text());
 }
 
+const keyOf = (policy) => index.policies[policy][0];
 const at = (question, policy, sample) => cells[(question * index.policies.length + policy) * index.samples + sample];
 
 function outcome(cell) {
@@ -112,17 +113,17 @@ async function drawTrace() {
   const question = index.questions[number], held = await textsOf(number);
   if (number !== state.question || policy !== state.policy || sample !== state.sample) return;
   const parts = [element("h2", question[1]), facts(question, cell)];
-  const receipt = held && held[1].find(([p, s]) => p === policy && s === sample);
-  if (!receipt) {
+  const stored = held && held[1].find(([p, s]) => p === policy && s === sample);
+  if (!stored) {
     parts.push(element("p", `This page holds the traces of the first ${index.traced} questions; ` +
-      "the others are in generations.jsonl beside it.", "faint"));
+      "the others are in generations.jsonl in the same folder.", "faint"));
   } else {
     const legend = element("p", undefined, "legend-row");
     legend.append(element("mark", "forced"), document.createTextNode(
       " was appended by the forcing (waits, end of thinking, cue); all else was written by the model."));
     parts.push(legend);
     for (const phase of [0, 1, 2]) {
-      const segments = receipt[2].filter((segment) => segment[0] === phase);
+      const segments = stored[2].filter((segment) => segment[0] === phase);
       if (!segments.length) continue;
       if (phase === 0) {
         const fold = element("details"), box = element("div", undefined, "tokens");
@@ -139,25 +140,26 @@ async function drawTrace() {
 function draw() {
   drawList();
   for (const row of document.querySelectorAll("tr[data-policy]"))
-    row.classList.toggle("picked", row.dataset.policy === index.policies[state.policy]);
+    row.classList.toggle("picked", row.dataset.policy === keyOf(state.policy));
   for (const dot of document.querySelectorAll("a.dot"))
-    dot.classList.toggle("picked", dot.getAttribute("href") === `#policy=${encodeURIComponent(index.policies[state.policy])}`);
+    dot.classList.toggle("picked", dot.getAttribute("href") === `#policy=${encodeURIComponent(keyOf(state.policy))}`);
   for (const name of ["policy", "show", "against", "sample"]) $(name).value = String(state[name]);
   return drawTrace();
 }
 
 function remember() {
-  const wanted = new URLSearchParams({ policy: index.policies[state.policy], question: index.questions[state.question][0] });
+  const wanted = new URLSearchParams({ policy: keyOf(state.policy), question: index.questions[state.question][0] });
   if (state.sample) wanted.set("sample", state.sample);
   if (state.show !== "all") wanted.set("show", state.show);
-  if (state.show === "gained" || state.show === "lost") wanted.set("against", index.policies[state.against]);
+  if (state.show === "gained" || state.show === "lost") wanted.set("against", keyOf(state.against));
   history.replaceState(null, "", "#" + wanted.toString().replaceAll("+", "%20"));
 }
 
 function recall() {
   const wanted = new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B"));
   const place = (list, name) => list.indexOf(wanted.get(name));
-  const policy = place(index.policies, "policy"), against = place(index.policies, "against");
+  const keys = index.policies.map(([key]) => key);
+  const policy = place(keys, "policy"), against = place(keys, "against");
   const question = place(index.questions.map((q) => q[0]), "question");
   if (policy >= 0) state.policy = policy;
   if (against >= 0) state.against = against;
@@ -187,7 +189,7 @@ async function start() {
   index = await inflate("index");
   cells = new Array(index.questions.length * index.policies.length * index.samples);
   for (const row of index.rows) cells[(row[0] * index.policies.length + row[1]) * index.samples + row[2]] = row;
-  const policies = index.policies.map((label, i) => [String(i), label]);
+  const policies = index.policies.map(([, label], i) => [String(i), label]);
   fill("policy", policies);
   fill("against", policies);
   fill("show", [["all", "all"], ...index.outcomes.map((o) => [o, o]),

@@ -1,0 +1,352 @@
+"""From generations and grades to the metrics of a run.
+
+One set of bootstrap draws over questions serves all policies, so differences and slopes are paired.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+from s1.errors import BadInput
+from s1.evals.at_k import maj_at_k, pass_at_k
+from s1.evals.intervals import (
+    CONFIDENCE,
+    DRAWS,
+    accuracy_interval,
+    bounds,
+    flips,
+    paired_difference,
+    smallest_difference,
+    weights,
+)
+from s1.evals.metrics import SCHEMA, Advice, Flip, MeanSpent, Metrics, Point, Slope
+from s1.evals.scaling import SMALLEST_STEP, Unit, control, performance, robust_scaling, scaling
+from s1.methods import spent_on
+from s1.runs import Key, PolicyRecord, RunRecord, key_of
+from s1.types import Generation, Grade, Outcome, Question, Spent, from_json, to_json
+
+if TYPE_CHECKING:
+    from s1.evals.intervals import Floats
+
+FORCED_KINDS = ("budget", "natural", "wait")
+MARGIN = 2.0
+"""Percentage points below the best that the advice still calls not worse."""
+
+
+class GradedGeneration(NamedTuple):
+    generation: Generation
+    grade: Grade
+
+    @property
+    def right(self) -> bool:
+        return self.grade.outcome == "right"
+
+    @property
+    def failed(self) -> bool:
+        return self.generation.error is not None
+
+    @property
+    def spent(self) -> Spent:
+        return spent_on([self.generation])
+
+    @property
+    def forced_share(self) -> float | None:
+        """The share of the tokens after the prompt that the forcing appended; None without token ids."""
+        counts = Counter[str]()
+        for segment in self.generation.segments:
+            if segment.phase != "prompt":
+                counts[segment.by] += len(segment.token_ids)
+        return counts["forced"] / counts.total() if counts.total() else None
+
+
+Cells = Mapping[str, Sequence[GradedGeneration]]
+"""By the key of the policy: the samples of the first question, those of the second, and so on."""
+
+
+def metrics_of(
+    run: RunRecord,
+    questions: Sequence[Question],
+    generations: Iterable[Generation],
+    grades: Mapping[Key, Grade],
+    *,
+    grading: str | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Metrics:
+    """All numbers of a run; `grading` names the profile of the grades where it is not that of the config.
+
+    Raises BadInput for a generation without a grade, or with a policy or question that is not in the run.
+    """
+    policies, config = run.config.policies, run.config
+    table = _table(generations, grades, [q.id for q in questions], [p.key for p in policies])
+    samples = 1 + max((sample for cell in table.values() for sample in cell), default=0)
+    complete = [q.id for q in questions if all(len(table[p.key, q.id]) == samples for p in policies)]
+    cells = {p.key: [table[p.key, q][s] for q in complete for s in range(samples)] for p in policies}
+    points = tuple(_point(p, cells[p.key], samples, seed, draws) for p in policies)
+    scores = {key: _by_question([g.right for g in cell], samples) for key, cell in cells.items()}
+    tokens, accuracies = _resampled(cells, samples, len(complete), seed, draws)
+    control_of_runs, control_of_samples = _controls(policies, points, cells)
+    per_doubling, robust_per_doubling = _slopes(points, tokens, accuracies, "doubling")
+    per_1k, robust_per_1k = _slopes(points, tokens, accuracies, "1k")
+    steps = _steps(policies) if complete else []
+    metrics = Metrics(
+        schema=SCHEMA,
+        model=config.model,
+        benchmark=config.benchmark,
+        benchmark_version=config.benchmark_version,
+        questions_sha256=run.questions.sha256,
+        grading=grading or config.grading,
+        exact=all(p.exact for p in points),
+        questions=len(questions),
+        complete=len(complete),
+        samples=samples,
+        confidence=CONFIDENCE,
+        points=points,
+        control=control_of_runs,
+        control_per_sample=control_of_samples,
+        scaling_per_doubling=per_doubling,
+        robust_scaling_per_doubling=robust_per_doubling,
+        scaling_per_1k=per_1k,
+        robust_scaling_per_1k=robust_per_1k,
+        performance=performance([p.accuracy for p in points if p.accuracy is not None]),
+        flips=tuple(_flip(*step, cells, scores, samples, seed, draws) for step in steps),
+        smallest_difference=100 * smallest_difference(len(complete)) if complete else None,
+        advice=_advice(points, scores, accuracies) if complete else None,
+    )
+    return from_json(Metrics, _rounded(to_json(metrics)))
+
+
+def _table(
+    generations: Iterable[Generation], grades: Mapping[Key, Grade], ids: Sequence[str], keys: Sequence[str]
+) -> dict[tuple[str, str], dict[int, GradedGeneration]]:
+    """(policy, question) -> sample -> generation and grade, with an empty entry where nothing was generated."""
+    repeated = [key for key, count in Counter(keys).items() if count > 1]
+    if repeated:
+        raise BadInput(f"Two policies have the key {repeated[0]!r}.", "Remove one of them.")
+    table: dict[tuple[str, str], dict[int, GradedGeneration]] = {(p, q): {} for p in keys for q in ids}
+    for g in generations:
+        if (g.policy, g.question_id) not in table:
+            raise BadInput(
+                f"The generation {tuple(key_of(g))} has a policy or question that is not in the run."
+            )
+        if key_of(g) not in grades:
+            raise BadInput(f"The generation {tuple(key_of(g))} has no grade.", "Grade the run again.")
+        table[g.policy, g.question_id][g.sample] = GradedGeneration(g, grades[key_of(g)])
+    return table
+
+
+def _point(
+    policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int, seed: int, draws: int
+) -> Point:
+    scores = _by_question([g.right for g in cell], samples)
+    interval = accuracy_interval(scores, seed=seed, draws=draws) if cell else None
+    counts = Counter(g.grade.outcome for g in cell)
+    unanswered = counts["cut"] + counts["no answer"] + counts["error"]
+    whole = [g for g in cell if not g.failed]
+    generations, spent = [g.generation for g in whole], [g.spent for g in whole]
+    tokens = [g.thinking_tokens for g in generations]
+    at_k = _at_k(cell, samples) if samples > 1 and cell else (None, None)
+    return Point(
+        key=policy.key,
+        label=policy.label,
+        kind=policy.kind,
+        max_thinking=policy.max_thinking,
+        min_thinking=policy.min_thinking,
+        waits=policy.waits,
+        wait=policy.wait,
+        n=len(scores),
+        accuracy=100 * interval.mean if interval else None,
+        low=100 * interval.low if interval else None,
+        high=100 * interval.high if interval else None,
+        interval=interval.how if interval else None,
+        accuracy_best=100 * (counts["right"] + unanswered) / len(cell) if cell else None,
+        thinking_tokens=_mean(tokens),
+        thinking_tokens_median=statistics.median(tokens) if tokens else None,
+        thinking_tokens_max=max(tokens, default=None),
+        spent=MeanSpent(
+            thinking=_mean([s.thinking for s in spent]),
+            answer=_mean([s.answer for s in spent]),
+            reward=_mean([s.reward for s in spent]),
+            rollouts=_mean([s.rollouts for s in spent]),
+            failed=_mean([s.failed for s in spent]),
+        ),
+        answer_tokens=_mean([g.answer_tokens for g in generations]),
+        waits_appended=_mean([g.waits for g in generations]),
+        forced_share=_percent([share for g in whole if (share := g.forced_share) is not None]),
+        cut_share=_percent([g.cut for g in generations]),
+        outcomes={outcome: counts[outcome] for outcome in get_args(Outcome)},
+        seconds=_mean([g.seconds for g in generations]),
+        exact=all(g.generation.exact for g in cell),
+        pass_at_k=at_k[0],
+        maj_at_k=at_k[1],
+    )
+
+
+def _at_k(cell: Sequence[GradedGeneration], samples: int) -> tuple[dict[str, float], dict[str, float]]:
+    """pass@k and maj@k in percent for k = 1, 2, 4, ... and all samples, averaged over questions."""
+    groups = [cell[i : i + samples] for i in range(0, len(cell), samples)]
+    passed, voted = {}, {}
+    for k in sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples}):
+        passed[str(k)] = 100 * statistics.fmean(
+            pass_at_k(samples, sum(g.right for g in group), k) for group in groups
+        )
+        voted[str(k)] = 100 * statistics.fmean(
+            maj_at_k([g.grade.extracted for g in group], [g.right for g in group], k) for group in groups
+        )
+    return passed, voted
+
+
+def _controls(
+    policies: Sequence[PolicyRecord], points: Sequence[Point], cells: Cells
+) -> tuple[float | None, float | None]:
+    """Control per run (on its mean, as in the paper) and per sample, over the policies that have a bound.
+
+    A run that asks for a "short" or "long" amount of thinking must be below or above the natural end.
+    """
+    natural = next((p.thinking_tokens for p in points if p.kind == "natural"), None)
+    means, samples = [], []
+    for policy, point in zip(policies, points, strict=True):
+        low: float | None = policy.min_thinking
+        high: float | None = policy.max_thinking
+        if policy.amount:
+            low, high = (natural, None) if policy.amount == "long" else (None, natural)
+        if point.thinking_tokens is not None and not (low is None and high is None):
+            means.append((point.thinking_tokens, low, high))
+            samples += [(g.generation.thinking_tokens, low, high) for g in cells[policy.key] if not g.failed]
+    return control(means), control(samples)
+
+
+def _resampled(cells: Cells, samples: int, n: int, seed: int, draws: int) -> tuple[Floats, Floats]:
+    """Mean thinking tokens spent, and accuracies in percent, of every policy in every draw: (draws, policies)."""
+    import numpy as np
+
+    if not n:
+        return np.empty((0, len(cells))), np.empty((0, len(cells)))
+
+    def per_question(values: Iterable[Sequence[float]]) -> Floats:
+        return np.array([_by_question(column, samples) for column in values]).T
+
+    right = per_question([g.right for g in cell] for cell in cells.values())
+    whole = per_question([not g.failed for g in cell] for cell in cells.values())
+    spent = per_question([0 if g.failed else g.spent.thinking for g in cell] for cell in cells.values())
+    tokens, accuracies = [], []
+    for block in weights(n, draws=draws, seed=seed):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            tokens.append((block @ spent) / (block @ whole))
+        accuracies.append(100 * (block @ right))
+    return np.concatenate(tokens), np.concatenate(accuracies)
+
+
+def _slopes(
+    points: Sequence[Point], tokens: Floats, accuracies: Floats, per: Unit
+) -> tuple[Slope | None, Slope | None]:
+    """Scaling and robust scaling with intervals: over budget forcing where it has two points, else over all.
+
+    Points without thinking tokens have no place on a log2 axis and are left out there.
+    """
+    import numpy as np
+
+    forced = [i for i, p in enumerate(points) if p.kind in FORCED_KINDS]
+    used = [
+        i
+        for i in (forced if len(forced) > 1 else range(len(points)))
+        if points[i].spent.thinking is not None and (points[i].cost > 0 or per == "1k")
+    ]
+    x, y = [points[i].cost for i in used], [points[i].accuracy or 0.0 for i in used]
+    pairs = list(itertools.combinations(used, 2))
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        axis = np.log2(tokens) if per == "doubling" else tokens / 1000
+        step = axis[:, second] - axis[:, first]
+        rise = accuracies[:, second] - accuracies[:, first]
+        slopes = np.where(np.abs(step) > SMALLEST_STEP, rise / step, np.nan)
+    slopes = slopes[np.isfinite(slopes).any(axis=1)]
+
+    def slope(value: float | None, average: Any) -> Slope | None:
+        return None if value is None else Slope(value, *bounds(average(slopes, axis=1)))
+
+    return slope(scaling(x, y, per), np.nanmean), slope(robust_scaling(x, y, per), np.nanmedian)
+
+
+def _steps(policies: Sequence[PolicyRecord]) -> list[tuple[str, str]]:
+    """Keys to compare for flips: the natural end with each wait, and each number of waits with the one before."""
+    natural = [p.key for p in policies if p.kind == "natural"]
+    chains: dict[tuple[str, ...], list[PolicyRecord]] = defaultdict(list)
+    for policy in policies:
+        if policy.kind == "wait":
+            chains[policy.wait].append(policy)
+    steps = [(before, p.key) for before in natural[:1] for chain in chains.values() for p in chain]
+    for chain in chains.values():
+        steps += itertools.pairwise(p.key for p in sorted(chain, key=lambda p: (p.waits, p.key)))
+    return steps
+
+
+def _flip(
+    before: str,
+    after: str,
+    cells: Cells,
+    scores: Mapping[str, Sequence[float]],
+    samples: int,
+    seed: int,
+    draws: int,
+) -> Flip:
+    rights = ({i: g.right for i, g in enumerate(cells[key])} for key in (before, after))
+    found = flips(*rights)
+    shares = (dict(enumerate(scores[key])) for key in (before, after))
+    change = paired_difference(*shares, seed=seed, draws=draws)
+    return Flip(
+        before, after, len(scores[before]), found.wrong_to_right, found.right_to_wrong,
+        found.p if samples == 1 else None, 100 * change.mean, 100 * change.low, 100 * change.high,
+    )  # fmt: skip
+
+
+def _advice(points: Sequence[Point], scores: Mapping[str, Sequence[float]], accuracies: Floats) -> Advice:
+    """The cheapest policy that is not worse than the best, or how many questions would show a cheaper one."""
+    import numpy as np
+
+    def accuracy(i: int) -> float:
+        return points[i].accuracy or 0.0
+
+    order = sorted(range(len(points)), key=lambda i: (points[i].cost, i))
+    best = min(order, key=lambda i: (-accuracy(i), order.index(i)))
+    chosen, lowest = best, 0.0
+    candidate, needed = None, None
+    for i in order[: order.index(best)]:
+        low = float(np.quantile(accuracies[:, i] - accuracies[:, best], 1 - CONFIDENCE))
+        gap = accuracy(i) - accuracy(best)
+        if low >= -MARGIN:
+            chosen, lowest = i, low
+            break
+        if candidate is None and gap > -MARGIN:
+            normal = statistics.NormalDist()
+            z = normal.inv_cdf(CONFIDENCE) + normal.inv_cdf(0.8)
+            spread = float(np.std(np.subtract(scores[points[i].key], scores[points[best].key])))
+            candidate, needed = points[i].key, math.ceil((z * 100 * spread / (MARGIN + gap)) ** 2)
+    return Advice(points[chosen].key, points[best].key, MARGIN, lowest, candidate, needed)
+
+
+def _by_question(values: Sequence[float], samples: int) -> list[float]:
+    """Means over the samples of each question."""
+    return [sum(values[i : i + samples]) / samples for i in range(0, len(values), samples)]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _percent(values: Sequence[float]) -> float | None:
+    return 100 * statistics.fmean(values) if values else None
+
+
+def _rounded(value: Any) -> Any:
+    """Six decimals (p: four digits), so that the order of a sum does not show in the file."""
+    if isinstance(value, float):
+        return float(round(value, 6)) + 0.0
+    if isinstance(value, Mapping):
+        return {k: float(f"{v:.4g}") if k == "p" and v is not None else _rounded(v) for k, v in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,153 @@
+"""Results as text for a terminal: the metrics of a run, two runs compared, graders compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from s1.evals.metrics import Metrics, Slope
+from s1.report.curve import has_rollouts
+
+if TYPE_CHECKING:
+    from s1.evals.compare_graders import GraderAgreement, GraderComparison
+    from s1.evals.compare_runs import PolicyComparison
+
+
+def metrics_text(metrics: Metrics) -> str:
+    """The points of a run as a table, and below it the metrics of section 3.2 and the advice."""
+    several = has_rollouts(metrics)
+    rows = [["policy", "accuracy", "95 % interval", "n", "thinking tokens", *["of all rollouts"] * several]]
+    for p in metrics.points:
+        cells = [p.label, _number(p.accuracy, " %"), f"{_number(p.low)} to {_number(p.high)}", str(p.n)]
+        rows.append([*cells, _number(p.thinking_tokens), *[_number(p.spent.thinking)] * several])
+    lines = [*columns(rows), *_summary(metrics), *_advice(metrics)]
+    failed = sum(p.outcomes["error"] for p in metrics.points)
+    if failed:
+        lines.append(
+            f"{failed} requests failed; generations.jsonl has the reason of each in its field error."
+        )
+    if not metrics.exact:
+        lines.append("Token counts are estimates: the engine reported no token ids.")
+    return "\n".join(lines)
+
+
+def comparison_text(rows: Sequence[PolicyComparison], one: object, other: object) -> str:
+    """Two runs compared policy by policy, and for each policy which run is better, if that can be said."""
+    head = [
+        "policy",
+        "this",
+        "other",
+        "difference",
+        "95 % interval",
+        "n",
+        "only this right",
+        "only other right",
+        "p",
+    ]
+    body = [
+        [
+            row.policy if row.policy == row.against else f"{row.policy} | {row.against}",
+            f"{row.accuracy:.1f} %",
+            f"{row.accuracy_against:.1f} %",
+            f"{row.difference:+.1f}",
+            f"{row.low:+.1f} to {row.high:+.1f}",
+            str(row.n),
+            "-" if row.only_this_right is None else str(row.only_this_right),
+            "-" if row.only_against_right is None else str(row.only_against_right),
+            "-" if row.p is None else f"{row.p:.2g}",
+        ]
+        for row in rows
+    ]
+    lines = [f"{one} (this) against {other} (other), points of accuracy, paired by question"]
+    return "\n".join([*lines, *columns([head, *body]), *map(_verdict, rows)])
+
+
+def graders_text(compared: Sequence[GraderComparison], counts: GraderAgreement) -> str:
+    """The generations on which graders disagree, each under every grader, and the counts in one line."""
+    lines: list[str] = []
+    for c in compared:
+        if c.disagree:
+            verdict = {None: "-", True: "right", False: "wrong"}[c.judge]
+            lines.append(f"{c.question_id}  sample {c.sample}  {c.policy}   gold: {_short(c.gold)}")
+            for name, grade in (("strict", c.strict), ("official", c.official)):
+                lines.append(f"    {name:9} {grade.outcome:10} {_short(grade.extracted)}  ({grade.how})")
+            lines.append(f"    {'judge':9} {verdict}")
+    judged = f", judge {counts.judge} of the {counts.judged} it was asked" if counts.judged else ""
+    lines.append(
+        f"{counts.generations} answers: strict calls {counts.strict} right, official {counts.official}{judged}; "
+        f"they disagree on {counts.disagree}."
+    )
+    return "\n".join(lines)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _summary(metrics: Metrics) -> list[str]:
+    """Control, Scaling and Performance with their units and intervals."""
+    parts = [f"Performance {_number(metrics.performance, ' %')}"]
+    if metrics.control is not None:
+        samples = _number(metrics.control_per_sample, " %")
+        parts.insert(0, f"Control {metrics.control:.1f} % of runs, {samples} of samples")
+    lines = ["   ".join(parts)]
+    for mean, robust, unit in (
+        (metrics.scaling_per_doubling, metrics.robust_scaling_per_doubling, "per doubling"),
+        (metrics.scaling_per_1k, metrics.robust_scaling_per_1k, "per 1,000 tokens"),
+    ):
+        if mean and robust:
+            lines.append(f"Scaling {_slope(mean)} points {unit}, robust (Theil-Sen) {_slope(robust)}")
+    return lines
+
+
+def _advice(metrics: Metrics) -> list[str]:
+    lines, advice = [], metrics.advice
+    if advice and len(metrics.points) > 1:
+        best, policy = metrics.point(advice.best).label, metrics.point(advice.policy).label
+        margin = f"{advice.margin:g} points"
+        if policy == best:
+            lines.append(f"Advice: {best!r} is the best; none cheaper is shown to be within {margin} of it.")
+        else:
+            lines.append(
+                f"Advice: {policy!r} is the cheapest that is not worse than the best, {best!r}, by more than "
+                f"{margin} (95 % confidence)."
+            )
+        if advice.candidate:
+            lines.append(
+                f"{metrics.point(advice.candidate).label!r} may do as well for less; it takes about "
+                f"{advice.questions_needed:,} questions to tell."
+            )
+    if metrics.smallest_difference is not None:
+        lines.append(
+            f"{metrics.complete:,} questions show a difference of {metrics.smallest_difference:.1f} points or more "
+            "between two policies."
+        )
+    return lines
+
+
+def _verdict(row: PolicyComparison) -> str:
+    if row.low > 0 or row.high < 0:
+        better = "this" if row.low > 0 else "the other"
+        return f"{row.policy}: {better} run is better (95 % confidence)."
+    return (
+        f"{row.policy}: {row.n:,} questions cannot tell; they would show a difference of "
+        f"{row.smallest_difference:.1f} points."
+    )
+
+
+def _short(text: str | None, most: int = 60) -> str:
+    flat = " ".join((text or "-").split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.1f}{unit}"
+
+
+def _slope(slope: Slope) -> str:
+    return f"{slope.value:.1f} ({slope.low:.1f} to {slope.high:.1f})"
