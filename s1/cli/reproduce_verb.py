@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from s1.cli.evaluation import add_limit, add_reward
 from s1.cli.options import open_engine, silence_libraries
+from s1.cli.progress import ProgressBar
 from s1.errors import BadConfig
 
 if TYPE_CHECKING:
