@@ -21,13 +21,13 @@ from s1.evals.run_metrics import metrics_of
 from s1.formats import ThinkingFormat
 from s1.grading import grade
 from s1.grading.judge import Judge
-from s1.methods import Checked, Method, Reward, Task
+from s1.methods import Method, QuestionTooLong, Reward, Task
 from s1.methods.budget_forcing import BudgetForcing
 from s1.policy import BudgetPolicy
 from s1.replay import ReplayCache, longest_first
 from s1.runs import Key, PolicyRecord, RunConfig
 from s1.seeds import seed_of
-from s1.types import Engine, Grade, Question, Sampling, to_json
+from s1.types import Engine, Generation, Grade, Question, Sampling, to_json
 
 MOST_FAILURES = 0.2
 """A run in which more than this share of the requests fails is stopped."""
@@ -109,8 +109,7 @@ def evaluate(
     another run, S1Error when the engine fails too often (what was done is kept).
     """
     for method in plan.methods:
-        if isinstance(method, Checked):
-            method.check(plan.sampling, reward)
+        method.check(plan.sampling, reward)
     config = RunConfig(
         benchmark=benchmark.name,
         benchmark_version=benchmark.version,
@@ -131,18 +130,15 @@ def evaluate(
 
 def policy_record(method: Method) -> PolicyRecord:
     """How config.json stores a policy or method: its names, every setting, and the bounds that Control measures."""
+    settings = {"method": type(method).__name__, **to_json(method)}
     if isinstance(method, BudgetForcing):
-        bounds = {"max_thinking": method.policy.max_thinking, "min_thinking": method.policy.min_thinking}
         settings = to_json(method.policy)
-    else:
-        bounds = getattr(method, "bounds", {})
-        settings = {"method": type(method).__name__, **to_json(method)}
     return PolicyRecord(
         method.key,
         method.label,
         method.kind,
-        min_thinking=bounds.get("min_thinking") or None,
-        max_thinking=bounds.get("max_thinking"),
+        min_thinking=method.bounds.get("min_thinking"),
+        max_thinking=method.bounds.get("max_thinking"),
         amount=settings.get("amount"),
         settings=settings,
     )
@@ -175,7 +171,12 @@ async def _run_all(
             task = Task(cache, fmt, question, sample, plan.sampling_of(question, sample), kind, reward)
             for method in todo:
                 decoded = cache.decoded_tokens
-                generation = await method.answer(task)
+                try:
+                    generation = await method.answer(task)
+                except QuestionTooLong as error:
+                    generation = Generation(
+                        question.id, sample, method.key, (), 0, 0, 0, 0, False, None, error=str(error)
+                    )
                 run.append(generation)
                 state.tokens += cache.decoded_tokens - decoded
                 state.done += 1

@@ -1,29 +1,33 @@
-"""Ways to spend compute at test time, each in one file with one signature: `await method.answer(task)`.
+"""Ways to spend compute at test time. Each is a frozen dataclass of settings with `await method.answer(task)`.
 
-A method is a frozen dataclass of its settings with a `key` (unique in a run), a `label` and a `kind` (what plots
-show and group by) and `answer`, which takes a `Task` and gives one receipt.
-Every token that went into the answer is on it (`Generation.spent`).
-Within one task asks go through the task's engine, which remembers: a vote of 4 replays
-the first 4 samples of a vote of 8 (section 4 of the paper: sequential against parallel scaling).
+A method returns one generation per question and sample. Its `spent` counts every token that went into the
+answer, discarded rollouts included, so that sequential and parallel scaling can be compared (section 4).
+All methods of a question share the task's engine, which replays what it has already decoded: a vote of 4
+costs nothing after a vote of 8.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast
 
 from s1.errors import BadConfig, BadInput, nearest
 from s1.formats import ThinkingFormat
-from s1.policy import settings_key
+from s1.policy import BudgetPolicy, settings_key
 from s1.seeds import seed_of
 from s1.types import Engine, Generation, Question, Sampling, Spent, from_json, to_json
 
 
+class QuestionTooLong(BadInput):
+    """The context has no room for this question under this policy. Other questions may fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores of some partial rollouts, higher is better, and the tokens that the reward model read for them."""
+    """The scores of some rollouts, higher is better, and how many tokens the reward model read for them."""
 
     scores: tuple[float, ...]
     tokens: int
@@ -35,57 +39,89 @@ class Reward(Protocol):
     name: str
 
     async def score(self, question: Question, rollouts: Sequence[str]) -> Scored:
-        """One score for each rollout (its thinking and answer so far as text), between 0 and 1."""
+        """One score between 0 and 1 for each rollout, given as the text of its thinking and answer so far."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One question and sample, with all that a method may use to answer it."""
+    """One question and sample, with everything a method may use to answer it."""
 
     engine: Engine
     fmt: ThinkingFormat
     question: Question
     sample: int = 0
     sampling: Sampling = Sampling()
-    """Its seed is this question's and sample's own; `member` gives one for each rollout within."""
+    """The seed belongs to this question and sample; `member` derives one for each rollout."""
     kind: str = "math"
-    """How answers are compared, as in `s1.grading`; votes need it."""
+    """How votes compare answers, as in `s1.grading`."""
     reward: Reward | None = None
 
     def member(self, index: int) -> Sampling:
-        """The sampling of rollout `index`; rollout 0 draws what the plain method would."""
-        if index == 0 or self.sampling.seed is None:
+        """The sampling of rollout `index`; rollout 0 draws what budget forcing alone would draw.
+
+        Raises BadConfig without a seed, because a replayed rollout would then equal the first.
+        """
+        if index == 0:
             return self.sampling
+        if self.sampling.seed is None:
+            raise BadConfig("Several rollouts need a seed to draw from.", "Give the sampling a seed.")
         return replace(self.sampling, seed=seed_of(self.sampling.seed, index))
 
+    def members(self, n: int) -> list[Task]:
+        """This task once for each of `n` rollouts."""
+        return [replace(self, sampling=self.member(i)) for i in range(n)]
 
-class Method(Protocol):
+
+class Method(ABC):
+    """A way to answer a question. Subclasses are frozen dataclasses."""
+
+    __slots__ = ()
+    needs_reward: ClassVar[bool] = False
+
     @property
     def key(self) -> str:
-        """What names the method in a run folder."""
-        ...
+        """The name in a run folder: the method and the settings that differ from its defaults."""
+        kind = type(self).__name__
+        name = next((n for n, place in METHODS.items() if place.endswith(f":{kind}")), kind)
+        return f"{name}:{settings_key(self)}".rstrip(":")
 
     @property
+    @abstractmethod
     def label(self) -> str:
-        """What names it in tables and plots."""
-        ...
+        """The name in tables and plots."""
 
     @property
-    def kind(self) -> str: ...
+    @abstractmethod
+    def kind(self) -> str:
+        """What plots group by."""
 
-    async def answer(self, task: Task) -> Generation:
-        """One receipt, with `policy` set to `key`. A question that does not fit is an error on it."""
-        ...
+    @property
+    def draws(self) -> int:
+        """The most rollouts it begins for one question."""
+        return 1
 
-
-@runtime_checkable
-class Checked(Protocol):
-    """A method that cannot run under every sampling, or not without a reward model."""
+    @property
+    def bounds(self) -> Mapping[str, int]:
+        """The thinking it asks for, in tokens: `max_thinking`, `min_thinking` or both. Control measures these."""
+        return {}
 
     def check(self, sampling: Sampling, reward: Reward | None) -> None:
-        """Raises BadConfig before anything is decoded."""
-        ...
+        """Raise BadConfig, before anything is decoded, where this sampling or reward model cannot work."""
+        if self.draws > 1 and sampling.temperature == 0:
+            raise BadConfig(
+                f"{self.draws} rollouts at temperature 0 are all the same.",
+                "Set a temperature above 0 (--temperature 1, as in the paper).",
+            )
+        if self.needs_reward and reward is None:
+            raise BadConfig(f"{self.label!r} needs a reward model.", "Name one with --reward.")
+
+    @abstractmethod
+    async def answer(self, task: Task) -> Generation:
+        """One generation with `policy` set to `key`. A failing engine is an error on it.
+
+        Raises QuestionTooLong, BadConfig for a policy that fits no question, and what `check` raises.
+        """
 
 
 METHODS = {
@@ -93,7 +129,7 @@ METHODS = {
     "majority": "s1.methods.voting:Majority",
     "weighted": "s1.methods.voting:Weighted",
     "shortest-majority": "s1.methods.voting:ShortestMajority",
-    "best-of-n": "s1.methods.best_of_n:BestOfN",
+    "best-of-n": "s1.methods.voting:BestOfN",
     "short-m": "s1.methods.short_m:ShortM",
     "rebase": "s1.methods.rebase:Rebase",
     "rejection": "s1.methods.rejection:Rejection",
@@ -104,29 +140,26 @@ METHODS = {
 """Name -> "module:Class", for commands and recipes."""
 
 REWARDS: dict[str, str] = {"petri": "s1.petri.reward:load"}
-"""Name -> "module:function" that takes what follows the colon of a spec."""
+"""Name -> "module:function", which takes what follows the colon of a spec."""
 
 
 def load_method(spec: str, **settings: Any) -> Method:
-    """The method that "NAME" or "NAME:FIELD=VALUE,FIELD=VALUE" names; `settings` are fields too.
+    """The method that "NAME" or "NAME:FIELD=VALUE,FIELD=VALUE" names.
 
-    Raises BadConfig for an unknown name, field or value, naming the nearest one.
+    `settings` set further fields; those the method does not have are ignored.
+    Raises BadConfig for an unknown name, field or value in the spec, suggesting the nearest.
     """
     from s1.config import parse_value
 
     name, _, rest = spec.partition(":")
-    if name not in METHODS:
-        raise BadConfig(f"Unknown method {name!r}.", nearest(name, METHODS))
-    module, _, attribute = METHODS[name].partition(":")
-    kind = getattr(importlib.import_module(module), attribute)
+    kind = _find(name, METHODS, "method")
     known = [f.name for f in fields(kind)]
-    values = dict(settings)
+    values = {field: value for field, value in settings.items() if field in known}
     for pair in filter(None, rest.split(",")):
         field, equals, value = pair.partition("=")
         if not equals or field not in known:
             raise BadConfig(f"The method {name} has no setting {pair!r}.", nearest(field, known))
         values[field] = parse_value(value)
-    values = {field: value for field, value in values.items() if field in known}
     try:
         return cast(Method, from_json(kind, to_json(values)))
     except BadInput as error:
@@ -136,19 +169,22 @@ def load_method(spec: str, **settings: Any) -> Method:
 def load_reward(spec: str) -> Reward:
     """The reward model that "NAME:REST" names. Raises BadConfig for an unknown name."""
     name, _, rest = spec.partition(":")
-    if name not in REWARDS:
-        raise BadConfig(f"Unknown reward model {name!r}.", nearest(name, REWARDS))
-    module, _, attribute = REWARDS[name].partition(":")
-    return cast(Reward, getattr(importlib.import_module(module), attribute)(rest))
+    return cast(Reward, _find(name, REWARDS, "reward model")(rest))
 
 
-def method_key(method: Any) -> str:
-    """The name of a method and the settings that differ from its defaults, as `load_method` takes them."""
-    name = next(n for n, place in METHODS.items() if place.endswith(f":{type(method).__name__}"))
-    return f"{name}:{settings_key(method)}".rstrip(":")
+def _find(name: str, places: Mapping[str, str], what: str) -> Any:
+    if name not in places:
+        raise BadConfig(f"Unknown {what} {name!r}.", nearest(name, places))
+    module, _, attribute = places[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
-def spent_on(generations: Sequence[Generation], reward: int = 0) -> Spent:
+def label_with(name: str, policy: BudgetPolicy) -> str:
+    """A label: `name`, followed by the policy of the rollouts unless that is the natural one."""
+    return name if policy.label == "natural" else f"{name}, {policy.label}"
+
+
+def spent_on(generations: Sequence[Generation], reward_tokens: int = 0) -> Spent:
     """What these rollouts cost together."""
     each = [
         g.spent or Spent(g.thinking_tokens, g.answer_tokens, failed=int(g.error is not None))
@@ -157,7 +193,7 @@ def spent_on(generations: Sequence[Generation], reward: int = 0) -> Spent:
     return Spent(
         sum(s.thinking for s in each),
         sum(s.answer for s in each),
-        reward + sum(s.reward for s in each),
+        reward_tokens + sum(s.reward for s in each),
         sum(s.rollouts for s in each),
         sum(s.failed for s in each),
     )

@@ -1,4 +1,4 @@
-"""Conditional control (sections 3.2 and 4): the prompt says how much to think, the model may obey.
+"""Conditional control (sections 3.2 and 4): the prompt says how much to think, and the model may comply.
 
 | method            | added to the question          | bounds of Control           | with forcing          |
 |-------------------|--------------------------------|-----------------------------|-----------------------|
@@ -7,30 +7,29 @@
 | class-conditional | Answer after a short (or long) | below (above) the mean of   | max_thinking (min_    |
 |                   | amount of thinking. ...        | the natural end in the run  | thinking)             |
 
-Token- and step-conditional control need a model trained on such prompts; the classes are for the plain one.
+Token- and step-conditional control need a model trained on such prompts; the classes work with any model.
 
-Steps: each begins with a line that counts down, "k steps left". Where the end delimiter of a format also opens
-what follows (s1: `<|im_start|>`), that delimiter stands before the line, and thinking begins with it alone, so that
-the model itself writes how many steps there are. Elsewhere the line stands by itself, between newlines.
+Each step begins with a line that counts down, "k steps left". Where the end delimiter of a format also opens
+what follows (s1: `<|im_start|>`), that delimiter comes before the line. Thinking then begins with the delimiter
+alone, so that the model itself writes how many steps there are. In other formats the line has no delimiter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from s1.errors import BadConfig
 from s1.formats import ThinkingFormat
-from s1.methods import Task, method_key
-from s1.methods.budget_forcing import force, question_text
+from s1.methods import Method, Task, label_with
+from s1.methods.budget_forcing import BudgetForcing, question_text
 from s1.methods.rollouts import check_count
-from s1.methods.voting import named
 from s1.policy import BudgetPolicy
-from s1.types import Generation, Question
+from s1.types import Generation
 
 TOKENS_PER_STEP = 100
-"""What a step counts when Control is measured (section 4.1)."""
+"""Tokens that Control allows for each step (section 4.1)."""
 CLASSES = {
     "short": "Answer after a short amount of thinking. Do not spend excessive time double-checking your work.",
     "long": "Answer after a long amount of thinking. If you feel like you are finished early, spend the extra "
@@ -49,30 +48,25 @@ def asked_steps(text: str, steps: int) -> str:
     return f"{text}\n\nThink for up to {steps} steps."
 
 
-def asked_class(text: str, amount: str) -> str:
-    """A question that asks for a "short" or a "long" amount of thinking."""
-    return f"{text}\n\n{CLASSES[amount]}"
-
-
 def step_mark(fmt: ThinkingFormat) -> str:
-    """What stands before "k steps left": the delimiter that opens every block, or "" where there is none.
+    """What comes before "k steps left": the delimiter that opens every block, or "" where there is none.
 
-    `fmt` may be the format of steps itself, as a model trained on steps carries it.
+    `fmt` may also be the result of `step_format`, which a model trained on steps carries.
     """
     opening = (s for s in (*fmt.stops, fmt.open) if s and fmt.open.startswith(s) and fmt.close.startswith(s))
     return next(opening, "")
 
 
 def step_line(fmt: ThinkingFormat, left: int) -> str:
-    """What opens a step, `left` counting down to 0."""
+    """The line that opens a step; `left` counts down to 0."""
     return f"{step_mark(fmt)}{left} steps left\n"
 
 
 def step_format(fmt: ThinkingFormat, forced: bool = False) -> ThinkingFormat:
     """`fmt` for a model that thinks in steps; `forced`: thinking also ends where step 0 begins.
 
-    Differs for s1: thinking ends at the whole of `<|im_start|>answer` and not at its first token, which
-    opens the steps too.
+    Differs for s1: thinking ends at the whole of `<|im_start|>answer`, not at its first token, which also
+    opens the steps.
     """
     mark, name = step_mark(fmt), f"{fmt.name.removesuffix(' steps')} steps"
     if mark:
@@ -82,10 +76,45 @@ def step_format(fmt: ThinkingFormat, forced: bool = False) -> ThinkingFormat:
     return replace(fmt, name=name, stops=(*zero, *fmt.stops))
 
 
-@dataclass(frozen=True, slots=True)
-class TokenConditional:
-    """Asks for up to `tokens` tokens; with `forced`, thinking is cut there."""
+class Conditional(Method):
+    """The question with a request after it, under a policy that may force what was requested."""
 
+    __slots__ = ()
+    name: ClassVar[str]
+    policy: BudgetPolicy
+
+    @property
+    @abstractmethod
+    def forced(self) -> bool:
+        """Whether the request is also enforced."""
+
+    @property
+    def kind(self) -> str:
+        return f"{self.name}, forced" if self.forced else self.name
+
+    @abstractmethod
+    def asked(self, text: str) -> str:
+        """The text of a question with the request after it."""
+
+    def forced_policy(self) -> BudgetPolicy:
+        """The policy of the request."""
+        return self.policy
+
+    def forced_format(self, fmt: ThinkingFormat) -> ThinkingFormat:
+        """The thinking format of the request."""
+        return fmt
+
+    async def answer(self, task: Task) -> Generation:
+        question = replace(task.question, text=self.asked(question_text(task.question)), choices=())
+        asked = replace(task, question=question, fmt=self.forced_format(task.fmt))
+        return replace(await BudgetForcing(self.forced_policy()).answer(asked), policy=self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenConditional(Conditional):
+    """Asks for up to `tokens` tokens; `forced` cuts the thinking there."""
+
+    name = "token-conditional"
     tokens: int = 1024
     forced: bool = False
     policy: BudgetPolicy = BudgetPolicy()
@@ -94,34 +123,28 @@ class TokenConditional:
         check_count("tokens", self.tokens)
 
     @property
-    def key(self) -> str:
-        return method_key(self)
-
-    @property
     def label(self) -> str:
-        return named(_forced(f"asked {self.tokens} tokens", self.forced), self.policy)
-
-    @property
-    def kind(self) -> str:
-        return _forced("token-conditional", self.forced)
+        return label_with(f"asked {self.tokens} tokens" + ", forced" * self.forced, self.policy)
 
     @property
     def bounds(self) -> dict[str, int]:
         return {"max_thinking": self.tokens}
 
-    async def answer(self, task: Task) -> Generation:
-        policy = self.policy
-        if self.forced:
-            limits = (self.tokens, policy.max_thinking)
-            policy = replace(policy, max_thinking=min(n for n in limits if n is not None))
-        question = _asking(task.question, lambda text: asked_tokens(text, self.tokens))
-        return await force(task, policy, self.key, question=question)
+    def asked(self, text: str) -> str:
+        return asked_tokens(text, self.tokens)
+
+    def forced_policy(self) -> BudgetPolicy:
+        if not self.forced:
+            return self.policy
+        limits = (self.tokens, self.policy.max_thinking)
+        return replace(self.policy, max_thinking=min(n for n in limits if n is not None))
 
 
 @dataclass(frozen=True, slots=True)
-class StepConditional:
-    """Asks for up to `steps` steps; with `forced`, thinking ends where step 0 begins."""
+class StepConditional(Conditional):
+    """Asks for up to `steps` steps; `forced` ends the thinking where step 0 begins."""
 
+    name = "step-conditional"
     steps: int = 16
     forced: bool = False
     policy: BudgetPolicy = BudgetPolicy()
@@ -130,34 +153,28 @@ class StepConditional:
         check_count("steps", self.steps)
 
     @property
-    def key(self) -> str:
-        return method_key(self)
-
-    @property
     def label(self) -> str:
-        return named(_forced(f"asked {self.steps} steps", self.forced), self.policy)
-
-    @property
-    def kind(self) -> str:
-        return _forced("step-conditional", self.forced)
+        return label_with(f"asked {self.steps} steps" + ", forced" * self.forced, self.policy)
 
     @property
     def bounds(self) -> dict[str, int]:
         return {"max_thinking": TOKENS_PER_STEP * self.steps}
 
-    async def answer(self, task: Task) -> Generation:
-        question = _asking(task.question, lambda text: asked_steps(text, self.steps))
-        fmt = step_format(task.fmt, self.forced)
-        return await force(task, self.policy, self.key, question=question, fmt=fmt)
+    def asked(self, text: str) -> str:
+        return asked_steps(text, self.steps)
+
+    def forced_format(self, fmt: ThinkingFormat) -> ThinkingFormat:
+        return step_format(fmt, self.forced)
 
 
 @dataclass(frozen=True, slots=True)
-class ClassConditional:
-    """Asks for a short or a long amount of thinking; the forcing is `max_thinking` and `min_thinking`.
+class ClassConditional(Conditional):
+    """Asks for a short or a long amount of thinking; `max_thinking` and `min_thinking` force it.
 
-    Control is measured against the natural end in the same run; without one it has no bound.
+    Control compares it with the natural end in the same run; without one it has no bound.
     """
 
+    name = "class-conditional"
     amount: Literal["short", "long"] = "short"
     max_thinking: int | None = None
     min_thinking: int = 0
@@ -166,37 +183,19 @@ class ClassConditional:
     def __post_init__(self) -> None:
         if self.amount not in CLASSES:
             raise BadConfig(f"amount is {self.amount!r}.", f"Use one of: {', '.join(CLASSES)}.")
-        self._forced()
-
-    @property
-    def key(self) -> str:
-        return method_key(self)
+        self.forced_policy()
 
     @property
     def label(self) -> str:
-        return named(f"asked {self.amount}", self._forced())
+        return label_with(f"asked {self.amount}", self.forced_policy())
 
     @property
-    def kind(self) -> str:
-        return _forced("class-conditional", self.max_thinking is not None or self.min_thinking > 0)
+    def forced(self) -> bool:
+        return self.max_thinking is not None or self.min_thinking > 0
 
-    def _forced(self) -> BudgetPolicy:
-        changes: dict[str, Any] = {}
-        if self.max_thinking is not None:
-            changes["max_thinking"] = self.max_thinking
-        if self.min_thinking:
-            changes["min_thinking"] = self.min_thinking
-        return replace(self.policy, **changes)
+    def asked(self, text: str) -> str:
+        return f"{text}\n\n{CLASSES[self.amount]}"
 
-    async def answer(self, task: Task) -> Generation:
-        question = _asking(task.question, lambda text: asked_class(text, self.amount))
-        return await force(task, self._forced(), self.key, question=question)
-
-
-def _asking(question: Question, ask: Callable[[str], str]) -> Question:
-    """The question with the request at its very end, after its choices."""
-    return replace(question, text=ask(question_text(question)), choices=())
-
-
-def _forced(name: str, forced: bool) -> str:
-    return f"{name}, forced" if forced else name
+    def forced_policy(self) -> BudgetPolicy:
+        policy = replace(self.policy, min_thinking=self.min_thinking) if self.min_thinking else self.policy
+        return policy if self.max_thinking is None else replace(policy, max_thinking=self.max_thinking)

@@ -1,83 +1,71 @@
 """REBASE: a tree search over steps of the thinking, balanced by a process reward model.
 
 After Wu et al. (arXiv 2408.00724, the section on reward balanced search), with the rounding of the code that
-the paper of s1 ran for its comparison with parallel scaling (section 6.2; SEMANTICS 3.10):
+the s1 paper ran for its comparison with parallel scaling (section 6.2; SEMANTICS 3.10):
 
-    width first steps -> score all -> share the leaves that are left among them -> their next steps -> ...
+    width first steps -> score all -> share the remaining leaves among them -> their next steps -> ...
                              `-- a branch that has answered leaves, and takes its leaf with it
 
-A step is what comes up to a delimiter. Each branch is a `Forcing` (section 3.1), so budgets and waits mean
-what they mean elsewhere. The seed of a fork follows from its path, and a first child goes on drawing as its
-parent did: a search of width 1 is the plain sample.
+A step ends at a delimiter. Each branch is a `Forcing` (section 3.1), so budgets and waits work as in every
+other method. The seed of a fork follows from its path, and a first child draws on as its parent did, so that a
+search of width 1 is the plain sample.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from s1.budget import Forcing, drive
 from s1.errors import BadConfig, EngineFailure
 from s1.formats import as_stops
-from s1.methods import Reward, Task, method_key
+from s1.methods import Method, Task, label_with
 from s1.methods.budget_forcing import begin
-from s1.methods.rollouts import (
-    broken,
-    check_count,
-    check_draws,
-    check_reward,
-    check_seed,
-    receipt,
-    scores_of,
-    side_by_side,
-    whole,
-)
-from s1.methods.voting import majority, named, vote, weighted
+from s1.methods.rollouts import check_count, combined, completed, scores_of, side_by_side
+from s1.methods.voting import pick_winner
 from s1.policy import BudgetPolicy
-from s1.prompt import EncodedPrompt
 from s1.seeds import seed_of
 from s1.types import Chunk, Continuation, Engine, Generation, Sampling, Spent, Stop
 
 STEPS = {"petri": " ."}
-"""What ends a step, by the format's name: in petri an attempt, elsewhere a paragraph."""
+"""What ends a step, by the name of the format: an attempt in petri, a paragraph elsewhere."""
 PARAGRAPH = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Rebase:
-    """`width` leaves for each question. Width, balance and step_tokens are those of s1's run unless changed."""
+class Rebase(Method):
+    """A search with `width` leaves. The defaults of width, balance and step_tokens are those of the s1 run."""
 
+    kind = "rebase"
+    needs_reward = True
     width: int = 16
     balance: float = 0.2
-    """Temperature of the softmax that shares the leaves: near 0 the best node takes all."""
+    """Temperature of the softmax that shares the leaves; near 0 the best node gets all."""
     step: str = ""
-    """What ends a step; "" takes the format's own (`STEPS`)."""
+    """What ends a step; "" takes that of the format (`STEPS`)."""
     step_tokens: int = 256
-    """A step without its delimiter ends here."""
+    """A step without its delimiter ends after this many tokens."""
     max_steps: int = 50
-    """After so many steps a branch goes on to its end without forks."""
+    """After this many steps a branch runs to its end without forks."""
     by: Literal["weighted", "majority", "best"] = "weighted"
-    """What decides among the leaves: the sum of scores for an answer, their number, or the best score alone."""
+    """What decides among the leaves: the sum of scores for an answer, their number, or the best single score."""
     policy: BudgetPolicy = BudgetPolicy()
-    """Of every branch."""
+    """The policy of every branch."""
 
     def __post_init__(self) -> None:
         for name in ("width", "step_tokens", "max_steps"):
             check_count(name, getattr(self, name))
         if not (self.balance > 0 and math.isfinite(self.balance)):
-            raise BadConfig(f"balance is {self.balance}.", "Use a number above 0; 0.2 is the published one.")
+            raise BadConfig(f"balance is {self.balance}.", "Use a number above 0; the paper's code has 0.2.")
         if self.by not in ("weighted", "majority", "best"):
             raise BadConfig(f"by is {self.by!r}.", "Choose one of: weighted, majority, best.")
         if self.policy.profile == "official":
             raise BadConfig("REBASE has no official profile.", "Use profile strict.")
-
-    @property
-    def key(self) -> str:
-        return method_key(self)
 
     @property
     def label(self) -> str:
@@ -87,46 +75,32 @@ class Rebase:
                 parts.append(f"{name} {value!r}")
         if self.by != "weighted":
             parts.append(self.by)
-        return named(", ".join(parts), self.policy)
+        return label_with(", ".join(parts), self.policy)
 
     @property
-    def kind(self) -> str:
-        return "rebase"
-
-    def check(self, sampling: Sampling, reward: Reward | None) -> None:
-        check_draws(self.width, sampling)
-        check_reward(self.label, reward)
+    def draws(self) -> int:
+        return self.width
 
     async def answer(self, task: Task) -> Generation:
-        """The leaf that won, with what the whole tree spent.
-
-        Branches that the engine broke off do not vote. Raises BadConfig without a reward model, and where
-        all branches would draw the same.
-        """
+        """The winning leaf, with what the whole tree spent. Branches that the engine broke off do not vote."""
         self.check(task.sampling, task.reward)
-        check_seed(self.width, task.sampling)
         began = time.perf_counter()
-        first = begin(task, self.policy, self.key)
-        if isinstance(first, Generation):
-            return first
-        tree = _Tree(self, task, check_reward(self.label, task.reward), first.encoded)
+        step = self.step or STEPS.get(task.fmt.name, PARAGRAPH)
+        tree, error = _Tree(self, task, as_stops((step,), task.engine.encode)), None
         try:
-            chosen, why = await tree.search(), ""
+            chosen = await tree.search(begin(task, self.policy))
         except EngineFailure as failure:
-            chosen, why = None, str(failure)
-        spent = tree.spent()
-        if chosen is None:
-            found = broken(task, self.key, tree.rolled, began, why)
-        else:
-            found = receipt(task, self.key, chosen, tree.rolled, began)
-        return replace(found, spent=spent, seed=task.sampling.seed, first_token_seconds=None)
+            chosen, error = None, str(failure)
+        rolled = [*tree.leaves, *tree.frontier]
+        found = combined(self, rolled, chosen, began, error=error, spent=tree.spent())
+        return replace(found, seed=task.sampling.seed, first_token_seconds=None)
 
 
 def shares(scores: Sequence[float], budget: int, balance: float) -> tuple[int, ...]:
     """How many children each node gets; they add up to `budget`.
 
-    From the best node to the worst (ties in order), each takes its share of the softmax mass that is left,
-    rounded up, of the leaves that are left. (The paper rounds to the nearest, which need not add up.)
+    From the best node to the worst (ties in order), each takes its share of the remaining softmax mass, as a
+    part of the remaining leaves, rounded up. (The paper rounds to the nearest, which need not add up.)
     """
     best = max(scores)
     masses = [math.exp((score - best) / balance) for score in scores]
@@ -136,60 +110,46 @@ def shares(scores: Sequence[float], budget: int, balance: float) -> tuple[int, .
         if left == 0:
             break
         share = masses[i] / math.fsum(masses[j] for j in order[place:])
-        counts[i] = math.ceil(left * share - 1e-9)  # the rounding of a float is no leaf
+        counts[i] = math.ceil(left * share - 1e-9)  # a rounding error of floats is not a leaf
         left -= counts[i]
     return tuple(counts)
 
 
 def fork_sampling(task: Task, path: Sequence[int]) -> Sampling:
-    """The sampling of the branch at `path` (the number of each child on the way), from the task's seed.
+    """The sampling of the branch at `path` (the number of each child on the way).
 
-    A first child draws on as its parent does, so the path without the zeros at its end names the seed.
+    A first child draws on as its parent does, so the seed follows from the path without trailing zeros.
     """
     kept = list(path)
     while len(kept) > 1 and kept[-1] == 0:
         kept.pop()
-    if len(kept) == 1 or task.sampling.seed is None:
+    if len(kept) == 1:
         return task.member(kept[0])
     return replace(task.sampling, seed=seed_of(task.sampling.seed, ".".join(map(str, kept))))
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A branch so far: the number of each child on its way, and all that its machine was told."""
-
+class _Branch(NamedTuple):
     path: tuple[int, ...]
-    told: tuple[Chunk, ...] = ()
-    """One chunk for each ask."""
-    so_far: Generation | None = None
-    has_ended: bool = False
+    """The number of each child on the way to it."""
+    forcing: Forcing
 
 
 @dataclass
 class _Tree:
-    """One search: what it has rolled and spent."""
+    """One search, with its rollouts and costs."""
 
     method: Rebase
     task: Task
-    reward: Reward
-    encoded: EncodedPrompt
+    stops: tuple[Stop, ...]
+    """What ends a step."""
     leaves: list[Generation] = field(default_factory=list)
     frontier: list[Generation] = field(default_factory=list)
-    """The branches that have not ended, as they stand."""
+    """The branches that have not ended, as far as they are."""
     thinking_tokens: int = 0
     reward_tokens: int = 0
-    stops: tuple[Stop, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        step = self.method.step or STEPS.get(self.task.fmt.name, PARAGRAPH)
-        self.stops = as_stops((step,), self.task.engine.encode)
-
-    @property
-    def rolled(self) -> list[Generation]:
-        return [*self.leaves, *self.frontier]
 
     def spent(self) -> Spent:
-        """Each step once, however many branches share it; answers, and what the reward model read."""
+        """Each step once, however many branches share it, the answers, and what the reward model read."""
         return Spent(
             self.thinking_tokens,
             sum(leaf.answer_tokens for leaf in self.leaves),
@@ -198,115 +158,102 @@ class _Tree:
             sum(leaf.error is not None for leaf in self.leaves),
         )
 
-    async def search(self) -> Generation | None:
-        """The leaf that wins; None when every branch failed. Raises EngineFailure for a reward that breaks."""
-        nodes = [_Node((i,)) for i in range(self.method.width)]
+    async def search(self, root: Forcing) -> Generation | None:
+        """The leaf that wins; None when every branch failed. Raises EngineFailure when the reward model fails."""
+        branches = [self._fork(_Branch((), root), i) for i in range(self.method.width)]
         for depth in range(self.method.max_steps + 1):
             to_end = depth == self.method.max_steps
-            grown = await side_by_side(self._grow(node, to_end) for node in nodes)
-            self.leaves += [node.so_far for node in grown if node.so_far and node.has_ended]
-            open_nodes = [node for node in grown if not node.has_ended]
-            self.frontier = [node.so_far for node in open_nodes if node.so_far]
-            if not open_nodes:
+            grown = await side_by_side(self._grow(branch.forcing, to_end) for branch in branches)
+            self.leaves += filter(_has_ended, grown)
+            branches = [b for b, so_far in zip(branches, grown, strict=True) if not _has_ended(so_far)]
+            self.frontier = [so_far for so_far in grown if not _has_ended(so_far)]
+            if not branches:
                 break
-            nodes = await self._forks(open_nodes)
-        return await self._winner()
-
-    async def _forks(self, nodes: Sequence[_Node]) -> list[_Node]:
-        """The children of the nodes at one depth: as many as there are nodes, since each of those is a leaf."""
-        counts: tuple[int, ...] = (1,)
-        if len(nodes) > 1:
-            counts = shares(await self._scores(self.frontier), len(nodes), self.method.balance)
-        return [
-            replace(node, path=(*node.path, k))
-            for node, count in zip(nodes, counts, strict=True)
-            for k in range(count)
-        ]
-
-    async def _winner(self) -> Generation | None:
-        voters = whole(self.leaves)
+            counts: Sequence[int] = (1,)
+            if len(branches) > 1:  # as many children as branches, because each branch is one leaf
+                counts = shares(await self._scores(self.frontier), len(branches), self.method.balance)
+            branches = [
+                self._fork(b, k) for b, count in zip(branches, counts, strict=True) for k in range(count)
+            ]
+        voters, by = completed(self.leaves), self.method.by
         if len(voters) < 2:
             return voters[0] if voters else None
-        if self.method.by == "majority":
-            return await vote(self.task, voters, majority)
-        scores = await self._scores(voters)
-        if self.method.by == "weighted":
-            return await vote(self.task, voters, weighted, scores)
-        best = min(range(len(voters)), key=lambda i: (-scores[i], voters[i].thinking_tokens, i))
-        return voters[best]
+        scores = [] if by == "majority" else await self._scores(voters)
+        return await pick_winner(self.task, voters, by, scores)
+
+    def _fork(self, branch: _Branch, child: int) -> _Branch:
+        """A child of the branch, with a machine of its own and the sampling of its path."""
+        path, encoded = (*branch.path, child), branch.forcing.encoded
+        forcing = copy.deepcopy(branch.forcing, {id(encoded): encoded})  # all but the prompt
+        forcing.sampling = fork_sampling(self.task, path)
+        return _Branch(path, forcing)
 
     async def _scores(self, rolled: Sequence[Generation]) -> list[float]:
-        scores, read = await scores_of(self.task, self.reward, rolled)
+        scores, read = await scores_of(self.task, rolled)
         self.reward_tokens += read
         return scores
 
-    async def _grow(self, node: _Node, to_end: bool) -> _Node:
-        """The branch one step further, or to its end; its answer belongs to the step in which thinking ends."""
-        forcing, told = self._replayed(node), list(node.told)
-        before, names = len(forcing.thinking), (self.task.question.id, self.task.sample)
-        error = None
+    async def _grow(self, forcing: Forcing, to_end: bool) -> Generation:
+        """The branch one step further, or to its end. The answer belongs to the step in which thinking ends."""
+        names, before, error = (self.task.question.id, self.task.sample), len(forcing.thinking), None
         if not to_end:
             try:
-                await self._think(forcing, told)
+                await self._think_step(forcing)
             except EngineFailure as failure:
                 error = str(failure)
-        has_ended = to_end or error is not None or forcing.phase != "thinking"
-        if has_ended and error is None:
+        if error is None and (to_end or forcing.phase != "thinking"):
             so_far = await drive(forcing, self.task.engine, *names)
         else:
             so_far = forcing.result(*names, error=error)
         self.thinking_tokens += len(forcing.thinking) - before
-        return _Node(node.path, tuple(told), so_far, has_ended)
+        return so_far
 
-    def _replayed(self, node: _Node) -> Forcing:
-        """The machine of a branch, told again what was told on its way."""
-        forcing = Forcing(self.encoded, fork_sampling(self.task, node.path))
-        for chunk in node.told:
-            forcing.ask()
-            forcing.feed(chunk)
-        return forcing
-
-    async def _think(self, forcing: Forcing, told: list[Chunk]) -> None:
-        """Think to the end of the step, of the thinking or of its budget; `told` takes what the machine was told."""
+    async def _think_step(self, forcing: Forcing) -> None:
+        """Think to the end of the step, of the thinking or of its budget."""
         left = self.method.step_tokens
-        while left > 0 and (ask := forcing.ask()) is not None and forcing.phase == "thinking":
-            whole_stop = max(len(stop.ids) for stop in ask.stops)
-            shorter = replace(
-                ask, max_tokens=min(ask.max_tokens, max(left, whole_stop)), stops=(*ask.stops, *self.stops)
-            )
-            if ask.min_tokens:  # an engine would hold back the step's end too: so far without it
-                shorter = replace(ask, max_tokens=max(ask.min_tokens, min(ask.max_tokens, whole_stop)))
-            came = await _continued(self.task.engine, shorter)
-            told.append(self._as_told(came, shorter, ask))
-            forcing.feed(told[-1])
-            if came.finish == "stop":
+        while left > 0 and (request := forcing.ask()) is not None and forcing.phase == "thinking":
+            longest = max(len(stop.ids) for stop in request.stops)
+            tokens = min(request.max_tokens, max(left, longest))
+            shorter = replace(request, max_tokens=tokens, stops=(*request.stops, *self.stops))
+            if request.min_tokens:  # an engine would hold back the end of the step too: first without it
+                tokens = max(request.min_tokens, min(request.max_tokens, longest))
+                shorter = replace(request, max_tokens=tokens)
+            decoded = await _decode(self.task.engine, shorter)
+            chunk = self._as_requested(decoded, shorter, request)
+            forcing.feed(chunk)
+            if decoded.finish == "stop":
                 return
-            left -= len(told[-1].ids)
+            left -= len(chunk.ids)
 
-    def _as_told(self, came: Chunk, shorter: Continuation, ask: Continuation) -> Chunk:
-        """What the machine, which wants `ask`, hears of what came of `shorter`.
+    def _as_requested(self, decoded: Chunk, shorter: Continuation, request: Continuation) -> Chunk:
+        """What `shorter` decoded, as a chunk of the machine's own `request`.
 
-        The delimiter of a step is the model's own: it is put back, and the machine goes on after it. Where only
-        the step's length is over, tokens that may begin a stop are left for the next ask.
+        The delimiter of a step is the model's text: it is put back, and the thinking continues after it. Where
+        the step is over by its length, tokens that may begin a stop are left to the next request.
         """
-        if came.stop is not None and came.stop in self.stops:
-            room = ask.max_tokens - len(came.ids)
-            return Chunk(came.ids + came.stop.ids[:room], exact=came.exact)
-        if came.finish == "length" and shorter.max_tokens < ask.max_tokens:
-            return Chunk(came.ids[: len(came.ids) - _begun(came.ids, ask.stops)], exact=came.exact)
-        return came
+        if decoded.stop is not None and decoded.stop in self.stops:
+            room = request.max_tokens - len(decoded.ids)
+            return Chunk(decoded.ids + decoded.stop.ids[:room], exact=decoded.exact)
+        if decoded.finish == "length" and shorter.max_tokens < request.max_tokens:
+            kept = len(decoded.ids) - _begun(decoded.ids, request.stops)
+            return Chunk(decoded.ids[:kept], exact=decoded.exact)
+        return decoded
 
 
-async def _continued(engine: Engine, ask: Continuation) -> Chunk:
-    """All that comes of an ask as one chunk."""
+def _has_ended(so_far: Generation) -> bool:
+    return so_far.finish is not None or so_far.error is not None
+
+
+async def _decode(engine: Engine, request: Continuation) -> Chunk:
+    """A whole continuation as one chunk."""
     ids, is_exact = list[int](), True
-    async with aclosing(engine.stream(ask)) as chunks:
+    async with aclosing(engine.stream(request)) as chunks:
         async for chunk in chunks:
             ids += chunk.ids
             is_exact = is_exact and chunk.exact
             if chunk.finish is not None:
                 return Chunk(tuple(ids), chunk.finish, chunk.stop, is_exact)
-    raise EngineFailure("The engine ended a continuation without saying how.")
+    raise EngineFailure("The engine ended a continuation without a finish reason.")
 
 
 def _begun(ids: Sequence[int], stops: Sequence[Stop]) -> int:

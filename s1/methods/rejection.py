@@ -1,10 +1,10 @@
 """Rejection sampling (section 4): draw again until the thinking is short enough.
 
-The limit is on thinking tokens. A try is asked for one token more than the limit, as in the paper's code, so
-that a thinking of exactly the limit is seen to end; what reaches that token is thrown away there, without an
-answer. Tries follow one another, and each is paid for. The paper draws without end; here `tries` is the cap.
-A question on which all tries were too long has no answer: its receipt is the last try, cut, with nothing
-after the thinking, so grading calls it "cut" and Control counts it as outside.
+Each try may think one token more than the limit, as in the paper's code, so that thinking of exactly the limit
+is seen to end. A try that reaches that token is dropped there, without an answer. Tries run one after another
+and all of them count as spent. The paper draws without end; here `tries` is the limit. Where every try was too
+long, the generation is the last try, cut and without an answer: grading calls it "cut" and Control counts it as
+outside.
 """
 
 from __future__ import annotations
@@ -12,23 +12,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from s1.budget import Forcing, drive
 from s1.errors import BadConfig
-from s1.methods import Reward, Task, method_key
+from s1.methods import Method, Task
 from s1.methods.budget_forcing import begin
-from s1.methods.rollouts import broken, check_count, check_draws, check_seed, receipt
+from s1.methods.rollouts import check_count, combined, completed, drive_until
 from s1.policy import BudgetPolicy
-from s1.types import Generation, Sampling
-
-
-class _TooLong(Exception):
-    pass
+from s1.types import Generation
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(Method):
     """The first of at most `tries` draws whose thinking ends by itself within `limit` tokens."""
 
+    kind = "rejection"
     limit: int = 4096
     tries: int = 16
     policy: BudgetPolicy = BudgetPolicy()
@@ -40,58 +36,36 @@ class Rejection:
         if self.policy.label != "natural":
             raise BadConfig(
                 f"Rejection sampling keeps thinking that ends by itself; the policy is {self.policy.label!r}.",
-                "Leave out the limits and waits of the policy and set limit.",
+                "Remove the policy's limits and waits, and set limit.",
             )
-
-    @property
-    def key(self) -> str:
-        return method_key(self)
 
     @property
     def label(self) -> str:
         return f"rejection at {self.limit}, {self.tries} tries"
 
     @property
-    def kind(self) -> str:
-        return "rejection"
+    def draws(self) -> int:
+        return self.tries
 
     @property
     def bounds(self) -> dict[str, int]:
         return {"max_thinking": self.limit}
 
-    def check(self, sampling: Sampling, reward: Reward | None) -> None:
-        check_draws(self.tries, sampling)
-
     async def answer(self, task: Task) -> Generation:
-        """The first try that is short enough, or the last one without an answer."""
         self.check(task.sampling, task.reward)
-        check_seed(self.tries, task.sampling)
         began, rolled = time.perf_counter(), list[Generation]()
-        for i in range(self.tries):
-            rolled.append(await self._attempt(replace(task, sampling=task.member(i))))
-            if rolled[-1].error is None and rolled[-1].finish is not None:
-                return receipt(task, self.key, rolled[-1], rolled, began)
-            if not rolled[-1].segments:  # the question does not fit; no draw will change that
-                break
-        rejected = [g for g in rolled if g.error is None]
-        if not rejected:
-            return broken(task, self.key, rolled, began)
-        return receipt(task, self.key, replace(rejected[-1], finish="length"), rolled, began)
-
-    async def _attempt(self, task: Task) -> Generation:
-        """One try; one that was too long has no answer segments and no finish."""
-        forcing = begin(task, replace(self.policy, max_thinking=self.limit + 1), self.key)
-        if isinstance(forcing, Generation):
-            return forcing
-        began = time.perf_counter()
-        try:
-            return await drive(forcing, task.engine, task.question.id, task.sample, _stop_when_cut)
-        except _TooLong:
-            found = forcing.result(task.question.id, task.sample, time.perf_counter() - began)
-            thought = tuple(s for s in found.segments if s.phase != "answer")
-            return replace(found, segments=thought, forced_tokens=0)
-
-
-def _stop_when_cut(forcing: Forcing) -> None:
-    if forcing.cut:
-        raise _TooLong
+        policy = replace(self.policy, max_thinking=self.limit + 1)
+        for member in task.members(self.tries):
+            forcing = begin(member, policy)
+            found = await drive_until(lambda f: f.cut, forcing, member)
+            if found is None:  # too long
+                found = forcing.result(task.question.id, task.sample)
+                thought = tuple(s for s in found.segments if s.phase != "answer")
+                found = replace(found, segments=thought, forced_tokens=0, finish="length")
+                rolled.append(found)
+                continue
+            rolled.append(found)
+            if found.error is None:
+                return combined(self, rolled, found, began)
+        rejected = completed(rolled)
+        return combined(self, rolled, rejected[-1] if rejected else None, began)

@@ -1,25 +1,30 @@
-"""Several rollouts of one question: begun side by side, scored, and made into one receipt."""
+"""What methods with several rollouts share: running them together, scoring them, and counting their cost."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from s1.budget import Forcing, drive
 from s1.errors import BadConfig, EngineFailure, first_error
-from s1.methods import Reward, Task, spent_on
-from s1.methods.budget_forcing import force
-from s1.policy import BudgetPolicy
-from s1.types import Generation, Sampling, Spent
+from s1.methods import Method, Task, spent_on
+from s1.types import Generation, Spent
 
 T = TypeVar("T")
 
 
+def check_count(name: str, value: int) -> None:
+    """Raise BadConfig for a number below 1."""
+    if value < 1:
+        raise BadConfig(f"{name} is {value}.", "Use 1 or more.")
+
+
 async def side_by_side(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What each of them returns, in order. When one raises, the others are cancelled and its error raised."""
+    """The results in order. When one coroutine raises, the others are cancelled and its error is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
@@ -28,94 +33,71 @@ async def side_by_side(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def rollouts(task: Task, n: int, policy: BudgetPolicy) -> list[Generation]:
-    """`n` forced requests side by side; number i draws with the seed of `task.member(i)`.
+class _Enough(Exception):
+    """No more of this request is wanted."""
 
-    Raises BadConfig where they would all draw the same.
+
+async def drive_until(
+    is_enough: Callable[[Forcing], bool], forcing: Forcing, task: Task
+) -> Generation | None:
+    """Drive a request and close its stream as soon as `is_enough`, asked after every chunk.
+
+    Returns None then, and the generation of a request that ended or failed before.
     """
-    check_draws(n, task.sampling)
-    check_seed(n, task.sampling)
-    return await side_by_side(force(task, policy, sampling=task.member(i)) for i in range(n))
+
+    def watch(forcing: Forcing) -> None:
+        if is_enough(forcing):
+            raise _Enough
+
+    try:
+        return await drive(forcing, task.engine, task.question.id, task.sample, watch)
+    except _Enough:
+        return None
 
 
-def check_draws(n: int, sampling: Sampling) -> None:
-    """Raises BadConfig for several rollouts at temperature 0."""
-    if n > 1 and sampling.temperature == 0:
-        raise BadConfig(
-            f"{n} rollouts at temperature 0 are the same one.",
-            "Set a temperature above 0 (--temperature 1, as in the paper).",
-        )
+async def scores_of(task: Task, generations: Sequence[Generation]) -> tuple[list[float], int]:
+    """The reward model's score of each rollout, and the tokens that it read.
 
-
-def check_seed(n: int, sampling: Sampling) -> None:
-    """Raises BadConfig for several rollouts without a seed: an engine that remembers would repeat the first."""
-    if n > 1 and sampling.seed is None:
-        raise BadConfig("Several rollouts need a seed to draw from.", "Give the sampling a seed.")
-
-
-def check_count(name: str, value: int) -> None:
-    """Raises BadConfig for a number below 1."""
-    if value < 1:
-        raise BadConfig(f"{name} is {value}.", "Use 1 or more.")
-
-
-def check_reward(label: str, reward: Reward | None) -> Reward:
-    """The reward model. Raises BadConfig where there is none."""
-    if reward is None:
-        raise BadConfig(f"{label!r} needs a reward model.", "Name one with --reward.")
-    return reward
-
-
-async def scores_of(task: Task, reward: Reward, generations: Sequence[Generation]) -> tuple[list[float], int]:
-    """A score for each rollout, and the tokens that the reward model read.
-
-    Raises EngineFailure when the reward model breaks or its scores cannot be compared.
+    It reads the thinking and the answer, with what was forced between them.
+    Raises EngineFailure when the reward model fails or its scores cannot be compared.
     """
-    found = await reward.score(task.question, [said(g) for g in generations])
-    if len(found.scores) != len(generations) or not all(map(math.isfinite, found.scores)):
+    assert task.reward is not None, "Method.check refuses a task without a reward model"
+    texts = [g.text_of("thinking") + g.text_of("answer") for g in generations]
+    found = await task.reward.score(task.question, texts)
+    if len(found.scores) != len(texts) or not all(map(math.isfinite, found.scores)):
         raise EngineFailure(
-            f"The reward model {reward.name} gave {list(found.scores)} for {len(generations)} rollouts."
+            f"The reward model {task.reward.name} gave {list(found.scores)} for {len(texts)} rollouts."
         )
     return list(found.scores), found.tokens
 
 
-def said(generation: Generation) -> str:
-    """A rollout as its reward model reads it: thinking and answer, with what was forced between them."""
-    return generation.text_of("thinking") + generation.text_of("answer")
-
-
-def whole(generations: Iterable[Generation]) -> list[Generation]:
-    """Those that did not break off."""
+def completed(generations: Iterable[Generation]) -> list[Generation]:
+    """The rollouts that did not fail."""
     return [g for g in generations if g.error is None]
 
 
-def receipt(
-    task: Task,
-    label: str,
-    chosen: Generation,
+def combined(
+    method: Method,
     rolled: Sequence[Generation],
+    chosen: Generation | None,
     began: float,
     *,
+    error: str | None = None,
     spent: Spent | None = None,
-    reward: int = 0,
+    reward_tokens: int = 0,
 ) -> Generation:
-    """The chosen rollout as the receipt of the method, with what all of `rolled` cost (or `spent`).
+    """The generation of a method: the chosen rollout, with what all of `rolled` cost (or `spent`).
 
-    Seconds are those of the method, from `began` (perf_counter) on.
+    chosen: None where there is no answer; then the first rollout, with `error` or that all rollouts failed.
+    began: `time.perf_counter()` when the method began.
     """
+    if chosen is None and error is None:
+        error = f"All {len(rolled)} rollouts failed; the first: {rolled[0].error}"
     return replace(
-        chosen,
-        policy=label,
-        sample=task.sample,
+        chosen or rolled[0],
+        policy=method.key,
         exact=all(g.exact for g in rolled),
         seconds=time.perf_counter() - began,
-        spent=spent or spent_on(rolled, reward),
+        spent=spent or spent_on(rolled, reward_tokens),
+        error=error,
     )
-
-
-def broken(
-    task: Task, label: str, rolled: Sequence[Generation], began: float, why: str = "", *, reward: int = 0
-) -> Generation:
-    """The receipt of a method that has no answer because all rollouts failed, or of a broken reward model."""
-    why = why or f"All {len(rolled)} rollouts failed; the first: {rolled[0].error}"
-    return replace(receipt(task, label, rolled[0], rolled, began, reward=reward), error=why)

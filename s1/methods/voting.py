@@ -1,9 +1,9 @@
-"""Votes over rollouts: majority, weighted by a reward model, and weighted toward short chains.
+"""One of n rollouts run side by side (section 4: parallel scaling): votes, and best of n.
 
-Answers that say the same are one candidate; a rollout without an answer does not vote. The candidate with the
-most weight wins; a tie goes to the one whose shortest rollout thought least, then to the more frequent
-spelling, then to the alphabet, so the order of the rollouts never matters. The receipt is the shortest
-rollout of the winner; where nobody has an answer, the shortest of all.
+Equivalent answers are one candidate; a rollout without an answer does not vote. The candidate with the most
+weight wins. A tie goes to the candidate whose shortest rollout thought least, then to the more frequent
+spelling, then to the alphabet, so that the order of the rollouts never matters. The method returns the
+shortest rollout of the winner, or the shortest of all where no rollout has an answer.
 Differs: the paper's code (maj@k, section 4) gives ties to the answer seen first.
 """
 
@@ -13,35 +13,27 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from s1.errors import EngineFailure
 from s1.grading import committed, equivalent
 from s1.grading.equivalence import LONGEST, letters
 from s1.grading.normal import clean, number, squeeze
 from s1.grading.structure import words_of
-from s1.methods import Reward, Task, method_key
-from s1.methods.rollouts import (
-    broken,
-    check_count,
-    check_draws,
-    check_reward,
-    receipt,
-    rollouts,
-    scores_of,
-    whole,
-)
+from s1.methods import Method, Task, label_with
+from s1.methods.budget_forcing import BudgetForcing
+from s1.methods.rollouts import check_count, combined, completed, scores_of, side_by_side
 from s1.policy import BudgetPolicy
-from s1.types import Generation, Sampling
+from s1.types import Generation
 
 COMPARE_SECONDS = 1.0
-"""Processor time for one comparison of two answers that are spelled differently; then they count as two."""
+"""Processor time for comparing two answers that are spelled differently; after that they count as two."""
 
 
 class Vote(NamedTuple):
-    """What one rollout says, how long it thought (tokens), and its weight in a weighted vote."""
+    """The answer of one rollout, its thinking tokens, and its weight in a weighted vote."""
 
     answer: str | None
     length: int = 0
@@ -49,29 +41,29 @@ class Vote(NamedTuple):
 
 
 Rule = Callable[[Sequence[Vote]], float]
-"""What the votes for one candidate weigh together."""
+"""The weight of all votes for one candidate."""
 
 
 def majority(votes: Sequence[Vote]) -> float:
-    """Each vote counts one."""
+    """Each vote counts as one."""
     return len(votes)
 
 
 def weighted(votes: Sequence[Vote]) -> float:
-    """The sum of their weights, exactly rounded, so that their order does not show."""
+    """The sum of the weights, exactly rounded, so that it does not depend on their order."""
     return math.fsum(v.weight for v in votes)
 
 
 def shortest_majority(votes: Sequence[Vote]) -> float:
     """Votes divided by the log of their mean length (Zeng et al. 2025, arXiv 2502.12215, section 5).
 
-    The length is in thinking tokens, and at least 2, so that the log is above zero.
+    The length is in thinking tokens and at least 2, so that the log is positive.
     """
     return len(votes) / math.log(max(2.0, sum(v.length for v in votes) / len(votes)))
 
 
 def winners(votes: Sequence[Vote], kind: str = "math", rule: Rule = majority) -> list[int]:
-    """The positions of the votes for the winning candidate, shortest first; none where nobody has an answer."""
+    """The positions of the votes for the winning candidate, shortest first; empty where no vote has an answer."""
 
     def order(group: list[int]) -> tuple[float, int]:
         return -rule([votes[i] for i in group]), min(votes[i].length for i in group)
@@ -84,11 +76,11 @@ def winners(votes: Sequence[Vote], kind: str = "math", rule: Rule = majority) ->
 
 
 def candidates(answers: Sequence[str | None], kind: str = "math") -> list[list[int]]:
-    """The positions of answers that say the same under `kind` (`s1.grading.KINDS`); None is nobody's.
+    """Groups of positions whose answers are equivalent under `kind` (`s1.grading.KINDS`). None joins no group.
 
-    Equal spellings first. Then each spelling, the most frequent first and else in order of the alphabet, joins
-    the first candidate that it is equivalent to in either direction, or becomes one; the candidates stand in
-    that order. So the order of `answers` decides nothing.
+    Equal spellings are grouped first. Then each spelling, the most frequent first, then in alphabetical order,
+    joins the first group that it is equivalent to in either direction, or starts a new one. The groups are in
+    that order, which does not depend on the order of `answers`.
     """
     spellings: dict[str, list[int]] = defaultdict(list)
     for i, answer in enumerate(answers):
@@ -108,7 +100,7 @@ def candidates(answers: Sequence[str | None], kind: str = "math") -> list[list[i
 
 
 def canonical(answer: str, kind: str) -> str:
-    """A spelling that equivalent answers often share and others never do."""
+    """A spelling that equivalent answers often share and different answers never do."""
     bare = " ".join(answer.split())
     if kind == "exact" or len(answer) > LONGEST:
         return bare
@@ -126,27 +118,39 @@ def _same(one: str, other: str, kind: str) -> bool:
     return equivalent(one, other, kind, COMPARE_SECONDS) or equivalent(other, one, kind, COMPARE_SECONDS)
 
 
-async def vote(
-    task: Task, generations: Sequence[Generation], rule: Rule, weights: Sequence[float] = ()
+ChosenBy = Literal["majority", "weighted", "shortest majority", "best"]
+RULES: Mapping[ChosenBy, Rule] = {
+    "majority": majority,
+    "weighted": weighted,
+    "shortest majority": shortest_majority,
+}
+
+
+async def pick_winner(
+    task: Task, generations: Sequence[Generation], by: ChosenBy, scores: Sequence[float] = ()
 ) -> Generation:
-    """The rollout that the vote returns; `generations` hold at least one and no failed one."""
+    """The rollout that wins. `generations` holds at least one, and none that failed.
+
+    by: one of RULES, or "best": the highest score, ties to the shorter, then to the earlier.
+    scores: one for each rollout; majorities need none.
+    """
+    if by == "best":
+        ranked = zip(scores, generations, strict=True)
+        return min(ranked, key=lambda pair: (-pair[0], pair[1].thinking_tokens))[1]
+    weights = scores or [1.0] * len(generations)
     votes = [
-        Vote(committed(g, task.question, task.kind), g.thinking_tokens, weights[i] if weights else 1.0)
-        for i, g in enumerate(generations)
+        Vote(committed(g, task.question, task.kind), g.thinking_tokens, weight)
+        for g, weight in zip(generations, weights, strict=True)
     ]
-    won = await asyncio.to_thread(winners, votes, task.kind, rule)  # comparing may take seconds
+    won = await asyncio.to_thread(winners, votes, task.kind, RULES[by])  # comparing may take seconds
     return generations[won[0]] if won else min(generations, key=lambda g: g.thinking_tokens)
 
 
-def named(name: str, policy: BudgetPolicy) -> str:
-    """`name`, with the policy of the rollouts where that is not the natural one."""
-    return name if policy.label == "natural" else f"{name}, {policy.label}"
-
-
 @dataclass(frozen=True, slots=True)
-class Majority:
-    """The most frequent answer of `n` rollouts (self-consistency; the paper's parallel baseline, section 4)."""
+class Parallel(Method):
+    """`n` rollouts of one policy, side by side; `by` decides which of them is returned."""
 
+    by: ClassVar[ChosenBy]
     n: int = 8
     policy: BudgetPolicy = BudgetPolicy()
 
@@ -154,100 +158,50 @@ class Majority:
         check_count("n", self.n)
 
     @property
-    def key(self) -> str:
-        return method_key(self)
-
-    @property
     def label(self) -> str:
-        return named(f"majority of {self.n}", self.policy)
+        return label_with(f"{self.by} of {self.n}", self.policy)
 
     @property
-    def kind(self) -> str:
-        return "majority"
-
-    def check(self, sampling: Sampling, reward: Reward | None) -> None:
-        check_draws(self.n, sampling)
+    def draws(self) -> int:
+        return self.n
 
     async def answer(self, task: Task) -> Generation:
-        """The shortest rollout of the winning answer."""
-        return await _answer(self.key, self.n, self.policy, majority, task)
-
-
-@dataclass(frozen=True, slots=True)
-class ShortestMajority:
-    """As `Majority`, with votes weighted toward short chains."""
-
-    n: int = 8
-    policy: BudgetPolicy = BudgetPolicy()
-
-    def __post_init__(self) -> None:
-        check_count("n", self.n)
-
-    @property
-    def key(self) -> str:
-        return method_key(self)
-
-    @property
-    def label(self) -> str:
-        return named(f"shortest majority of {self.n}", self.policy)
-
-    @property
-    def kind(self) -> str:
-        return "shortest majority"
-
-    def check(self, sampling: Sampling, reward: Reward | None) -> None:
-        check_draws(self.n, sampling)
-
-    async def answer(self, task: Task) -> Generation:
-        """The shortest rollout of the winning answer."""
-        return await _answer(self.key, self.n, self.policy, shortest_majority, task)
-
-
-@dataclass(frozen=True, slots=True)
-class Weighted:
-    """As `Majority`, each vote weighing what the reward model gives its rollout."""
-
-    n: int = 8
-    policy: BudgetPolicy = BudgetPolicy()
-
-    def __post_init__(self) -> None:
-        check_count("n", self.n)
-
-    @property
-    def key(self) -> str:
-        return method_key(self)
-
-    @property
-    def label(self) -> str:
-        return named(f"weighted of {self.n}", self.policy)
-
-    @property
-    def kind(self) -> str:
-        return "weighted"
-
-    def check(self, sampling: Sampling, reward: Reward | None) -> None:
-        check_draws(self.n, sampling)
-        check_reward(self.label, reward)
-
-    async def answer(self, task: Task) -> Generation:
-        """The shortest rollout of the winning answer. Without a reward model: BadConfig."""
-        reward = check_reward(self.label, task.reward)
-        return await _answer(self.key, self.n, self.policy, weighted, task, reward)
-
-
-async def _answer(
-    label: str, n: int, policy: BudgetPolicy, rule: Rule, task: Task, reward: Reward | None = None
-) -> Generation:
-    began = time.perf_counter()
-    rolled = await rollouts(task, n, policy)
-    voters = whole(rolled)
-    if not voters:
-        return broken(task, label, rolled, began)
-    weights, read = list[float](), 0
-    if reward is not None:
+        self.check(task.sampling, task.reward)
+        began, plain = time.perf_counter(), BudgetForcing(self.policy)
+        rolled = await side_by_side(plain.answer(member) for member in task.members(self.n))
+        voters, scores, read = completed(rolled), list[float](), 0
+        if not voters:
+            return combined(self, rolled, None, began)
         try:
-            weights, read = await scores_of(task, reward, voters)
+            if self.needs_reward:
+                scores, read = await scores_of(task, voters)
         except EngineFailure as failure:
-            return broken(task, label, rolled, began, str(failure))
-    chosen = await vote(task, voters, rule, weights)
-    return receipt(task, label, chosen, rolled, began, reward=read)
+            return combined(self, rolled, None, began, error=str(failure))
+        chosen = await pick_winner(task, voters, self.by, scores)
+        return combined(self, rolled, chosen, began, reward_tokens=read)
+
+
+class Majority(Parallel):
+    """The most frequent answer (self-consistency; the paper's parallel baseline, section 4)."""
+
+    by = kind = "majority"
+
+
+class ShortestMajority(Parallel):
+    """A majority weighted toward short thinking."""
+
+    by = kind = "shortest majority"
+
+
+class Weighted(Parallel):
+    """A vote in which each rollout weighs as much as its score from the reward model."""
+
+    by = kind = "weighted"
+    needs_reward = True
+
+
+class BestOfN(Parallel):
+    """The rollout with the highest score from the reward model; ties to the shorter, then to the earlier."""
+
+    by, kind = "best", "best of n"
+    needs_reward = True

@@ -1,4 +1,4 @@
-"""A scripted model that knows its rollouts apart by their seeds and takes turns with them."""
+"""A scripted model that tells its rollouts apart by their seeds and interleaves them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Rolled(ScriptedEngine):
 
 
 class Liking:
-    """A reward model that likes each rollout as much as it is told to, by a word of it."""
+    """A reward model that scores each rollout by a word in it."""
 
     name = "liking"
 
@@ -68,7 +68,7 @@ class Liking:
 
 @pytest.fixture(scope="session")
 def rolled():
-    """(method, rolls, reward) -> its receipt and the engine; "exact" answers, temperature 1, seed 3."""
+    """(method, rolls, reward) -> its generation and the engine; "exact" answers, temperature 1, seed 3."""
 
     def run(method, rolls, reward=None, *, temperature=1.0, seed=3, kind="exact", **how):
         engine = Rolled(rolls, **how)

@@ -4,16 +4,16 @@ import pytest
 
 from s1.errors import BadConfig, EngineFailure
 from s1.methods import load_method
-from s1.methods.best_of_n import BestOfN
+from s1.methods.voting import BestOfN
 from s1.types import Spent
 
 ROLLS = [("bad", " 8"), ("good", " 7"), ("fair thought", " 7")]
 
 
-def test_the_best_rollout_is_the_receipt_and_all_is_counted(rolled, liking):
+def test_the_best_rollout_is_returned_and_all_are_counted(rolled, liking):
     reward = liking({"bad": 0.1, "good": 0.9, "fair": 0.5})
     found, _ = rolled(BestOfN(3), ROLLS, reward)
-    assert (found.text_of("thinking"), found.policy) == ("good", "best of 3")
+    assert (found.text_of("thinking"), found.policy) == ("good", "best-of-n:n=3")
     assert found.spent == Spent(19, 6, 15, 3)
     assert reward.read == ["bad</think> 8", "good</think> 7", "fair thought</think> 7"]
 
@@ -41,7 +41,7 @@ def test_a_reward_model_that_breaks_is_an_error_with_what_was_spent(rolled, liki
 
 
 def test_without_a_reward_model_or_a_temperature_it_is_refused(rolled, liking):
-    with pytest.raises(BadConfig, match="'best of 3' needs a reward model"):
+    with pytest.raises(BadConfig, match="reward model"):
         rolled(BestOfN(3), ROLLS)
     with pytest.raises(BadConfig, match="temperature 0"):
         rolled(BestOfN(3), ROLLS, liking({}), temperature=0.0)

@@ -49,7 +49,7 @@ def prompt(found):
 )
 def test_the_request_follows_the_question(method, request_):
     found, _ = answer(method, ["t</think>", " 7<|end|>"])
-    assert request_ in prompt(found) and found.policy == method.label
+    assert request_ in prompt(found) and found.policy == method.key
     assert grade(found, QUESTION, "exact").outcome == "right"
 
 

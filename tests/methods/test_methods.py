@@ -20,7 +20,9 @@ def test_the_first_rollout_is_the_plain_sample_and_the_others_differ():
     assert found.member(0) == found.sampling
     seeds = [found.member(i).seed for i in range(50)]
     assert len(set(seeds)) == 50 and seeds == [task(7).member(i).seed for i in range(50)]
-    assert task(None).member(3) == task(None).sampling
+    assert task(None).member(0) == task(None).sampling
+    with pytest.raises(BadConfig, match="seed"):
+        task(None).member(3)
 
 
 def test_a_method_is_loaded_with_a_policy():
@@ -47,13 +49,15 @@ def test_an_unknown_reward_model_is_refused():
         load_reward("judge:x")
 
 
-def test_every_listed_method_has_a_label_and_a_kind():
+def test_every_listed_method_has_a_label_and_a_kind_and_loads_from_its_key():
     for name in METHODS:
         method = load_method(name, policy=BudgetPolicy())
-        assert method.label and method.kind
+        assert method.label and method.kind and method.key
+        if name != "forcing":
+            assert load_method(method.key) == method
 
 
 def test_costs_add_up_over_rollouts_and_methods_within_methods():
     one = Generation("q", 0, "p", (), 10, 3, 0, 0, False, "stop")
     both = Generation("q", 0, "p", (), 5, 1, 0, 0, False, "stop", spent=Spent(50, 10, 7, 4))
-    assert spent_on([one, both], reward=2) == Spent(60, 13, 9, 5)
+    assert spent_on([one, both], reward_tokens=2) == Spent(60, 13, 9, 5)

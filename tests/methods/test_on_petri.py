@@ -39,24 +39,26 @@ def test_every_method_runs_in_one_folder_repeats_itself_and_counts_what_it_spend
     benchmark = load_benchmark("petri", 6)
     engine = saved(base_model(), max_batch=32)
     try:
-        metrics = evaluate(benchmark, engine, FORMATS["petri"], plan, tmp_path / "one")
+        evaluate(benchmark, engine, FORMATS["petri"], plan, tmp_path / "one")
         evaluate(benchmark, engine, FORMATS["petri"], plan, tmp_path / "two")
     finally:
         asyncio.run(engine.close())
     assert runs.digest(tmp_path / "one") == runs.digest(tmp_path / "two")
-    points = {p.label: p for p in metrics.points}
-    assert all(p.n == 6 and not p.outcomes["error"] for p in points.values())
-
     found = {runs.key_of(g): g for g in runs.read_generations(tmp_path / "one")}
-    spent = {label: points[f"{label}, max 40"].spent for label in ("majority of 4", "short-2@4")}
-    assert spent["short-2@4"].thinking <= spent["majority of 4"].thinking
+    assert len(found) == 6 * (1 + len(methods)) and all(g.error is None for g in found.values())
+    key = {spec: method.key for spec, method in zip(SPECS, methods, strict=True)}
+    spent = {
+        spec: sum(found[q.id, 0, key[spec]].spent.thinking for q in benchmark.questions)
+        for spec in ("majority:n=4", "short-m:m=2,k=4")
+    }
+    assert spent["short-m:m=2,k=4"] <= spent["majority:n=4"]
     for question in benchmark.questions:
 
-        def of(label, question=question):
-            return found[question.id, 0, points[label].key]
+        def of(spec, question=question):
+            return found[question.id, 0, key.get(spec, spec)]
 
-        plain, two, four = of("max 40"), of("majority of 2, max 40"), of("majority of 4, max 40")
+        plain, two, four = of(limited.key), of("majority:n=2"), of("majority:n=4")
         assert plain.thinking_tokens <= two.spent.thinking <= four.spent.thinking
-        assert of("asked 8 tokens, forced, max 40").thinking_tokens <= 8
-        kept = of("rejection at 12, 3 tries")
+        assert of("token-conditional:tokens=8,forced=true").thinking_tokens <= 8
+        kept = of("rejection:limit=12,tries=3")
         assert kept.thinking_tokens <= 12 or (kept.spent.thinking == 39 and not kept.text_of("answer"))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, EngineFailure
 from s1.formats import FORMATS
-from s1.methods import Scored, Task, load_method
-from s1.methods.budget_forcing import force
+from s1.methods import QuestionTooLong, Scored, Task, load_method
+from s1.methods.budget_forcing import BudgetForcing
 from s1.methods.rebase import Rebase, fork_sampling, shares
 from s1.policy import BudgetPolicy
 from s1.replay import ReplayCache
@@ -152,7 +152,7 @@ def test_every_token_of_the_tree_is_counted_once():
     assert (found.spent.thinking, found.spent.rollouts, found.spent.failed) == (8 * 3 * 4, 8, 0)
     assert found.spent.answer == 8 * len(" Answer : aaa")
     assert found.spent.reward == len(reward.read) == 4 * 8
-    assert (found.thinking_tokens, found.policy, found.sample, found.seed) == (12, "rebase 8", 3, 7)
+    assert (found.thinking_tokens, found.policy, found.sample, found.seed) == (12, "rebase:width=8", 3, 7)
     assert [(s.phase, s.by) for s in found.segments] == [
         ("prompt", "forced"),
         ("thinking", "model"),
@@ -207,12 +207,12 @@ def test_forks_have_their_own_seeds_and_a_first_child_goes_on_as_its_parent():
 
 
 def test_a_smaller_search_replays_what_a_larger_one_decoded():
-    alone, trunk = ReplayCache(Letters(4, "abc")), ReplayCache(Letters(4, "abc"))
+    alone, shared = ReplayCache(Letters(4, "abc")), ReplayCache(Letters(4, "abc"))
     first = answer(Rebase(4), task(alone))
-    answer(Rebase(8), task(trunk))
-    before = trunk.decoded_tokens
-    assert plain(answer(Rebase(4), task(trunk))) == plain(first)
-    assert trunk.decoded_tokens - before <= alone.decoded_tokens - 4 * len(" a")
+    answer(Rebase(8), task(shared))
+    before = shared.decoded_tokens
+    assert plain(answer(Rebase(4), task(shared))) == plain(first)
+    assert shared.decoded_tokens - before <= alone.decoded_tokens - 4 * len(" a")
 
 
 POLICIES = st.builds(
@@ -243,7 +243,7 @@ def test_a_search_of_width_one_is_the_plain_sample(policy, seed, chunk, fmt, ste
         return task(TokenModel(seed, chunk=chunk, ends_in=12, delimiter=delimiter), seed=seed, fmt=fmt)
 
     one = answer(Rebase(1, step=".", step_tokens=step_tokens, policy=policy), given())
-    other = asyncio.run(force(given(), policy))
+    other = asyncio.run(BudgetForcing(policy).answer(given()))
     assert one.segments == other.segments and one.error == other.error is None
     counts = ("thinking_tokens", "answer_tokens", "forced_tokens", "waits", "cut", "finish", "grace_used")
     assert [getattr(one, c) for c in counts] == [getattr(other, c) for c in counts]
@@ -262,7 +262,7 @@ class Hash:
 
 @settings(max_examples=80, deadline=None)
 @given(POLICIES, st.integers(0, 10_000), st.integers(2, 6), st.sampled_from(["weighted", "majority", "best"]))
-def test_a_receipt_of_a_search_holds_together_under_every_policy(policy, seed, width, by):
+def test_the_generation_of_a_search_is_consistent_under_every_policy(policy, seed, width, by):
     given = task(TokenModel(seed, ends_in=12), seed=seed, fmt=TAGS, reward=Hash())
     found = answer(Rebase(width, step=".", by=by, policy=policy), given)
     tokens = {
@@ -296,10 +296,10 @@ class Broken:
 
 
 @pytest.mark.parametrize("scores", [None, (0.5,), (0.1, float("nan"), 0.2, 0.3), (float("inf"),) * 4])
-def test_a_reward_model_that_breaks_is_said_on_the_receipt_with_what_was_spent(scores):
+def test_a_reward_model_that_breaks_is_an_error_with_what_was_spent(scores):
     found = answer(Rebase(4), task(reward=Broken(scores)))
     assert "reward model broken" in found.error
-    assert found.segments and found.policy == "rebase 4"
+    assert found.segments and found.policy == "rebase:width=4"
     assert (found.spent.thinking, found.spent.answer) == (16, 0)
 
 
@@ -311,7 +311,7 @@ def test_branches_that_the_engine_broke_off_do_not_vote():
     assert len(ended) == 8 - found.spent.failed and not any("b" in text for text in ended)
 
 
-def test_when_every_branch_breaks_off_the_receipt_says_so():
+def test_when_every_branch_breaks_off_the_error_says_so():
     found = answer(Rebase(4), task(Letters(letters="b", breaks_at=" b .")))
     assert "out of memory" in found.error and found.spent.failed == 4
 
@@ -333,11 +333,11 @@ def test_settings_out_of_range_are_refused(settings):
         Rebase(**settings)
 
 
-def test_a_question_that_does_not_fit_is_an_error_without_segments():
+def test_a_question_that_does_not_fit_is_refused():
     engine = Letters()
     engine.context = 10
-    found = answer(Rebase(4), task(engine))
-    assert "does not fit" in found.error and not found.segments
+    with pytest.raises(QuestionTooLong):
+        answer(Rebase(4), task(engine))
 
 
 def test_labels_tell_searches_apart():

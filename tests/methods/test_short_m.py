@@ -51,7 +51,7 @@ def test_a_slow_rollout_that_is_shorter_still_counts_as_first(rolled):
 def test_a_cut_thinking_has_finished_too(rolled):
     rolls = [("a" * 50, " 8"), ("b" * 60, " 7")]
     found, _ = rolled(ShortM(1, 2, BudgetPolicy(max_thinking=10)), rolls)
-    assert (found.cut, found.policy, found.spent.thinking) == (True, "short-1@2, max 10", 20)
+    assert (found.cut, found.policy, found.spent.thinking) == (True, "short-m:k=2,policy.max_thinking=10", 20)
 
 
 def test_rollouts_that_break_off_leave_the_race(rolled):

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from s1 import runs
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.evals.at_k import maj_at_k
 from s1.evals.benchmarks import Benchmark, questions_hash
 from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
-from s1.methods import Task, load_method
+from s1.methods import QuestionTooLong, Task, load_method
+from s1.methods.short_m import ShortM
 from s1.methods.voting import (
     Majority,
     ShortestMajority,
@@ -29,6 +31,7 @@ from s1.methods.voting import (
     weighted,
     winners,
 )
+from s1.policy import BudgetPolicy
 from s1.replay import ReplayCache
 from s1.types import Question, Sampling, Spent
 
@@ -158,9 +161,9 @@ ROLLS = [
 ]
 
 
-def test_the_receipt_is_the_shortest_of_the_winners_and_counts_all(rolled):
+def test_the_shortest_of_the_winners_is_returned_and_all_are_counted(rolled):
     found, engine = rolled(Majority(5), [*ROLLS[:3], None, ROLLS[4]])
-    assert (found.text_of("thinking"), found.policy, found.sample) == ("short", "majority of 5", 0)
+    assert (found.text_of("thinking"), found.policy, found.sample) == ("short", "majority:n=5", 0)
     whole = [ROLLS[i] for i in (0, 1, 2, 4)]
     assert found.spent == Spent(
         sum(len(t) for t, _ in whole), sum(len(a) for _, a in whole), rollouts=5, failed=1
@@ -194,17 +197,46 @@ def test_a_reward_model_that_gives_no_number_is_an_error_of_the_question(rolled,
     assert "liking" in found.error and found.spent.thinking == 1
 
 
-def test_when_all_rollouts_fail_the_receipt_says_so_with_what_they_spent(rolled):
+def test_when_all_rollouts_fail_the_error_says_so_and_their_tokens_count(rolled):
     found, _ = rolled(Majority(2), [None, None])
     assert found.error == "All 2 rollouts failed; the first: the engine broke"
-    assert (found.spent.failed, found.spent.rollouts, found.policy) == (2, 2, "majority of 2")
+    assert (found.spent.failed, found.spent.rollouts, found.policy) == (2, 2, "majority:n=2")
 
 
-def test_a_question_that_does_not_fit_is_an_error_without_segments():
-    engine = ScriptedEngine([], context=40)
-    task = Task(engine, FORMATS["petri"], Question("q", "x" * 100), sampling=Sampling(1.0, seed=1))
-    found = asyncio.run(Majority(2).answer(task))
-    assert "does not fit" in found.error and not found.segments
+def test_a_question_that_does_not_fit_is_an_error_of_its_generation_in_a_run(tmp_path):
+    questions = tuple(Question(f"q{n}", "x" * n, "7") for n in (100, 1))
+    bench = Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+    engine = ScriptedEngine(lambda p: " 7<|end|>" if "</think>" in p else "t</think>", context=80)
+    plan = Plan((BudgetPolicy(),), sampling=Sampling(1.0), methods=(Majority(2), ShortM(1, 2)))
+    evaluate(bench, engine, FORMATS["petri"], plan, tmp_path / "run")
+    found = {(g.question_id, g.policy): g for g in runs.read_generations(tmp_path / "run")}
+    assert len(found) == 6
+    for (question, _), generation in found.items():
+        if question == "q100":
+            assert "does not fit" in generation.error and not generation.segments
+        else:
+            assert generation.error is None and generation.finish == "stop"
+
+
+@pytest.mark.parametrize(
+    "spec", ["forcing", "majority:n=2", "short-m:m=1,k=2", "rejection", "step-conditional"]
+)
+def test_a_policy_that_fits_no_question_is_not_the_fault_of_the_question(spec):
+    def answer(context, **limits):
+        settings = {"limit": 70} if spec == "rejection" else {"policy": BudgetPolicy(max_thinking=70)}
+        task = Task(
+            ScriptedEngine([], context=context),
+            FORMATS["petri"],
+            Question("q", "x"),
+            0,
+            Sampling(1.0, seed=1),
+        )
+        return asyncio.run(load_method(spec, **settings).answer(task))
+
+    with pytest.raises(QuestionTooLong):
+        answer(75)
+    with pytest.raises(BadConfig):
+        answer(60)
 
 
 @pytest.mark.parametrize("name", ["majority", "shortest-majority"])
