@@ -88,6 +88,12 @@ def encode_prompt(
     )
     if total_limit is None:
         return encoded
+    least = encoded.forced_end + max(1, policy.max_answer or 1)
+    if total_limit < least:
+        raise BadConfig(
+            f"The total limit is {total_limit} tokens; the delimiters and the answer need {least}.",
+            "Raise the limit or lower max_answer.",
+        )
     return replace(encoded, context=min(engine.context, len(encoded.prompt) + total_limit))
 
 

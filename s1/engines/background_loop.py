@@ -30,8 +30,13 @@ class BackgroundLoop:
         return self.loop.is_closed()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop and wait for it in this thread."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        """Run a coroutine in the loop and wait for it in this thread. An interrupt cancels it."""
+        running = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
 
     async def stream(self, make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
         """The items of a generator that runs in the loop. Leaving the iteration closes the generator."""

@@ -2,20 +2,19 @@
 
     s1-lm-eval run --model s1 --model_args model=FOLDER,max_thinking=512,waits=1 --apply_chat_template --tasks ...
 
-The harness has no entry points for models, so the command registers this one and then calls the harness's
-own. In a script `import s1.harness.lm_eval` does the same for `lm_eval.simple_evaluate(model="s1", ...)`.
-What the harness calls a generation is the answer; thinking is not part of it unless `show_thinking` is set.
+The harness has no entry points for models, so the command registers this one and then runs the harness's own
+command. In a script, `import s1.harness.lm_eval` registers it for `lm_eval.simple_evaluate(model="s1", ...)`.
+The harness sees the answer alone, unless `show_thinking` is set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,58 +27,53 @@ from s1.engines import engine_options, load_engine
 from s1.engines.background_loop import BackgroundLoop
 from s1.errors import BadConfig, BadInput, S1Error, first_error
 from s1.formats import choose_format
-from s1.harness.arguments import read_request
-from s1.harness.request import counts, refuse, render, shown_text
-from s1.harness.settings import IN_FLIGHT, read_arguments
+from s1.harness.adapter import IN_FLIGHT, counts, read_arguments, refuse, render, shown_text
+from s1.harness.generation_kwargs import read_request
 from s1.jsonl import dump_line, write_all
-from s1.policy import BudgetPolicy
-from s1.prompt import encode_prompt
-from s1.seeds import seed_of
 from s1.types import Engine, Generation, to_json
 from s1.version import VERSION
 
 log = logging.getLogger(__name__)
 
 DEFAULT_DEVICE = "cuda:0"
-"""What the harness's command line passes when nobody chose a device, GPU or not; the engine then chooses."""
+"""What the harness passes when no device was chosen, with or without a GPU; the engine then chooses."""
 SETTINGS_KEY = "s1 settings"
-"""The row of `--use_cache` that says what filled it: the harness's own keys hold the request alone."""
+"""The row of `--use_cache` with the settings that filled it; the harness's own keys hold the request alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """Arguments of the model beside those of the policy and the engine."""
+class LMEvalOptions:
+    """Arguments of the model besides those of the policy and the engine."""
 
     model: str = ""
     """What `s1 eval --model` takes: a checkpoint folder, a Hub id or an engine spec."""
     format: str | None = None
-    """The thinking format, where it cannot be detected."""
+    """The thinking format; None detects it."""
     show_thinking: bool = False
-    """Hand the thinking and its delimiters to the task as well, before the answer."""
+    """Give the task the thinking and its delimiters too, before the answer."""
     raw_prompts: bool = False
-    """Accept prompts without a chat template: the thinking then follows plain text."""
+    """Accept prompts without a chat template; the thinking then follows plain text."""
     seed: int = 0
-    """From which every sampled request gets its own seed. The harness's --seed does not reach models."""
-    receipts: str | None = None
-    """A JSONL file that gets the full receipt of every request: thinking, counts, waits, tokens."""
+    """Every sampled request derives its own seed from this one. The harness's --seed does not reach models."""
+    generations: str | None = None
+    """A JSONL file for the full generation of every request: thinking, tokens, waits."""
     failures: str = "stop"
-    """stop: requests that cannot be answered end the run, after the others are done. empty: they answer ""."""
+    """stop: failed requests end the run, after all others are done. empty: they answer ""."""
 
 
-class Walk(NamedTuple):
-    """One request on its way."""
+class Pending(NamedTuple):
+    """One request before its first token."""
 
     request: Any
+    """The harness's."""
     sample: int
-    forcing: Forcing | None
-    policy: BudgetPolicy
-    error: str | None
-    """Why there is no walk: a prompt that does not fit."""
+    forcing: Forcing | BadInput
+    """The error of a prompt that does not fit."""
 
 
 @register_model("s1")
 class S1LM(LM):  # type: ignore[misc]
-    """One engine with one policy. Requests may change both limits and policy; see `read_request`."""
+    """One engine with one policy. A request may change its limits and its policy; see `read_request`."""
 
     def __init__(
         self,
@@ -96,8 +90,8 @@ class S1LM(LM):  # type: ignore[misc]
         given |= _batch(spec, batch_size, max_batch_size, given)
         if device not in (None, DEFAULT_DEVICE):
             given["device"] = device
-        arguments = read_arguments(spec, given, Options)
-        self.options: Options = arguments.own
+        arguments = read_arguments(spec, given, LMEvalOptions)
+        self.options = arguments.options
         if self.options.failures not in ("stop", "empty"):
             raise BadConfig(f"failures is {self.options.failures!r}.", "Choose one of: stop, empty.")
         self.policy = arguments.policy
@@ -105,17 +99,17 @@ class S1LM(LM):  # type: ignore[misc]
         self.fmt = choose_format(self.engine, self.options.format)
         self.totals: Counter[str] = Counter()
         self._begins = ""
-        """How a rendered prompt ends; "" where any prompt will do."""
+        """How a rendered prompt ends; "" accepts any prompt."""
         if self.engine.template and not self.options.raw_prompts:
             mark = "\u241f"
             self._begins = render(self.engine, [{"role": "user", "content": mark}]).rpartition(mark)[2]
-        self._beside = BackgroundLoop("s1-lm-eval")
+        self._loop = BackgroundLoop("s1-lm-eval")
 
-    # --- what the harness asks of a model -----------------------------------------------------------
+    # --- the interface of the harness ---------------------------------------------------------------
 
     @property
     def tokenizer_name(self) -> str:
-        """Tells prompts of different chat templates apart in the harness's cache of requests."""
+        """Distinguishes chat templates in the harness's cache of requests."""
         return self.engine.name.replace("/", "__")
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -133,35 +127,34 @@ class S1LM(LM):  # type: ignore[misc]
         if not add_generation_prompt:
             raise refuse(
                 "a task that begins the answer itself (gen_prefix)",
-                "The thinking comes before the answer: set gen_prefix to null in a copy of the task.",
+                "Thinking comes before the answer: set gen_prefix to null in a copy of the task.",
             )
         return render(self.engine, chat_history)
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         raise refuse(
             "log-likelihoods",
-            "They measure an answer without thinking. Take tasks with output_type generate_until; many "
+            "They score an answer without thinking. Use tasks with output_type generate_until; many "
             "multiple-choice tasks have a generative variant.",
         )
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        raise refuse("perplexity", "Take tasks with output_type generate_until.")
+        raise refuse("perplexity", "Use tasks with output_type generate_until.")
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """The answer of each request, in order; all run side by side on the engine.
+        """The answer of each request, in order; all run together on the engine.
 
-        A finished request goes to the harness's cache and to the receipts at once, so that a killed run goes
-        on from there. Raises S1Error before any decoding for what cannot be honoured, and at the end when
-        requests failed.
+        A finished request goes to the harness's cache and to the file of generations at once, so that a killed
+        run resumes from there. Raises S1Error before any decoding for what is not supported, and at the end
+        when requests failed.
         """
-        walks = self._walks(requests)
-        texts = self._wait(self._run(walks, disable_tqdm))
-        failed = [w.error for w in walks if w.error] + [e for _, e in texts if e]
+        texts = self._loop.call(self._run(list(self._prepared(requests)), disable_tqdm))
+        failed = [error for _, error in texts if error]
         if failed and self.options.failures == "stop":
             raise S1Error(
                 f"{len(failed)} of {len(requests)} requests failed; the first: {failed[0]}",
-                "What succeeded is kept where --use_cache is set: mend that and run the same command again, "
-                "or let failed requests answer nothing with failures=empty.",
+                "Fix this, then rerun the command; with --use_cache it keeps what succeeded. Or set "
+                "failures=empty, so that failed requests answer nothing.",
             )
         if failed:
             log.warning(
@@ -170,33 +163,26 @@ class S1LM(LM):  # type: ignore[misc]
         return [text for text, _ in texts]
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Take the harness's cache of answers. Raises BadConfig when other settings filled it."""
-        rows = cache_hook.dbdict
+        """Accept the harness's cache of answers. Raises BadConfig when other settings filled it."""
+        rows, mine = cache_hook.dbdict, self.settings()
         if rows is not None:
-            mine = self.about()
-            if SETTINGS_KEY in rows:
-                theirs = rows[SETTINGS_KEY]
-                if theirs != mine:
-                    names = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
-                    raise BadConfig(
-                        f"This cache was filled with other settings: {', '.join(names)} differ.",
-                        "Name another file with --use_cache: the harness does not tell settings apart.",
-                    )
-            elif len(rows):
-                raise BadConfig(
-                    "This cache was filled by another model.", "Name another file with --use_cache."
-                )
-            else:
+            if not len(rows):
                 rows[SETTINGS_KEY] = mine
+            theirs = rows.get(SETTINGS_KEY, {})
+            if names := sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k)):
+                raise BadConfig(
+                    f"This cache was filled by another model or other settings: {', '.join(names)} differ.",
+                    "Name another file with --use_cache: the harness does not distinguish settings.",
+                )
         super().set_cache_hook(cache_hook)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes into the config of its results: settings, and sums over all requests."""
-        return {"s1": {"version": VERSION, **self.about(), "totals": dict(self.totals)}}
+        """What the harness adds to the config of its results: settings, and totals over all requests."""
+        return {"s1": {"version": VERSION, **self.settings(), "totals": dict(self.totals)}}
 
-    def about(self) -> dict[str, Any]:
-        """The settings that decide what is answered."""
-        free = {"receipts", "failures", "model"}
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide the answers."""
+        free = {"generations", "failures", "model"}
         own = {name: value for name, value in to_json(self.options).items() if name not in free}
         return {
             "engine": self.engine.name,
@@ -206,116 +192,89 @@ class S1LM(LM):  # type: ignore[misc]
         }
 
     def close(self) -> None:
-        """Close the engine. A closed model answers no more."""
-        if not self._beside.loop.is_closed():
-            self._beside.call(self.engine.close())
-            self._beside.stop()
+        """Close the engine. A closed model cannot answer."""
+        if not self._loop.loop.is_closed():
+            self._loop.call(self.engine.close())
+            self._loop.stop()
 
     # --- requests -----------------------------------------------------------------------------------
 
-    def _walks(self, requests: Sequence[Any]) -> list[Walk]:
+    def _prepared(self, requests: Sequence[Any]) -> Iterator[Pending]:
         seen: Counter[int] = Counter()
-        walks = []
         for request in requests:
             sample = seen[id(request)]  # the harness repeats the same object for each sample
             seen[id(request)] += 1
-            context, given = request.args
-            read = read_request(given, self.policy)
-            self._check_prompt(context)
-            if (
-                read.sampling.temperature
-                and not given.get("do_sample")
-                and self._caching
-                and request.repeats > 1
-            ):
+            prompt, given = request.args
+            wanted = read_request(given, self.policy, self.options.seed)
+            self._check_prompt(prompt)
+            is_sampled = wanted.sampling.temperature > 0 and request.repeats > 1
+            if is_sampled and self.cache_hook.dbdict is not None and not given.get("do_sample"):
                 raise BadConfig(
                     f"{request.task_name}: with --use_cache, repeated samples need do_sample.",
                     "Add --gen_kwargs do_sample=True: without it the harness gives every sample one answer.",
                 )
-            place = (request.task_name, request.doc_id, request.idx, sample, context)
-            seed = seed_of(self.options.seed if read.seed is None else read.seed, *place)
-            sampling = replace(read.sampling, seed=seed if read.sampling.temperature else None)
+            identity = (request.task_name, request.doc_id, request.idx, sample, prompt)
             try:
-                encoded = encode_prompt(
-                    self.engine,
-                    self.fmt,
-                    read.policy,
-                    context,
-                    stops=read.until,
-                    answer_limit=read.answer_limit,
-                )
-                forcing = Forcing(encoded, sampling)
+                forcing: Forcing | BadInput = wanted.forcing(self.engine, self.fmt, prompt, *identity)
             except BadInput as error:
-                walks.append(Walk(request, sample, None, read.policy, str(error)))
-            else:
-                walks.append(Walk(request, sample, forcing, read.policy, None))
-        return walks
+                forcing = error
+            yield Pending(request, sample, forcing)
 
-    def _check_prompt(self, context: object) -> None:
-        if not isinstance(context, str):
-            raise refuse("prompts that are not text", "Choose tasks without images or audio.")
-        if not context.endswith(self._begins):
+    def _check_prompt(self, prompt: object) -> None:
+        if not isinstance(prompt, str):
+            raise refuse("prompts that are not text", "Use tasks without images or audio.")
+        if not prompt.endswith(self._begins):
             raise BadConfig(
                 "The prompts were not rendered with the chat template of the model.",
-                "Add --apply_chat_template, or raw_prompts=true if thinking is to follow plain text.",
+                "Add --apply_chat_template, or raw_prompts=true for thinking after plain text.",
             )
 
-    @property
-    def _caching(self) -> bool:
-        return self.cache_hook.dbdict is not None
+    # --- running them -------------------------------------------------------------------------------
 
-    async def _run(self, walks: Sequence[Walk], quiet: bool) -> list[tuple[str, str | None]]:
-        """(text, error) of each walk."""
+    async def _run(self, pending: Sequence[Pending], quiet: bool) -> list[tuple[str, str | None]]:
+        """(text, error) of each request."""
         from tqdm import tqdm
 
-        found: list[tuple[str, str | None]] = [("", None)] * len(walks)
         slots = asyncio.Semaphore(IN_FLIGHT)
-        bar = tqdm(total=len(walks), disable=quiet, desc="s1")
+        bar = tqdm(total=len(pending), disable=quiet, desc="s1")
 
-        async def walk(index: int) -> None:
-            each = walks[index]
-            if each.forcing is not None:
-                async with slots:
-                    name = f"{each.request.task_name}/{each.request.doc_id}/{each.request.idx}"
-                    generation = await drive(each.forcing, self.engine, name, each.sample)
-                found[index] = self._done(each, replace(generation, policy=each.policy.key))
-                bar.set_postfix(thinking=self.totals["thinking_tokens"], refresh=False)
+        async def answer(each: Pending) -> tuple[str, str | None]:
+            if isinstance(each.forcing, BadInput):
+                bar.update()
+                return "", str(each.forcing)
+            async with slots:
+                name = f"{each.request.task_name}/{each.request.doc_id}/{each.request.idx}"
+                generation = await drive(each.forcing, self.engine, name, each.sample)
+            text = self._record(each, generation)
+            bar.set_postfix(thinking=self.totals["thinking_tokens"], refresh=False)
             bar.update()
+            return text, generation.error
 
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for index in range(len(walks)):
-                    tasks.create_task(walk(index))
-        except BaseExceptionGroup as group:
-            raise first_error(group) from None
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(answer(each)) for each in pending]
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
         finally:
             bar.close()
-        return found
+        return [task.result() for task in tasks]
 
-    def _done(self, walk: Walk, generation: Generation) -> tuple[str, str | None]:
-        told = counts(generation)
+    def _record(self, pending: Pending, generation: Generation) -> str:
+        """Count and store a generation; returns what the task sees of it, "" where it failed."""
+        counted = counts(generation)
         self.totals.update({"requests": 1, "failed": int(generation.error is not None)})
-        self.totals.update({k: int(told[k]) for k in ("thinking_tokens", "answer_tokens", "waits", "cut")})
-        if self.options.receipts is not None:
-            write_receipt(Path(self.options.receipts), walk.request, generation)
+        self.totals.update({k: int(counted[k]) for k in ("thinking_tokens", "answer_tokens", "waits", "cut")})
+        if self.options.generations is not None:
+            append_generation(Path(self.options.generations), pending.request, generation)
         if generation.error is not None:
-            return "", generation.error
+            return ""
         text = shown_text(generation, self.fmt, self.options.show_thinking)
-        self.cache_hook.add_partial("generate_until", walk.request.args, text)
-        return text, None
-
-    def _wait(self, work: Any) -> Any:
-        """The result of a coroutine in the loop beside; an interrupt cancels it, so that decoding stops."""
-        running = asyncio.run_coroutine_threadsafe(work, self._beside.loop)
-        try:
-            return running.result()
-        except BaseException:
-            running.cancel()
-            raise
+        self.cache_hook.add_partial("generate_until", pending.request.args, text)
+        return text
 
 
-def write_receipt(file: Path, request: Any, generation: Generation) -> None:
-    """Append one line: the task, what joins it to the harness's samples, and the receipt."""
+def append_generation(file: Path, request: Any, generation: Generation) -> None:
+    """Append one line: the task, the fields that join it to the harness's samples, and the generation."""
     from lm_eval.utils import hash_string
 
     line = {
@@ -323,25 +282,22 @@ def write_receipt(file: Path, request: Any, generation: Generation) -> None:
         "doc_id": request.doc_id,
         "prompt_hash": hash_string(request.args[0]),
         "sample": generation.sample,
-        "receipt": to_json(generation),
+        "generation": to_json(generation),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        write_all(descriptor, dump_line(line))
-    finally:
-        os.close(descriptor)
+    with file.open("ab", buffering=0) as out:
+        write_all(out.fileno(), dump_line(line))
 
 
 def _batch(
     spec: str, batch_size: int | str | None, max_batch_size: int | None, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The harness's batch size as an option of the engine. 1, its default, leaves the engine its own."""
+    """The harness's batch size as an option of the engine. With 1, its default, the engine decides."""
     size = max_batch_size if batch_size == "auto" else batch_size
     if size is None or str(size) in ("1", "auto"):
         return {}
     if "max_batch" not in engine_options(spec) or not str(size).isdigit():
-        raise refuse(f"batch size {size!r} on this engine", "Leave --batch_size out: the engine decides.")
+        raise refuse(f"batch size {size!r} on this engine", "Remove --batch_size: the engine decides.")
     if "max_batch" in given:
         raise BadConfig("Both --batch_size and max_batch were given.", "Give one.")
     return {"max_batch": int(size)}
@@ -350,7 +306,7 @@ def _batch(
 def main() -> int:
     """The command `s1-lm-eval`: the harness's own command line, with the model s1 registered.
 
-    Where an output path and no receipts are given, receipts go to s1_receipts.jsonl in that path.
+    With an output path, generations go to s1_generations.jsonl in it unless `generations` names a file.
     """
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
@@ -363,7 +319,7 @@ def main() -> int:
             path = Path(arguments.output_path)
             folder = path.parent if path.suffix == ".json" else path
             arguments.model_args = {
-                "receipts": str(folder / "s1_receipts.jsonl"),
+                "generations": str(folder / "s1_generations.jsonl"),
                 **(arguments.model_args or {}),
             }
         parser.execute(arguments)

@@ -13,7 +13,7 @@ def talk(prefix: str) -> str:
 
 @pytest.fixture
 def engines(monkeypatch):
-    """Engines that the harness loads are scripted ones; what it loads with stands in the list."""
+    """The harness loads scripted engines; the list holds them."""
     loaded = []
 
     def load(spec, **options):

@@ -16,7 +16,7 @@ from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.utils import hash_string  # noqa: E402
 
 from s1.errors import BadConfig, EngineFailure, S1Error, Unsupported  # noqa: E402
-from s1.harness.arguments import read_request  # noqa: E402
+from s1.harness.generation_kwargs import read_request  # noqa: E402
 from s1.harness.lm_eval import S1LM, main  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.types import Chunk, Generation, Sampling, from_json  # noqa: E402
@@ -154,7 +154,7 @@ def broken_after(engine, count):
     engine.script = talk
 
 
-def test_a_broken_engine_is_told_after_the_rest_is_done(engines):
+def test_a_broken_engine_is_reported_after_the_rest_is_done(engines):
     model = lm()
     broken_after(engines[-1], 4)
     with pytest.raises(S1Error, match=r"\d of 6 requests failed; the first: the server is gone"):
@@ -188,7 +188,7 @@ def test_with_a_cache_nothing_that_succeeded_is_asked_again(engines, tmp_path):
 def test_a_cache_of_other_settings_is_refused(engines, tmp_path):
     cache = str(tmp_path / "cache.db")
     CachingLM(lm(max_thinking=4), cache).generate_until(requests(1))
-    CachingLM(lm(max_thinking=4, receipts=str(tmp_path / "r.jsonl")), cache)
+    CachingLM(lm(max_thinking=4, generations=str(tmp_path / "g.jsonl")), cache)
     with pytest.raises(BadConfig, match="policy differ"):
         CachingLM(lm(max_thinking=8), cache)
 
@@ -209,16 +209,16 @@ def test_repeated_samples_are_not_cached_as_one(engines, tmp_path):
     assert len(model.generate_until(requests(1, repeats=2, temperature=1.0, do_sample=True))) == 2
 
 
-def test_receipts_join_to_the_samples_of_the_harness(engines, tmp_path):
-    file = tmp_path / "deep" / "receipts.jsonl"
-    model = lm(waits=2, receipts=str(file))
+def test_generations_join_to_the_samples_of_the_harness(engines, tmp_path):
+    file = tmp_path / "deep" / "generations.jsonl"
+    model = lm(waits=2, generations=str(file))
     model.generate_until(requests(2))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert {(r["task"], r["doc_id"]) for r in lines} == {("toy", 0), ("toy", 1)}
     for line in lines:
-        receipt = from_json(Generation, line["receipt"])
+        generation = from_json(Generation, line["generation"])
         assert line["prompt_hash"] == hash_string(ASKED.format(line["doc_id"]))
-        assert receipt.waits == 2 and receipt.policy == "wait 2" and receipt.thinking_tokens > 40
+        assert generation.waits == 2 and generation.policy == "waits=2" and generation.thinking_tokens > 40
     info = model.get_model_info()["s1"]
     assert info["totals"]["waits"] == 4 and info["policy"]["waits"] == 2
 

@@ -105,7 +105,7 @@ def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str
 
 
 def ours(folder: Path) -> tuple[float, dict[str, Generation]]:
-    """Accuracy of the run of `s1 eval`, and its receipts by question."""
+    """Accuracy of the run of `s1 eval`, and its generations by question."""
     accuracy = read_metrics(folder / "run").points[0].accuracy / 100
     assert 0 < accuracy < 1  # else equal accuracies would say nothing
     return accuracy, {g.question_id: g for g in runs.read_generations(folder / "run")}
@@ -122,7 +122,7 @@ def lm_eval(folder: Path, out: str) -> list[str]:
 
 def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
     pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install "s1[lm-eval]"')
-    receipts = folder / "out" / "s1_receipts.jsonl"
+    file = folder / "out" / "s1_generations.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-m", *lm_eval(folder, "out")],
         cwd=folder,
@@ -132,24 +132,24 @@ def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
         start_new_session=True,
     )
     deadline = time.monotonic() + 200
-    while not (receipts.exists() and receipts.read_bytes().count(b"\n") >= 10):
+    while not (file.exists() and file.read_bytes().count(b"\n") >= 10):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    before = receipts.read_bytes().count(b"\n")
+    before = file.read_bytes().count(b"\n")
     assert 10 <= before < QUESTIONS
 
     done = command(folder, *lm_eval(folder, "out"))
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in receipts.read_text().splitlines()]
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert QUESTIONS <= len(lines) <= QUESTIONS + 8  # at most what was in flight is done twice
 
     accuracy, generations = ours(folder)
     ids = [q.id for q in world.questions(QUESTIONS)]
     for line in lines:
-        receipt, mine = from_json(Generation, line["receipt"]), generations[ids[line["doc_id"]]]
-        assert receipt.segments == mine.segments and receipt.waits == mine.waits
+        theirs, mine = from_json(Generation, line["generation"]), generations[ids[line["doc_id"]]]
+        assert theirs.segments == mine.segments and theirs.waits == mine.waits
     results = json.loads(next((folder / "out").glob("*/results_*.json")).read_text())
     assert results["results"]["petri_small"]["exact_match,answer"] == pytest.approx(accuracy)
     assert results["config"]["s1"]["policy"]["waits"] == 2
@@ -168,7 +168,7 @@ def test_other_settings_on_the_same_cache_are_refused_without_a_traceback(folder
     arguments[at] = arguments[at].replace("waits=2", "waits=3")
     done = command(folder, *arguments)
     assert done.returncode == 2
-    assert "filled with other settings: policy differ" in done.stderr and "Traceback" not in done.stderr
+    assert "other settings: policy differ" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_inspect_gives_what_s1_eval_gives(folder):

@@ -10,15 +10,15 @@ from s1.budget import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, BadInput
 from s1.formats import FORMATS
-from s1.harness.request import begin, render, seed_of, shown_text
+from s1.harness.adapter import HarnessRequest, render, shown_text
 from s1.policy import BudgetPolicy
 from s1.types import Sampling
 
 FMT = FORMATS["petri"]
 
 
-def walk(engine, policy, prompt="<|user|>q<|assistant|>", fmt=FMT, **limits):
-    return asyncio.run(drive(begin(engine, fmt, policy, prompt, Sampling(), **limits), engine))
+def answer(engine, policy, prompt="<|user|>q<|assistant|>", fmt=FMT, **limits):
+    return asyncio.run(drive(HarnessRequest(policy, **limits).forcing(engine, fmt, prompt), engine))
 
 
 def endless(prefix):
@@ -48,9 +48,9 @@ def test_no_limit_is_ever_exceeded(total, max_thinking, max_answer, answer_limit
     engine = ScriptedEngine(talk, context=500)
     policy = BudgetPolicy(max_thinking=max_thinking, max_answer=max_answer, waits=waits)
     try:
-        generation = walk(engine, policy, total_limit=total, answer_limit=answer_limit)
+        generation = answer(engine, policy, total_limit=total, answer_limit=answer_limit)
     except BadConfig as error:
-        assert str(total) in str(error) or "context" in str(error)
+        assert f"{total} tokens" in str(error) or "left for thinking" in str(error)
         return
     assert generation.error is None
     assert tokens(generation) <= total
@@ -61,47 +61,47 @@ def test_no_limit_is_ever_exceeded(total, max_thinking, max_answer, answer_limit
 
 def test_an_answer_limit_as_large_as_the_context_leaves_the_thinking_its_room():
     engine = ScriptedEngine(endless, context=4000)
-    generation = walk(engine, BudgetPolicy(), answer_limit=4000)
+    generation = answer(engine, BudgetPolicy(), answer_limit=4000)
     assert 2900 < generation.thinking_tokens < 3100  # a quarter is kept for the answer
     assert generation.answer_tokens > 900 and generation.finish == "length"
 
 
 def test_an_answer_limit_does_not_shorten_the_thinking():
     engine = ScriptedEngine(endless, context=4000)
-    generation = walk(engine, BudgetPolicy(max_thinking=500), answer_limit=10)
+    generation = answer(engine, BudgetPolicy(max_thinking=500), answer_limit=10)
     assert (generation.thinking_tokens, generation.answer_tokens) == (500, 10)
 
 
 def test_what_the_thinking_leaves_of_a_total_goes_to_the_answer():
     engine = ScriptedEngine(lambda p: "a" * 900 if "</think>" in p else "tt</think>")
-    generation = walk(engine, BudgetPolicy(max_thinking=90), total_limit=120)
+    generation = answer(engine, BudgetPolicy(max_thinking=90), total_limit=120)
     assert generation.thinking_tokens == 2 and tokens(generation) == 120
 
 
 def test_a_total_below_the_budget_is_refused_with_the_numbers():
-    with pytest.raises(BadConfig, match="limit of 50 tokens.*max 90"):
-        walk(ScriptedEngine(endless), BudgetPolicy(max_thinking=90), total_limit=50)
+    with pytest.raises(BadConfig, match="max_thinking 90.*39 tokens"):
+        answer(ScriptedEngine(endless), BudgetPolicy(max_thinking=90), total_limit=50)
 
 
 def test_a_prompt_that_does_not_fit_is_the_fault_of_the_prompt():
     with pytest.raises(BadInput, match="does not fit"):
-        walk(ScriptedEngine(endless, context=100), BudgetPolicy(), prompt="x" * 200)
+        answer(ScriptedEngine(endless, context=100), BudgetPolicy(), prompt="x" * 200)
 
 
 def test_stops_end_the_answer_and_never_the_thinking():
     talk = {False: "one STOP two</think>", True: "three STOP four<|end|>"}
     engine = ScriptedEngine(lambda p: talk["</think>" in p])
-    generation = walk(engine, BudgetPolicy(), stops=["STOP", "<|end|>", "STOP"])
+    generation = answer(engine, BudgetPolicy(), stops=("STOP", "<|end|>", "STOP"))
     assert generation.text_of("thinking") == "one STOP two"
     assert shown_text(generation, FMT) == "three" and generation.finish == "stop"
 
 
 @pytest.mark.parametrize(
-    ("name", "limits"), [("stop string", {"stops": [""]}), ("limit", {"answer_limit": 0})]
+    ("name", "limits"), [("stop string", {"stops": ("",)}), ("limit", {"answer_limit": 0})]
 )
 def test_a_limit_or_stop_that_allows_nothing_is_refused(name, limits):
     with pytest.raises(BadConfig, match=name):
-        walk(ScriptedEngine(endless), BudgetPolicy(), **limits)
+        answer(ScriptedEngine(endless), BudgetPolicy(), **limits)
 
 
 @pytest.mark.parametrize("fmt", FORMATS.values(), ids=list(FORMATS))
@@ -117,7 +117,7 @@ def test_the_answer_is_shown_without_delimiters_and_with_a_forced_cue(fmt, cut):
         engine = ScriptedEngine(
             lambda p: talk(p).replace("<|end|>", "<|return|>", 1) if close in p else talk(p), end="<|return|>"
         )
-    generation = walk(engine, BudgetPolicy(max_thinking=20 if cut else 90), fmt=fmt)
+    generation = answer(engine, BudgetPolicy(max_thinking=20 if cut else 90), fmt=fmt)
     assert generation.cut is cut
     cue = fmt.cue.strip() + " " if cut else ""
     assert shown_text(generation, fmt) == f"{cue}forty two"
@@ -136,6 +136,12 @@ def test_a_template_that_refuses_a_role_is_bad_input():
         render(Picky([]), [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
 
 
-def test_seeds_differ_with_every_part():
-    assert len({seed_of(0, "t", i, s) for i in range(5) for s in range(5)}) == 25
-    assert seed_of(0, "t") == seed_of(0, "t")
+def test_a_sampled_request_has_a_seed_of_its_own_that_repeats():
+    def seed(request, *identity):
+        return request.forcing(ScriptedEngine(endless), FMT, "q", *identity).sampling.seed
+
+    sampled = HarnessRequest(BudgetPolicy(), Sampling(1.0), seed=0)
+    assert len({seed(sampled, "t", i, s) for i in range(5) for s in range(5)}) == 25
+    assert seed(sampled, "t") == seed(sampled, "t")
+    assert seed(HarnessRequest(BudgetPolicy(), Sampling(1.0)), "t") is None
+    assert seed(HarnessRequest(BudgetPolicy(), seed=0), "t") is None

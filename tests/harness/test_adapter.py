@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s1.errors import BadConfig
-from s1.harness.settings import POLICY, change_policy, read_arguments
+from s1.harness.adapter import POLICY_FIELDS, change_policy, read_arguments
 from s1.policy import BudgetPolicy
 
 
@@ -20,8 +20,14 @@ class Own:
 def test_names_are_sorted_into_policy_harness_and_engine():
     read = read_arguments("scripted:x", {"max_thinking": 8, "wait": "Hmm", "context": 50, "loud": True}, Own)
     assert read.policy == BudgetPolicy(max_thinking=8, wait=("Hmm",))
-    assert read.own == Own(loud=True)
+    assert read.options == Own(loud=True)
     assert read.engine == {"context": 50}
+
+
+def test_auto_is_the_budget_that_the_context_leaves():
+    assert read_arguments("scripted:x", {"max_thinking": "auto"}, Own).policy == BudgetPolicy()
+    assert change_policy(BudgetPolicy(max_thinking=8), {"max_thinking": "auto"}) == BudgetPolicy()
+    assert change_policy(BudgetPolicy(), {"max_thinking": "8"}) == BudgetPolicy(max_thinking=8)
 
 
 def test_several_wait_strings_are_a_list():
@@ -36,7 +42,7 @@ def test_a_misspelt_name_gets_the_nearest_one(wrong, right):
         read_arguments("scripted:x", {wrong: 1}, Own)
 
 
-def test_all_unknown_names_are_told_at_once():
+def test_all_unknown_names_are_listed_at_once():
     with pytest.raises(BadConfig, match="'wats', 'colour'"):
         read_arguments("scripted:x", {"wats": 1, "colour": 2}, Own)
 
@@ -64,7 +70,7 @@ def test_an_unknown_engine_is_refused():
 
 @given(st.text(min_size=1, max_size=20))
 def test_no_name_is_ever_dropped(name):
-    known = {*POLICY, "format", "loud", "context"}
+    known = {*POLICY_FIELDS, "format", "loud", "context"}
     if name not in known:
         with pytest.raises(BadConfig):
             read_arguments("scripted:x", {name: 1}, Own)

@@ -1,0 +1,162 @@
+"""What both harnesses share: the arguments of a model, one request, and what a task sees of its result.
+
+A harness passes the arguments of a model (`--model_args`, `-M`) as one flat list of names: the fields of the
+policy, the harness's own options and the options of the engine. An unknown name is refused, never dropped.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Generic, TypeVar
+
+from s1.budget import Forcing
+from s1.engines import engine_options
+from s1.errors import BadConfig, BadInput, Unsupported
+from s1.formats import ThinkingFormat
+from s1.policy import BudgetPolicy, parse_limit
+from s1.prompt import encode_prompt
+from s1.seeds import seed_of
+from s1.types import Engine, Generation, Sampling, from_json
+
+T = TypeVar("T")
+
+POLICY_FIELDS = tuple(f.name for f in fields(BudgetPolicy))
+IN_FLIGHT = 256
+"""Requests in progress at once, as in `s1 eval`. With all of them at once every question would think before
+the first one answers, so that nothing would be saved until nearly the end and cached prefixes would be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments(Generic[T]):
+    """The arguments of a model, sorted."""
+
+    options: T
+    """The harness's own."""
+    policy: BudgetPolicy
+    engine: Mapping[str, Any]
+    """Options for `load_engine`."""
+
+
+def read_arguments(spec: str, given: Mapping[str, Any], options: type[T]) -> Arguments[T]:
+    """Sort the arguments of the model `spec`. `options` is a dataclass with a default for every field.
+
+    Raises BadConfig for unknown names, all at once, and for values of the wrong type.
+    """
+    own = [f.name for f in fields(options)]  # type: ignore[arg-type]
+    engine = {name: value for name, value in given.items() if name not in (*POLICY_FIELDS, *own)}
+    known = engine_options(spec)
+    if unknown := [name for name in engine if name not in known]:
+        raise BadConfig(
+            f"The model takes no argument {', '.join(map(repr, unknown))}.",
+            nearest_names(unknown, [*POLICY_FIELDS, *own, *known]),
+        )
+    policy = change_policy(BudgetPolicy(), {n: v for n, v in given.items() if n in POLICY_FIELDS})
+    return Arguments(_read(options, {n: v for n, v in given.items() if n in own}), policy, engine)
+
+
+def change_policy(policy: BudgetPolicy, changes: Mapping[str, Any]) -> BudgetPolicy:
+    """The policy with some fields changed: `wait` may be one string, `max_thinking` may be "auto".
+
+    Raises BadConfig for a wrong value or a policy that contradicts itself.
+    """
+    changed = dict(changes)
+    if isinstance(changed.get("wait"), str):
+        changed["wait"] = [changed["wait"]]
+    if isinstance(limit := changed.get("max_thinking"), str):
+        try:
+            changed["max_thinking"] = parse_limit(limit)
+        except ValueError:
+            raise BadConfig(f"max_thinking is {limit!r}.", "Give a number of tokens, or auto.") from None
+    read = _read(BudgetPolicy, changed)
+    return replace(policy, **{name: getattr(read, name) for name in changed})
+
+
+def nearest_names(names: Iterable[str], known: Iterable[str]) -> str:
+    """A hint for unknown names: the nearest known ones, and all known ones."""
+    listed = sorted(set(known))
+    near = dict.fromkeys(
+        n for name in names for n in difflib.get_close_matches(name, listed, n=1, cutoff=0.5)
+    )
+    question = f"Did you mean {' and '.join(map(repr, near))}? " if near else ""
+    return f"{question}Known: {', '.join(listed)}."
+
+
+def _read(kind: type[T], values: Mapping[str, Any]) -> T:
+    try:
+        return from_json(kind, values)
+    except BadInput as error:
+        raise BadConfig(error.message.removeprefix(f"{kind.__name__}."), error.hint) from None
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessRequest:
+    """What a harness asks for in one request, besides the prompt."""
+
+    policy: BudgetPolicy
+    sampling: Sampling = Sampling()
+    """Without a seed; `forcing` derives one."""
+    seed: int | None = None
+    stops: tuple[str, ...] = ()
+    answer_limit: int | None = None
+    """Most tokens of the answer."""
+    total_limit: int | None = None
+    """Most tokens of thinking and answer together."""
+
+    def forcing(self, engine: Engine, fmt: ThinkingFormat, prompt: str, *identity: object) -> Forcing:
+        """The machine of one sample. Where it is drawn with a seed, its own seed follows from `identity`.
+
+        Raises BadInput for a prompt that does not fit, BadConfig for limits that contradict each other.
+        """
+        limits = {"answer_limit": self.answer_limit, "total_limit": self.total_limit}
+        encoded = encode_prompt(engine, fmt, self.policy, prompt, stops=self.stops, **limits)
+        if self.seed is None or self.sampling.temperature == 0:
+            return Forcing(encoded, self.sampling)
+        return Forcing(encoded, replace(self.sampling, seed=seed_of(self.seed, *identity)))
+
+
+def sampling_from(temperature: float | None, top_p: float | None, top_k: int | None) -> Sampling:
+    """Greedy where no temperature is given. A `top_k` of -1 means all tokens, as 0 does."""
+    return Sampling(
+        float(temperature or 0.0), 1.0 if top_p is None else float(top_p), max(0, int(top_k or 0))
+    )
+
+
+def render(engine: Engine, messages: Sequence[Mapping[str, str]]) -> str:
+    """The conversation in the chat template. Raises BadInput where the template refuses it."""
+    from jinja2 import TemplateError
+
+    try:
+        return engine.render(messages)
+    except TemplateError as error:
+        roles = ", ".join(m["role"] for m in messages)
+        raise BadInput(
+            f"The chat template refuses a conversation of {roles}: {error}",
+            "Remove what the template does not support, such as the system message.",
+        ) from error
+
+
+def shown_text(generation: Generation, fmt: ThinkingFormat, with_thinking: bool = False) -> str:
+    """What a task sees: the answer, or everything after the prompt, delimiters included.
+
+    The answer begins with the format's cue where that was forced, and is stripped of whitespace.
+    """
+    text = generation.text_of("answer")
+    if with_thinking:
+        return fmt.open + generation.text_of("thinking") + text.rstrip()
+    before, _, answer = text.partition(fmt.close.strip())  # the answer phase begins with the forced delimiter
+    return (text if before.strip() else answer).strip()
+
+
+def counts(generation: Generation) -> dict[str, Any]:
+    """What forcing did and what it cost, for logs that show numbers only."""
+    names = (
+        "policy", "thinking_tokens", "answer_tokens", "forced_tokens", "waits", "cut", "finish", "exact",
+    )  # fmt: skip
+    return {name: getattr(generation, name) for name in names}
+
+
+def refuse(what: str, hint: str) -> Unsupported:
+    """The error for something a harness asks for that no engine of s1 does."""
+    return Unsupported(f"s1 models do not support {what}.", hint)
