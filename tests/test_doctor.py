@@ -11,12 +11,10 @@ import pytest
 from token_model import TokenModel, run
 
 from s1.cli import main
-from s1.doctor import Report, examine
-from s1.doctor.facts import (
-    REPLY,
-    THOUGHT,
+from s1.doctor import Diagnosis, diagnose
+from s1.doctor.checks import (
     Check,
-    Facts,
+    Finding,
     check_close,
     check_context,
     check_defaults,
@@ -26,8 +24,8 @@ from s1.doctor.facts import (
     check_opening,
     check_pad,
     check_vocabulary,
-    gather,
 )
+from s1.doctor.model_facts import REPLY, THOUGHT, ModelFacts, gather
 from s1.doctor.probes import (
     check_end_in_thinking,
     find_stand_in,
@@ -45,7 +43,7 @@ from s1.types import Chunk, Continuation, Stop
 
 THINK = get_format("think")
 END = Stop("<|im_end|>", (7,))
-HEALTHY = Facts(
+HEALTHY = ModelFacts(
     format=THINK,
     why="test",
     question="2+2?",
@@ -60,15 +58,10 @@ HEALTHY = Facts(
     logits=100,
     eos="<|im_end|>",
     pad="<|pad|>",
-    has_tokenizer=True,
 )
 
 
-def level(check: Check) -> str:
-    return check.level
-
-
-TRAPS: dict[str, tuple[Callable[[Facts], Check], dict[str, object], str, str]] = {
+TRAPS: dict[str, tuple[Callable[[ModelFacts], Finding], dict[str, object], str, str]] = {
     "a template that closes the block at once": (
         check_opening,
         {"prompt": "2+2?<|im_start|>assistant\n<think>\n\n</think>\n\n"},
@@ -121,10 +114,10 @@ TRAPS: dict[str, tuple[Callable[[Facts], Check], dict[str, object], str, str]] =
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_each_trap_is_found_and_a_healthy_model_has_none(trap: str) -> None:
-    check, change, wanted, told = TRAPS[trap]
+    check, change, wanted, word = TRAPS[trap]
     assert check(HEALTHY).level == "ok"
     found = check(replace(HEALTHY, **change))  # type: ignore[arg-type]
-    assert found.level == wanted and told in found.found
+    assert found.level == wanted and word in found.found
     assert found.todo or trap in ("a template that refuses a past turn", "logits that cannot be seen")
 
 
@@ -143,22 +136,22 @@ def answers(prefix: str) -> str:
     return " let me see.</think>" if thought.endswith("Wait") else " and on.</think>"
 
 
-def names(report: Report, wanted: str) -> set[str]:
+def names(report: Diagnosis, wanted: str) -> set[str]:
     return {c.name for c in report.checks if c.level == wanted}
 
 
-def found(report: Report, name: str) -> Check:
+def found(report: Diagnosis, name: str) -> Check:
     return next(c for c in report.checks if c.name == name)
 
 
-def test_a_model_on_which_forcing_binds_is_safe_and_the_receipts_show_it() -> None:
-    report = run(examine(ScriptedEngine(answers)))
+def test_a_model_on_which_forcing_binds_is_safe_and_the_generations_show_it() -> None:
+    report = run(diagnose(ScriptedEngine(answers)))
     assert report.safe and names(report, "problem") == set()
-    receipts = {p.name: p.receipt for p in report.probes}
-    assert receipts["natural"].thinking_tokens == 36 and not receipts["natural"].cut
-    assert receipts["maximum"].thinking_tokens == 16 and receipts["maximum"].cut
-    assert receipts["wait"].waits == 1
-    assert receipts["minimum"].thinking_tokens >= 40
+    generations = {p.name: p.generation for p in report.probes}
+    assert generations["natural"].thinking_tokens == 36 and not generations["natural"].cut
+    assert generations["maximum"].thinking_tokens == 16 and generations["maximum"].cut
+    assert generations["wait"].waits == 1
+    assert generations["minimum"].thinking_tokens >= 40
     assert {"maximum", "wait", "minimum", "answer", "repeatable", "end in thinking"} <= names(report, "ok")
 
 
@@ -171,14 +164,14 @@ def test_a_model_that_thinks_on_is_probed_with_a_word_for_its_delimiter() -> Non
         thought = prefix.partition("<think>\n")[2]
         return said[len(thought) :] if said.startswith(thought) else " more words than asked for"
 
-    report = run(examine(ScriptedEngine(endless)))
+    report = run(diagnose(ScriptedEngine(endless)))
     assert report.safe
     assert "in place of the delimiter" in found(report, "wait").found
     assert "in place of the delimiter" in found(report, "minimum").found
 
 
 class Overruns(ScriptedEngine):
-    """Breaks one rule of the seam."""
+    """Breaks one rule of the engine protocol."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(answers)
@@ -199,63 +192,63 @@ class Overruns(ScriptedEngine):
 
 @pytest.mark.parametrize("rule", ["limit", "stops", "min_tokens"])
 def test_an_engine_that_ignores_a_rule_is_not_safe(rule: str) -> None:
-    report = run(examine(Overruns(rule)))
+    report = run(diagnose(Overruns(rule)))
     assert not report.safe
     assert names(report, "problem") & {"natural", "maximum", "wait", "minimum"}
 
 
 def test_an_engine_that_says_it_cannot_mask_is_safe_without_that() -> None:
-    report = run(examine(Overruns("minimum")))
+    report = run(diagnose(Overruns("minimum")))
     assert report.safe
     assert found(report, "minimum").level == "note"
 
 
 def test_an_end_of_turn_instead_of_the_delimiter_is_noted() -> None:
     report = run(
-        examine(ScriptedEngine(lambda p: "Four.<|end|>" if "</think>" in p else "I add them.<|end|>"))
+        diagnose(ScriptedEngine(lambda p: "Four.<|end|>" if "</think>" in p else "I add them.<|end|>"))
     )
     assert "<|end|> and not by the delimiter" in found(report, "natural").found
 
 
 def test_a_model_that_does_not_think_is_held_until_the_limit_cuts() -> None:
     report = run(
-        examine(ScriptedEngine(lambda p: "Four.<|end|>" if "</think>" in p else "</think> and more"))
+        diagnose(ScriptedEngine(lambda p: "Four.<|end|>" if "</think>" in p else "</think> and more"))
     )
     assert report.safe and found(report, "natural").level == "note"
-    receipt = next(p.receipt for p in report.probes if p.name == "maximum")
-    assert receipt.cut and receipt.thinking_tokens == 8
+    generation = next(p.generation for p in report.probes if p.name == "maximum")
+    assert generation.cut and generation.thinking_tokens == 8
 
 
 def test_an_empty_answer_after_the_cut_is_noted() -> None:
-    report = run(examine(ScriptedEngine(lambda p: "<|end|>" if "</think>" in p else answers(p))))
+    report = run(diagnose(ScriptedEngine(lambda p: "<|end|>" if "</think>" in p else answers(p))))
     assert found(report, "answer").level == "note"
 
 
 def test_a_model_without_delimiters_is_not_safe_and_says_what_to_name() -> None:
     engine = ScriptedEngine(answers)
     engine.template = "no marks"
-    report = run(examine(engine))
+    report = run(diagnose(engine))
     assert not report.safe and report.probes == ()
     assert "--format" in report.checks[0].todo
 
 
 def test_an_unknown_format_is_the_callers_mistake() -> None:
     with pytest.raises(BadConfig, match="s9"):
-        run(examine(ScriptedEngine(answers), "s9"))
+        run(diagnose(ScriptedEngine(answers), "s9"))
 
 
 def test_an_end_of_turn_that_is_no_stop_of_thinking_is_a_problem() -> None:
     engine = ScriptedEngine(answers)
     facts = gather(engine)
-    script = encode_prompt(engine, THINK, BudgetPolicy(max_thinking=8, max_answer=8), facts.prompt)
-    assert check_end_in_thinking(script, facts).level == "ok"
-    assert check_end_in_thinking(replace(script, stops=script.stops[:1]), facts).level == "problem"
+    encoded = encode_prompt(engine, THINK, BudgetPolicy(max_thinking=8, max_answer=8), facts.prompt)
+    assert check_end_in_thinking(encoded, facts).level == "ok"
+    assert check_end_in_thinking(replace(encoded, stops=encoded.stops[:1]), facts).level == "problem"
 
 
-def test_a_receipt_that_does_not_show_it_is_a_problem() -> None:
+def test_a_generation_that_does_not_show_it_is_a_problem() -> None:
     engine = ScriptedEngine(answers)
-    receipts = {p.name: p.receipt for p in run(examine(engine)).probes}
-    maximum, waited, least = receipts["maximum"], receipts["wait"], receipts["minimum"]
+    generations = {p.name: p.generation for p in run(diagnose(engine)).probes}
+    maximum, waited, least = generations["maximum"], generations["wait"], generations["minimum"]
     assert judge_maximum(maximum, 16).level == "ok"
     assert judge_maximum(maximum, 15).level == "problem"
     assert judge_maximum(replace(maximum, cut=False), 16).level == "problem"
@@ -268,31 +261,31 @@ def test_a_receipt_that_does_not_show_it_is_a_problem() -> None:
     assert judge_wait(maximum, 36, wait, "").level == "problem"
 
 
-def test_an_engine_that_runs_over_the_delimiter_is_told_so() -> None:
-    assert "does not stop there" in found(run(examine(Overruns("stops"))), "natural").found
+def test_an_engine_that_runs_over_the_delimiter_is_named() -> None:
+    assert "does not stop there" in found(run(diagnose(Overruns("stops"))), "natural").found
 
 
-def test_decoding_that_changes_when_asked_again_is_noted() -> None:
-    report = run(examine(ScriptedEngine(answers)))
-    receipt = next(p.receipt for p in report.probes if p.name == "maximum")
-    assert judge_repeat(receipt, (1, 2, 3)).level == "note"
+def test_decoding_that_changes_when_repeated_is_noted() -> None:
+    report = run(diagnose(ScriptedEngine(answers)))
+    generation = next(p.generation for p in report.probes if p.name == "maximum")
+    assert judge_repeat(generation, (1, 2, 3)).level == "note"
 
 
-def test_a_stand_in_was_said_once_and_is_one_token() -> None:
+def test_a_stand_in_occurs_first_where_it_is_used_and_is_one_token() -> None:
     engine = ScriptedEngine([])
     assert find_stand_in(engine.encode("aab"), engine.encode, engine.decode) == (2, "b")
     assert find_stand_in(engine.encode("aaaa é"), engine.encode, engine.decode) is None
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_models_that_keep_to_the_seam_are_never_called_unsafe(seed: int) -> None:
-    report = run(examine(TokenModel(seed, ends_in=20, context=1000)))
+def test_random_models_that_keep_to_the_protocol_are_never_called_unsafe(seed: int) -> None:
+    report = run(diagnose(TokenModel(seed, ends_in=20, context=1000)))
     assert names(report, "problem") <= {"wait"}, report.checks  # "wait": it said nothing that can stand in
     assert {"maximum"} <= names(report, "ok")
 
 
-def qwen(shared_data: Path, size: str) -> Facts:
-    """What the doctor reads of a published tokenizer beside a model without weights."""
+def qwen(shared_data: Path, size: str) -> ModelFacts:
+    """What the doctor reads of a published tokenizer, with a model without weights."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from s1.logits_processor import LoadedModel
@@ -362,7 +355,9 @@ def test_the_command_prints_a_line_a_check_and_exits_with_0(
     assert all(line.split()[0] in ("ok", "note", "problem") for line in lines[:-1])
 
 
-def test_the_command_prints_json_with_the_receipts(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_json_with_the_generations(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["doctor", script, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["safe"] and [p["name"] for p in report["probes"]] == [

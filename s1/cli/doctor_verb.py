@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from s1.cli.options import add_format, open_engine
 
 if TYPE_CHECKING:
-    from s1.doctor import Report
-    from s1.doctor.facts import Check
+    from s1.doctor import Diagnosis
+    from s1.doctor.checks import Check
 
 COLOURS = {"ok": "32", "note": "33", "problem": "1;31"}
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.doctor import examine
+    from s1.doctor import diagnose
     from s1.errors import BadInput
     from s1.types import to_json
 
@@ -41,9 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput(f"--max-thinking is {tokens}.", "Give at least 8.")
     engine = open_engine(arguments.model)
 
-    async def probe() -> Report:
+    async def probe() -> Diagnosis:
         try:
-            return await examine(engine, arguments.format, question=arguments.question, tokens=tokens)
+            return await diagnose(engine, arguments.format, question=arguments.question, tokens=tokens)
         finally:
             await engine.close()
 

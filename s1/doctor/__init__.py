@@ -1,16 +1,15 @@
 """Is it safe to force the budget of this model on this engine? Reads what can be read, then proves the rest.
 
-    gather(engine) -> Facts -> one Check per trap      (facts.py, no decoding)
-    probe(engine, facts) -> receipts -> Checks         (probes.py: a maximum, a wait and a minimum must show)
-
-Every check is a function of values alone. A check is ok, a note (worth knowing) or a problem (not safe).
+gather(engine) -> ModelFacts -> one Check per trap     (model_facts.py, checks.py: no decoding)
+probe(engine, facts) -> generations -> Checks          (probes.py: a maximum, a wait and a minimum must bind)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from s1.doctor.facts import BLOCKING, CHECKS, QUESTION, Check, gather
+from s1.doctor.checks import BLOCKING, CHECKS, Check
+from s1.doctor.model_facts import QUESTION, gather
 from s1.doctor.probes import Probe, probe
 from s1.errors import S1Error
 from s1.formats import ThinkingFormat, choose_format, open_prompt
@@ -18,36 +17,36 @@ from s1.types import Engine
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """All that was found about one model."""
+class Diagnosis:
+    """Everything that was found about one model."""
 
     model: str
     safe: bool
     checks: tuple[Check, ...]
     format: ThinkingFormat | None = None
     prompt: str = ""
+    """The rendered question with the thinking block opened."""
     probes: tuple[Probe, ...] = ()
 
 
-async def examine(
+async def diagnose(
     engine: Engine, format: str | None = None, *, question: str = QUESTION, tokens: int = 64
-) -> Report:
-    """Check and probe `engine`; each probe thinks at most about `tokens` tokens. Needs one greedy row at a time.
+) -> Diagnosis:
+    """Check and probe `engine`, greedily and one request at a time; a probe thinks about `tokens` tokens at most.
 
-    What is wrong with the model becomes a check; an S1Error is raised only for an unknown `format`.
+    Whatever is wrong with the model becomes a check; S1Error is raised only for an unknown `format`.
     """
     if format is not None:
         choose_format(engine, format)
     try:
         facts = gather(engine, format, question)
     except S1Error as error:
-        return Report(engine.name, False, (Check("format", "problem", error.message, error.hint),))
-    checks = [check(facts) for check in CHECKS]
+        return Diagnosis(engine.name, False, (Check("format", "problem", error.message, error.hint),))
+    checks = [Check(name, *check(facts)) for name, check in CHECKS.items()]
     probes: tuple[Probe, ...] = ()
     if not any(c.level == "problem" and c.name in BLOCKING for c in checks):
         found, probes = await probe(engine, facts, tokens)
         checks += found
     safe = all(c.level != "problem" for c in checks)
-    return Report(
-        engine.name, safe, tuple(checks), facts.format, open_prompt(facts.prompt, facts.format), probes
-    )
+    prompt = open_prompt(facts.prompt, facts.format)
+    return Diagnosis(engine.name, safe, tuple(checks), facts.format, prompt, probes)

@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 from imitation import Imitation, noise, status  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
-from s1.doctor import examine  # noqa: E402
+from s1.doctor import diagnose  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.openai import server_url  # noqa: E402
 from s1.engines.requests import seed_at  # noqa: E402
@@ -786,7 +786,7 @@ def test_the_doctor_proves_forcing_through_a_server(kind, tokenizer, folder):
         "text": f"tokenizer={folder}&context=400",
     }
     with served(tokenizer, words(tokenizer, 9.0), options[kind], **flags) as (_, engine):
-        report = asyncio.run(examine(engine, "petri"))
+        report = asyncio.run(diagnose(engine, "petri"))
     assert report.safe, [c for c in report.checks if c.level == "problem"]
     levels = {check.name: check.level for check in report.checks}
     assert {levels[name] for name in ("maximum", "wait", "minimum", "end in thinking")} == {"ok"}

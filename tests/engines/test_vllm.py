@@ -28,7 +28,7 @@ from contract import CASES, PETRI, PROTOCOL, Case, generations, model_folder, sa
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.cli import main  # noqa: E402
 from s1.clients.http import ServerClient  # noqa: E402
-from s1.doctor import examine  # noqa: E402
+from s1.doctor import diagnose  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.openai import OpenAIEngine  # noqa: E402
 from s1.engines.openai_probe import ServerText  # noqa: E402
@@ -141,7 +141,7 @@ def test_a_budget_of_all_that_the_context_leaves_gives_the_same_ids_as_hf(engine
 
 
 def test_the_doctor_proves_forcing(engine):
-    report = asyncio.run(examine(engine, "petri", question=CLOCK))
+    report = asyncio.run(diagnose(engine, "petri", question=CLOCK))
     assert report.safe, [check for check in report.checks if check.level == "problem"]
     levels = {check.name: check.level for check in report.checks}
     assert {levels[n] for n in ("maximum", "wait", "minimum", "repeatable", "pad token")} == {"ok"}

@@ -273,7 +273,7 @@ metric_list:
 """
 
 
-def test_the_command_is_that_of_the_harness_and_puts_receipts_beside_its_results(
+def test_the_command_is_that_of_the_harness_and_writes_generations_next_to_its_results(
     engines, tmp_path, monkeypatch
 ):
     rows = [{"question": f"q{i}", "answer": "Answer: 5"} for i in range(3)]
@@ -287,5 +287,5 @@ def test_the_command_is_that_of_the_harness_and_puts_receipts_beside_its_results
     assert main() == 0
     results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
     assert results["results"]["toy"]["exact_match,none"] == 1
-    lines = (tmp_path / "out" / "s1_receipts.jsonl").read_text().splitlines()
+    lines = (tmp_path / "out" / "s1_generations.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["doc_id"] for line in lines) == [0, 1, 2]

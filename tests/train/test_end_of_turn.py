@@ -15,7 +15,8 @@ trl = pytest.importorskip("trl")
 from tiny_models import tiny  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
-from s1.doctor.facts import check_ends, gather  # noqa: E402
+from s1.doctor.checks import check_ends  # noqa: E402
+from s1.doctor.model_facts import gather  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.errors import BadInput  # noqa: E402
 from s1.formats import FORMATS, open_prompt  # noqa: E402
