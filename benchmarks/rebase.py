@@ -3,8 +3,8 @@
     python -m s1.petri.reward --model CHECKPOINT --out runs/prm
     python benchmarks/rebase.py --model CHECKPOINT --reward runs/prm --out runs/rebase --split dev --questions 150
 
-No bound is claimed beforehand: accuracies come with 95 % intervals, comparisons are paired on the same
-questions. A run that was killed goes on; `--only-report` reports what is whole so far. The last line is JSON.
+Accuracies come with 95 % intervals; comparisons are paired on the same questions. A killed run resumes;
+`--only-report` reports what is complete so far. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from s1.evals.compare_runs import right_shares
 from s1.evals.intervals import paired_difference
 from s1.evals.run import Plan, evaluate, grade_run
 from s1.formats import FORMATS
-from s1.methods import load_method, load_reward
+from s1.methods import Method, load_method, load_reward
 from s1.petri import world
 from s1.policy import BudgetPolicy
 from s1.types import Sampling, to_json
@@ -49,19 +49,22 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    names = ("majority:n", "weighted:n", "rebase:width")
-    specs = [f"{name}={n}" for name in names for n in given.widths]
-    methods = tuple(load_method(spec, policy=PLAIN) for spec in specs)
+    methods = tuple(method_of(name, n) for name in ("majority", "weighted", "rebase") for n in given.widths)
     plan = Plan((PLAIN,), sampling=Sampling(given.temperature, seed=0), methods=methods)
-    exam, reward = world.benchmark(given.questions, given.split), load_reward(f"petri:{given.reward}")
+    questions, reward = world.benchmark(given.questions, given.split), load_reward(f"petri:{given.reward}")
     engine = load_engine(given.model, max_batch=128)
     try:
         evaluate(
-            exam, engine, FORMATS["petri"], plan, given.out, model="petri", reward=reward,
+            questions, engine, FORMATS["petri"], plan, given.out, model="petri", reward=reward,
             concurrency=given.concurrency, progress=run_progress(Line(), f"petri {given.split}"),
         )  # fmt: skip
     finally:
         asyncio.run(engine.close())
+
+
+def method_of(name: str, n: int) -> Method:
+    field = "width" if name == "rebase" else "n"
+    return load_method(f"{name}:{field}={n}", policy=PLAIN)
 
 
 def report(out: Path, widths: list[int]) -> None:
@@ -76,7 +79,7 @@ def report(out: Path, widths: list[int]) -> None:
     right = {point.label: shares[point.key] for point in metrics.points}
     for n in widths:
         for other in ("majority", "weighted"):
-            before, after = right[f"{other} of {n}"], right[f"rebase {n}"]
+            before, after = right[method_of(other, n).key], right[method_of("rebase", n).key]
             whole = sorted(before.keys() & after.keys())  # a bootstrap depends on the order
             found = paired_difference({q: before[q] for q in whole}, {q: after[q] for q in whole})
             differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})
