@@ -80,8 +80,8 @@ def report(out: Path, widths: list[int]) -> None:
     for n in widths:
         for other in ("majority", "weighted"):
             before, after = right[method_of(other, n).key], right[method_of("rebase", n).key]
-            whole = sorted(before.keys() & after.keys())  # a bootstrap depends on the order
-            found = paired_difference({q: before[q] for q in whole}, {q: after[q] for q in whole})
+            shared = sorted(before.keys() & after.keys())  # a bootstrap depends on the order
+            found = paired_difference({q: before[q] for q in shared}, {q: after[q] for q in shared})
             differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})
             low, mean, high = (100 * x for x in (found.low, found.mean, found.high))
             print(f"rebase {n} minus {other} of {n}: {mean:+.1f} ({low:+.1f} to {high:+.1f})")

@@ -1,4 +1,4 @@
-"""Limits and stops of one request: what is honoured, what is refused, and what may be shown."""
+"""Limits and stops of one request: what is followed, what is refused, and what may be shown."""
 
 import asyncio
 

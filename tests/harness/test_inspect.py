@@ -51,11 +51,11 @@ def test_thinking_comes_as_reasoning_and_the_answer_as_text(engines):
 
 def test_usage_counts_what_was_written_and_how_much_of_it_was_thinking(engines):
     output = ask(model(max_thinking=9))
-    told = output.metadata["s1"]
-    assert output.usage.reasoning_tokens == told["thinking_tokens"] == 9
-    assert output.usage.output_tokens == 9 + told["forced_tokens"] + told["answer_tokens"]
+    counted = output.metadata["s1"]
+    assert output.usage.reasoning_tokens == counted["thinking_tokens"] == 9
+    assert output.usage.output_tokens == 9 + counted["forced_tokens"] + counted["answer_tokens"]
     assert output.usage.total_tokens == output.usage.input_tokens + output.usage.output_tokens
-    assert told["cut"] is True
+    assert counted["cut"] is True
 
 
 def test_no_thinking_leaves_no_reasoning(engines):
@@ -122,13 +122,13 @@ def test_several_choices_need_a_temperature(engines):
         {"extra_headers": {"a": "b"}},
     ],
 )
-def test_options_that_no_engine_honours_are_refused_by_name(engines, config):
+def test_options_that_no_engine_supports_are_refused_by_name(engines, config):
     with pytest.raises(Unsupported, match=next(iter(config))):
         ask(model(), **config)
     assert engines[-1].asked == []
 
 
-def test_every_field_of_the_config_is_honoured_left_to_inspect_or_refused():
+def test_every_field_of_the_config_is_supported_left_to_inspect_or_refused():
     known = provider.SUPPORTED | provider.OF_INSPECT
     assert known <= set(GenerateConfig.model_fields)
     for name in set(GenerateConfig.model_fields) - known:

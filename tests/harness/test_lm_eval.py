@@ -94,7 +94,7 @@ def test_each_name_of_the_limit_is_known(name):
         ({"waits": "two"}, "waits"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(given, said):
+def test_what_is_not_supported_is_refused(given, said):
     with pytest.raises(S1Error, match=said):
         read_request(given, BudgetPolicy())
 

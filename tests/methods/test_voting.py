@@ -272,12 +272,12 @@ def test_a_vote_of_nobody_is_refused(spec):
 def test_a_vote_of_4_replays_the_first_4_of_a_vote_of_8(rolled):
     rolls = [("t" * n, f" {n % 3}") for n in range(3, 11)]
     _, engine = rolled(Majority(8), rolls)
-    trunk = ReplayCache(engine)
-    task = Task(trunk, FORMATS["petri"], Question("q", "What?"), 0, Sampling(1.0, seed=3), "exact")
+    cache = ReplayCache(engine)
+    task = Task(cache, FORMATS["petri"], Question("q", "What?"), 0, Sampling(1.0, seed=3), "exact")
     eight = asyncio.run(Majority(8).answer(task))
-    decoded = trunk.decoded_tokens
+    decoded = cache.decoded_tokens
     four = asyncio.run(Majority(4).answer(task))
-    assert trunk.decoded_tokens == decoded and four.spent.thinking == 3 + 4 + 5 + 6
+    assert cache.decoded_tokens == decoded and four.spent.thinking == 3 + 4 + 5 + 6
     alone = asyncio.run(Majority(4).answer(replace(task, engine=engine)))
     assert four.segments == alone.segments and four.spent == alone.spent
     assert eight.spent.rollouts == 8
