@@ -193,7 +193,7 @@ class S1LM(LM):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the engine. A closed model cannot answer."""
-        if not self._loop.loop.is_closed():
+        if not self._loop.is_closed:
             self._loop.call(self.engine.close())
             self._loop.stop()
 
