@@ -309,7 +309,9 @@ def qwen(shared_data: Path, size: str) -> ModelFacts:
     with torch.device("meta"):
         model = transformers.Qwen2ForCausalLM(config)
     model.generation_config = defaults
-    return gather(LoadedModel(model, tokenizer), "s1" if size == "qwen2.5" else None)
+    engine = LoadedModel(model, tokenizer)
+    engine.model = model  # type: ignore[attr-defined]  # as the hf engine has it
+    return gather(engine, "s1" if size == "qwen2.5" else None)
 
 
 def test_published_tokenizers_are_read_for_what_they_are(shared_data: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 import s1
 from s1 import runs
 from s1.cli import main
-from s1.engines import ENGINES
 from s1.engines.scripted import ScriptedEngine
 from s1.types import Generation, from_json
 
@@ -24,13 +23,13 @@ def ends(prefix: str) -> str:
     return " It is 5, and that is all.<|end|>" if "</think>" in prefix else " two and three</think>"
 
 
-def load(spec, *, context=4000):
-    return ScriptedEngine({"never": never_ends, "ends": ends}[spec], context=context)
+def load(rest: str, *, context: int = 4000) -> ScriptedEngine:
+    return ScriptedEngine({"never": never_ends, "ends": ends}[rest], context=context)
 
 
 @pytest.fixture(autouse=True)
 def engines(monkeypatch):
-    monkeypatch.setitem(ENGINES, "scripted", f"{__name__}:load")
+    monkeypatch.setattr("s1.engines.scripted.load", load)
 
 
 def options(policy):
