@@ -116,7 +116,7 @@ class LoadedModel(TokenizedEngine):
 
         name = f"generate:{model.name_or_path or type(model).__name__}"
         super().__init__(name, context_of(model, context, name), tokenizer_of(model, tokenizer, name))
-        self.eos = eos_ids(model, tokenizer)
+        self.model, self.eos = model, eos_ids(model, tokenizer)
         if not self.eos:
             raise Unsupported(f"{name} has no end-of-turn token.", "Set generation_config.eos_token_id.")
         self.vocab_size = min(len(tokenizer), model.config.get_text_config(decoder=True).vocab_size)
