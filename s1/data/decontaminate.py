@@ -19,8 +19,10 @@ import numpy as np
 import polars as pl
 
 from s1.data.near_duplicates import NEAR_COLUMNS, best_first, near_pairs, near_reasons
-from s1.data.partitions import hash_of, normalised, spaces_only
-from s1.data.pool import Pool, read_pool
+from s1.data.partitions import hash_of, index_part, normalised, spaces_only
+from s1.data.pool import Pool
+from s1.data.read_files import data_files, splits
+from s1.data.validate_rows import ALIASES, Reader, Seen, file_stem, split_frames
 from s1.errors import BadConfig, BadInput
 
 Duplicates = Literal["question", "trace", "off"]
@@ -74,12 +76,41 @@ def contamination(
 
 
 def read_benchmarks(paths: str | Path | Sequence[str | Path]) -> pl.DataFrame:
-    """Questions to keep out of training: columns benchmark (file stem), benchmark_id, benchmark_question."""
-    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    if not files:
+    """Questions to keep out of training: columns benchmark (file stem), benchmark_id, benchmark_question.
+
+    Every row of every file counts, whatever its id; files with the same stem are told apart by their folder.
+    Raises BadInput naming the file and row when a row has no readable question.
+    """
+    named = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not named:
         raise BadConfig("Decontamination: no benchmark was named.", "Name at least one file of questions.")
-    pools = [read_pool(path, {"source": ""}).rows for path in files]  # the source is then the file's stem
-    return pl.concat(benchmark_frame(r["source"], r["id"], r["question"]) for r in pools)
+    files = list(dict.fromkeys(f for path in named for f in data_files(Path(path))))
+    stems = [file_stem(f) for f in files]
+    frames = []
+    for file, stem in zip(files, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else f"{file.resolve().parent.name}/{stem}"
+        rows = _benchmark_rows(file)
+        frames.append(benchmark_frame(name, rows["id"], rows["question"]))
+    return pl.concat(frames)
+
+
+def _benchmark_rows(file: Path) -> pl.DataFrame:
+    """Id (derived where the file has none) and question of every row of a file. Raises BadInput."""
+    reader = Reader({c: "" for c in ALIASES if c not in ("id", "question")})
+    seen, found = Seen(), []
+    for split in splits(file):
+        for rows in split_frames(split, reader, seen):
+            found.append(rows.select("question").with_columns(index_part(rows, 0)["id"]))
+        if seen.rejects:
+            bad = seen.rejects[0]
+            raise BadInput(
+                f"{file}, row {bad['row']}: {bad['reason']}.",
+                "Each row of a benchmark must be readable, or its question would not be kept out. "
+                f"Correct or remove it; the question is looked for under {', '.join(ALIASES['question'])}.",
+            )
+    if not found:
+        raise BadInput(f"{file}: no question in it.", "Name a file of benchmark questions.")
+    return pl.concat(found)
 
 
 def benchmark_frame(
@@ -115,7 +146,7 @@ def find_hits(pool: Pool, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: in
 
     `how` is "exact" or "8-gram"; `shared` is the first shared n-gram in the pool question, `count` how many
     distinct ones there are (0 for an exact match of short texts). n = 0 leaves only the exact match. Raises
-    BadInput for benchmarks that do not come from `benchmark_frame`.
+    BadInput for benchmarks that do not come from `benchmark_frame`, or that have a null question.
     """
     if n < 0:
         raise BadConfig(f"Decontamination: n is {n}.", "Use a number of words, or 0 for exact matches only.")
@@ -124,16 +155,36 @@ def find_hits(pool: Pool, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: in
         raise BadInput(
             f"The benchmark frame has no column {absent[0]!r}.", "Build it with benchmark_frame()."
         )
+    benchmarks = _own_ids(benchmarks)
     work = partial(_pairs, benchmarks=benchmarks, n=n)
     pairs = pool.map_rows(rows, ["question"], work, name="hits", key=hash_of(n, benchmarks))
     matched = rows.join(pairs.select("id").unique(), on="id", how="semi", maintain_order="left")
-    theirs = benchmarks.unique(["benchmark", "benchmark_id"], keep="first", maintain_order=True)
     return (
         pairs.join(pool.gather_all(matched, ["question"]), on="id")
-        .join(theirs, on=["benchmark", "benchmark_id"])
+        .join(benchmarks, on=["benchmark", "benchmark_id"])
         .select(HIT_COLUMNS)
         .sort("id", "benchmark", "benchmark_id")
     )
+
+
+def _own_ids(benchmarks: pl.DataFrame) -> pl.DataFrame:
+    """The questions, each with its own id: a second one with id "7" becomes "7 (2)".
+
+    Raises BadInput for a question that is null.
+    """
+    blank = benchmarks["benchmark_question"].is_null()
+    if blank.any():
+        raise BadInput(
+            f"The benchmark frame has no question in row {blank.arg_max() + 1}.",  # type: ignore[operator]
+            "Correct or remove this row.",
+        )
+    named = benchmarks.with_columns(
+        pl.col("benchmark").fill_null(""),
+        pl.col("benchmark_id").fill_null(pl.concat_str(pl.lit("row "), pl.int_range(1, pl.len() + 1))),
+    ).unique(maintain_order=True)
+    time = pl.int_range(1, pl.len() + 1).over("benchmark", "benchmark_id")
+    again = pl.concat_str("benchmark_id", pl.lit(" ("), time, pl.lit(")"))
+    return named.with_columns(benchmark_id=pl.when(time > 1).then(again).otherwise("benchmark_id"))
 
 
 def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame:

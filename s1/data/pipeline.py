@@ -185,6 +185,10 @@ def _decontaminate(given: StageInput) -> StageOutcome:
     )
     if given.benchmarks is None:
         notes.append("No benchmark was named: nothing was checked against test questions.")
+    else:
+        counts = given.benchmarks.group_by("benchmark", maintain_order=True).len().iter_rows()
+        named = ", ".join(f"{count} of {name}" for name, count in counts)
+        notes.append(f"Checked against benchmark questions: {named}.")
     return StageOutcome(found.reasons, notes, {"hits.jsonl": found.hits, "near.jsonl": found.near})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -64,7 +65,7 @@ class Seen:
 def split_frames(split: Split, reader: Reader, seen: Seen) -> Iterator[pl.DataFrame]:
     """The good rows of a piece of a file in pool types, batch by batch, with `_file` and `_row`."""
     if file_kind(split.path) != "parquet":
-        yield from row_frames(split_rows(split), str(split.path), _stem(split), reader, seen)
+        yield from row_frames(split_rows(split), str(split.path), file_stem(split.path), reader, seen)
         return
     for _, frames in checked_batches(split, reader, seen):
         yield from frames
@@ -74,7 +75,7 @@ def checked_batches(
     split: Split, reader: Reader, seen: Seen
 ) -> Iterator[tuple[pl.DataFrame, list[pl.DataFrame]]]:
     """Batches of a piece of Parquet as they are in the file, each with its good rows."""
-    file, stem = str(split.path), _stem(split)
+    file, stem = str(split.path), file_stem(split.path)
     for first, batch in parquet_batches(split):
         seen.names.update(batch.columns)
         plain = _plain_batch(batch, _layout(batch.columns, reader))
@@ -88,8 +89,9 @@ def checked_batches(
         yield batch, [plain.select(sorted(plain.columns))]
 
 
-def _stem(split: Split) -> str:
-    return split.path.name.split(".")[0]
+def file_stem(path: Path) -> str:
+    """The name of a file without its endings."""
+    return path.name.split(".")[0]
 
 
 def _plain_batch(batch: pl.DataFrame, layout: Mapping[str, str]) -> pl.DataFrame | None:
@@ -160,8 +162,14 @@ def _layout(names: Sequence[str], reader: Reader) -> dict[str, str]:
 
 
 def guess_columns(names: Sequence[str]) -> dict[str, str]:
-    """Which column of a file holds which pool column, by the names that known files use."""
+    """Which column of a file holds which pool column, by the names that known files use.
+
+    The question is found in any letter case.
+    """
     found = {field: next((n for n in known if n in names), "") for field, known in ALIASES.items()}
+    if not found["question"]:
+        lower = {str(n).lower(): n for n in reversed(names)}
+        found["question"] = next((lower[n] for n in ALIASES["question"] if n in lower), "")
     if found["thinking"] == "trace" and not found["attempt"] and "answer" in names:
         # A trace dump: "answer" is what the model replied, not the reference.
         found["attempt"] = "answer"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1.data.decontaminate import benchmark_frame, duplicate_reasons, find_hits, hit_reasons, read_benchmarks
+from s1.data.pipeline import run_stages
 from s1.data.pool import Pool, pool_of_frame, read_pool
 from s1.errors import BadConfig, BadInput
 
@@ -99,3 +101,46 @@ def test_the_real_thousand_against_real_benchmarks(
     naive = {(i, *key) for i, g in mine.items() for key, other in theirs.items() if not g.isdisjoint(other)}
     shared = hits.filter(pl.col("count") > 0).select("id", "benchmark", "benchmark_id")
     assert set(shared.iter_rows()) == naive
+
+
+def write_lines(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_every_row_of_every_benchmark_file_counts_whatever_its_id(tmp_path: Path) -> None:
+    secret = "the {} secret test question of this little world here"
+    words = ("first", "second", "third", "fourth")
+    first, second, third, fourth = (secret.format(w) for w in words)
+    write_lines(tmp_path / "set" / "a.jsonl", [{"id": 0, "question": first}, {"id": 0, "question": second}])
+    write_lines(tmp_path / "set" / "b.jsonl", [{"ID": 0, "Problem": third}])
+    again = write_lines(tmp_path / "other" / "a.jsonl", [{"id": 0, "QUESTION": fourth}])
+    bench = read_benchmarks([tmp_path / "set", again])
+    assert bench["benchmark_question"].to_list() == [first, second, third, fourth]
+    counts = dict(bench["benchmark"].value_counts().iter_rows())
+    assert counts == {"set/a": 2, "b": 1, "other/a": 1}
+    pool = pool_of_frame(pl.DataFrame({"id": list(words), "question": [first, second, third, fourth]}))
+    hits = find_hits(pool, pool.index, bench).filter(how="exact")
+    assert hits.height == 4 and hits["question"].equals(hits["benchmark_question"])
+    ledger = run_stages(pool, ["decontaminate"], benchmarks=bench)
+    assert not ledger.kept.height
+    assert any("2 of set/a, 1 of b, 1 of other/a" in note for note in ledger.notes)
+
+
+@pytest.mark.parametrize("row", [{"question": None}, {"question": " "}, {"text": "q"}, {"question": 3}])
+def test_a_benchmark_row_that_cannot_be_read_is_an_error(tmp_path: Path, row: dict[str, object]) -> None:
+    path = write_lines(tmp_path / "b.jsonl", [{"question": "fine"}, row])
+    with pytest.raises(BadInput, match=r"b\.jsonl, row 2: "):
+        read_benchmarks(path)
+    with pytest.raises(BadInput, match="no question"):
+        read_benchmarks(write_lines(tmp_path / "empty.jsonl", []))
+
+
+def test_benchmark_questions_without_an_id_are_checked_and_null_ones_refused() -> None:
+    pool, bench = frames(["What is 2 + 2?", "And 3 + 3?"], ["what is 2 + 2?", "and 3 + 3?"])
+    nameless = bench.with_columns(benchmark_id=pl.lit(None, pl.String))
+    assert find_hits(pool, pool.index, nameless)["id"].to_list() == ["p0", "p1"]
+    with pytest.raises(BadInput, match="row 2"):
+        blank = pl.when(pl.int_range(pl.len()) != 1).then(pl.col("benchmark_question"))
+        find_hits(pool, pool.index, bench.with_columns(benchmark_question=blank))
