@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from s1.data.difficulty import require_trace_tokens
 from s1.data.partitions import pool_types
 from s1.data.pool import Pool
 from s1.data.repetition import may_loop
@@ -60,6 +61,8 @@ PETRI = CleanSettings(ending=r"\.\s*$", stated=STATED_SO, other_run=6, loop_repe
 
 def clean_pool(pool: Pool, rows: pl.DataFrame, settings: CleanSettings, profile: Profile) -> pl.Series:
     """`clean_reasons` of the rows of the index that are in `rows`, in their order."""
+    if profile != "official" and settings.token_limit is not None:
+        require_trace_tokens(rows)
     features: list[str] = []
     if profile == "official":
         # Differs: a feature that the whole pool lacks (say, attempts of a second model) is not required.

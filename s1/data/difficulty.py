@@ -66,6 +66,17 @@ def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) 
     return pool.with_columns(pl.Series("trace_tokens", counts, dtype=pl.Int64))
 
 
+def require_trace_tokens(rows: pl.DataFrame) -> None:
+    """Raises BadInput when some of `rows` (of the index) have a trace but no `trace_tokens`."""
+    unmeasured = rows.filter((pl.col("_characters") > 0) & pl.col("trace_tokens").is_null())
+    if unmeasured.height:
+        raise BadInput(
+            f"{unmeasured.height} of {rows.height} rows have a trace but no trace_tokens (first id: "
+            f"{unmeasured['id'][0]}).",
+            "Measure the traces with --tokenizer (a tokenizer.json or its folder).",
+        )
+
+
 def token_counter(path: str | Path) -> TokenCounter:
     """Counts tokens with the `tokenizer.json` of a file or folder. Special tokens are not added."""
     from tokenizers import Tokenizer

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from s1.data.clean import Profile
+from s1.data.difficulty import require_trace_tokens
 from s1.errors import BadConfig
 
 Strategy = Literal["s1k", "random", "longest", "diverse", "full"]
@@ -70,11 +71,14 @@ def select(
 
     The other options are for "s1k". `domain_weights` with `weighted_after`: once so many are chosen, domains are
     drawn by weight (700 in the authors' code; the paper's Algorithm 1 is uniform). Under "official" preselected
-    rows stay in their domains, so that a draw can come to nothing; under "strict" they leave them.
+    rows stay in their domains, so that a draw can come to nothing; under "strict" they leave them. Raises BadInput
+    when a strategy that looks at lengths meets a trace that is not measured in tokens.
     """
     if n < 1:
         raise BadConfig(f"Selection: n is {n}.", "Use at least 1.")
-    length = pl.coalesce("trace_tokens", "_characters", pl.lit(0)).cast(pl.Int64)
+    if strategy in ("s1k", "longest"):
+        require_trace_tokens(rows)
+    length = pl.col("trace_tokens").fill_null(0)  # a row without a trace has none
     rows = rows if rows["id"].is_sorted() else rows.sort("id")
     ranked = rows.select("source", "correct", pl.col("domain").fill_null(NO_DOMAIN), length=length)
     ranked = ranked.with_row_index()

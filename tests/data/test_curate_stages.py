@@ -12,11 +12,11 @@ from s1.data.pool import read_pool
 
 ROWS = [
     {"id": "a", "question": "What is the sum of the first ten odd numbers?", "thinking": "It is 100.", "attempt": "100",
-     "answer": "100", "solved_x": 0.5},
+     "answer": "100", "solved_x": 0.5, "trace_tokens": 3},
     {"id": "b", "question": "what is the sum of the first ten odd numbers", "thinking": "100 it is.", "attempt": "100",
-     "answer": "100"},
+     "answer": "100", "trace_tokens": 3},
     {"id": "c", "question": "one two three four five six seven eight nine", "thinking": "So 3.", "attempt": "4",
-     "answer": "3", "domain": "Counting"},
+     "answer": "3", "domain": "Counting", "trace_tokens": 2},
     {"id": "d", "question": "Short?", "thinking": "this was cut in the", "attempt": "x"},
     {"id": "e", "question": None},
 ]  # fmt: skip

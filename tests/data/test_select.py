@@ -153,3 +153,19 @@ def test_traces_are_measured_by_any_counter() -> None:
     ]
     with pytest.raises(BadInput, match="no such tokenizer file"):
         with_trace_tokens(rows, "nowhere")
+
+
+def test_characters_are_never_taken_for_tokens() -> None:
+    frame = pl.DataFrame(
+        {
+            "id": ["a", "b", "c"], "question": ["q"] * 3, "source": ["math"] * 3, "correct": [True] * 3,
+            "thinking": ["x" * 6000, "y", None], "trace_tokens": [None, 1, None],
+        }
+    )  # fmt: skip
+    rows = pool_of_frame(frame).index
+    for strategy in ("s1k", "longest"):
+        with pytest.raises(BadInput, match="1 of 3 rows .*trace_tokens") as caught:
+            select(rows, 1, strategy=strategy)
+        assert "--tokenizer" in caught.value.hint
+        assert select(rows[1:], 1, strategy=strategy).rows.height == 1
+    assert select(rows, 2, strategy="random").rows.height == 2
