@@ -25,7 +25,7 @@ MINIMA = 128
 MISS = 0.01
 """Largest chance that a pair exactly at the threshold shares no band."""
 LARGE_GROUP = 50
-"""In a larger band group only neighbours and the first member are paired: templates would square it."""
+"""In a larger band group each member is paired only with better ones that stay: templates would square it."""
 
 
 def near_pairs(pool: Pool, rows: pl.DataFrame, threshold: float, *, n: int = 3) -> pl.DataFrame:
@@ -39,13 +39,25 @@ def near_pairs(pool: Pool, rows: pl.DataFrame, threshold: float, *, n: int = 3) 
         raise BadConfig(
             f"Near duplicates: threshold {threshold}, n {n}.", "Use 0 < threshold <= 1 and n >= 1."
         )
+    ranked = best_first(rows.select("id", "_key", "correct", "trace_tokens"))
     rows = rows.sort("id").unique("_key", keep="first", maintain_order=True)
     schema = {c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS}
     if rows.height < 2:
         return pl.DataFrame(schema=schema)
     work = partial(_band_keys, threshold=threshold, n=n)
     bands = pool.map_rows(rows, ["question"], work, name="near", key=repr((threshold, n)))
-    pairs = pl.DataFrame(_candidates(bands.sort("id")), schema=["a", "b"], orient="row")
+    candidates, large = _candidates(bands.sort("id"))
+    if large:
+        everything = pool.gather_all(rows, ["question"]).select(_words()).to_series()
+        grams, docs = _grams(everything, n)
+        every = np.split(grams, np.searchsorted(docs, np.arange(1, rows.height)))
+        small = np.array(candidates, dtype=np.int64).reshape(-1, 2)
+        close: Any = _similarities(grams, docs, small[:, 0], small[:, 1]) >= threshold if len(small) else []
+        near = {pair for pair, is_near in zip(candidates, close, strict=True) if is_near}
+        number = {key: i for i, key in enumerate(rows["_key"])}
+        best = [number[key] for key in dict.fromkeys(ranked["_key"])]
+        candidates = sorted(near | _with_keepers(every, near, large, best, threshold))
+    pairs = pl.DataFrame(candidates, schema=["a", "b"], orient="row")
     if not pairs.height:
         return pl.DataFrame(schema=schema)
     # From here on only rows that are in a pair, renumbered.
@@ -169,9 +181,10 @@ def _band_keys(rows: pl.DataFrame, threshold: float, n: int) -> pl.DataFrame:
     return pl.DataFrame([rows["id"], *columns])
 
 
-def _candidates(bands: pl.DataFrame) -> list[tuple[int, int]]:
-    """Pairs of rows that agree in one whole band of minima."""
+def _candidates(bands: pl.DataFrame) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """Pairs of rows that agree in one whole band of minima, and the groups too large for all their pairs."""
     pairs: set[tuple[int, int]] = set()
+    large: list[list[int]] = []
     for name in bands.columns[1:]:
         keys = bands[name].to_numpy()
         order = np.argsort(keys, kind="stable")
@@ -181,6 +194,35 @@ def _candidates(bands: pl.DataFrame) -> list[tuple[int, int]]:
             if len(members) <= LARGE_GROUP:
                 pairs.update((a, b) for i, a in enumerate(members) for b in members[i + 1 :])
             else:
-                pairs.update(zip(members, members[1:], strict=False))
-                pairs.update((members[0], b) for b in members[1:])
-    return sorted(pairs)
+                large.append(members)
+    return sorted(pairs), large
+
+
+def _with_keepers(
+    grams: list[np.ndarray], near: set[tuple[int, int]], large: list[list[int]], best: list[int], least: float
+) -> set[tuple[int, int]]:
+    """Pairs of each member of a large group, from the best on, with the members before it that stay."""
+    groups: dict[int, list[int]] = {}
+    for number, members in enumerate(large):
+        for member in members:
+            groups.setdefault(member, []).append(number)
+    close: dict[int, set[int]] = {}
+    for a, b in near:
+        close.setdefault(a, set()).add(b)
+        close.setdefault(b, set()).add(a)
+    kept: set[int] = set()
+    staying: list[list[int]] = [[] for _ in large]
+    found: set[tuple[int, int]] = set()
+    for row in best:
+        mine = groups.get(row, [])
+        stays = not close.get(row, set()) & kept
+        for other in {o for number in mine for o in staying[number]}:
+            shared = np.intersect1d(grams[row], grams[other], assume_unique=True).size
+            if shared >= least * (grams[row].size + grams[other].size - shared):
+                found.add((min(row, other), max(row, other)))
+                stays = False
+        if stays:
+            kept.add(row)
+            for number in mine:
+                staying[number].append(row)
+    return found

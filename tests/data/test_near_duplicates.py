@@ -121,3 +121,11 @@ def test_the_released_thousand_holds_reworded_copies(shared_data: Path) -> None:
     pairs = pairs_of(pool, 0.7)
     assert (pairs.height, near_reasons(pool.index, pairs).drop_nulls().len()) == (10, 10)
     assert (pairs["similarity"] == 1).sum() == 4  # marks alone
+
+
+def test_of_a_large_family_one_stays() -> None:
+    words = [f"w{i}" for i in range(178)]
+    questions = [" ".join([*words, f"end{i}"]) for i in range(200)]
+    pool = pool_of(questions, trace_tokens=[(i * 37) % 200 for i in range(200)])
+    reasons = reasons_of(pool, 0.8)
+    assert reasons.count(None) == 1
