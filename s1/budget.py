@@ -21,7 +21,7 @@ from typing import Literal
 
 from s1.errors import BadConfig, BadInput, EngineFailure
 from s1.prompt import EncodedPrompt, room_for
-from s1.types import Chunk, Continuation, Engine, Finish, Generation, Owner, Phase, Sampling, Segment
+from s1.types import Chunk, Continuation, Engine, Finish, Generation, Owner, Phase, Sampling, Segment, Stop
 
 SENTENCE_ENDS = (".", "!", "?", "\n", "。")
 
@@ -48,6 +48,8 @@ class Forcing:
     _masked: bool = False  # below the minimum, and the wait string does not fit
     _round: int = 0  # tokens of the current round; the official profile counts by rounds
     _left: int = 0  # tokens that the current request still allows
+    _drawn: int = 0  # the position after the last end that the model drew
+    _redraw: int = 0  # how often a request has begun before that position
 
     def __post_init__(self) -> None:
         encoded, policy = self.encoded, self.encoded.policy
@@ -88,22 +90,25 @@ class Forcing:
                 if self._masked or not any(self.encoded.waits):  # nothing to append: mask the end instead
                     least = max(least, self.encoded.policy.min_thinking - len(self.thinking))
                 least = max(0, min(least, tokens))
-                return self._begin(
-                    Continuation(self._prefix(), tokens, self.encoded.stops, least, self.sampling)
-                )
+                return self._begin(self._prefix(), tokens, self.encoded.stops, least)
             self._budget_spent()
         if self.phase == "answer":
             prefix = self._prefix()
             limits = (self.encoded.policy.max_answer, self.encoded.answer_limit)
             tokens = min([self.encoded.context - len(prefix), *(n for n in limits if n is not None)])
             if tokens > 0:
-                return self._begin(Continuation(prefix, tokens, self.encoded.answer_stops, 0, self.sampling))
+                return self._begin(prefix, tokens, self.encoded.answer_stops)
             self.finish, self.phase = "length", "done"
         return None
 
-    def _begin(self, request: Continuation) -> Continuation:
-        self._left = request.max_tokens
-        return request
+    def _begin(
+        self, prefix: tuple[int, ...], tokens: int, stops: tuple[Stop, ...], least: int = 0
+    ) -> Continuation:
+        if len(prefix) < self._drawn:  # the numbers from here on are known to fall on an end
+            self._redraw += 1
+            self._drawn = 0
+        self._left = tokens
+        return Continuation(prefix, tokens, stops, least, self.sampling, self._redraw)
 
     @property
     def _official(self) -> bool:
@@ -148,6 +153,7 @@ class Forcing:
             self._think("model", chunk.ids)
             self._round += len(chunk.ids)
         if chunk.finish == "stop":
+            self._drawn = len(self._prefix()) + (len(chunk.stop.ids) if chunk.stop else 1)
             answered = chunk.stop in self.encoded.answer_stops
             self._thinking_ended(answered and self.encoded.policy.on_eos_in_thinking == "answer")
         elif chunk.finish == "length":

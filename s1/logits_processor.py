@@ -195,7 +195,7 @@ class BudgetProcessor:
         return tuple(row.generation(n) for n, row in enumerate(self._rows))
 
     def _draw(self, scores: torch.FloatTensor, free: Sequence[int]) -> dict[int, int]:
-        """The next token of each free row, after its masks. Rows with a temperature draw by seed and position."""
+        """The next token of each free row, after its masks. Those with a temperature draw by seed and position."""
         from s1.engines.sampling import draw_one
 
         rows = self._rows
@@ -204,7 +204,7 @@ class BudgetProcessor:
                 scores[n, banned] = MINUS_INFINITY
         best = scores.argmax(dim=-1).tolist()
         return {
-            n: draw_one(scores[n : n + 1], rows[n].sampling, rows[n].length)
+            n: draw_one(scores[n : n + 1], rows[n].sampling, rows[n].length, rows[n].redraw)
             if rows[n].sampling.temperature
             else best[n]
             for n in free
@@ -267,6 +267,10 @@ class _ForcedRow:
                     "its end only after its first token is out.",
                     "Use s1.think or an s1 engine, which hold such tokens back.",
                 )
+
+    @property
+    def redraw(self) -> int:
+        return self._request.redraw if self._request else 0
 
     def banned(self) -> list[int]:
         """Ids that may not be drawn now: stops and end of turn, before the minimum of the current request."""

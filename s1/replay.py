@@ -3,8 +3,8 @@
 Policies that share a wait string decode the same tokens until one of them ends earlier. So the longest policy
 runs first, and every shorter one replays its tokens until they diverge. Policies need no special code: under
 greedy decoding the cached tokens are what the engine would decode again, and with a seed per sample a request
-with the same prefix and seed draws the same tokens. (One case is not covered: a model that spells a delimiter
-of one token with several others, exactly where a shorter policy ends.)
+with the same prefix, seed and count of redraws draws the same tokens. (One case is not covered: a model that
+spells a delimiter of one token with several others, exactly where a shorter policy ends.)
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ReplayCache:
         """Tokens that the engine decoded."""
         self.replayed_tokens = 0
         """Tokens that came from the cache instead."""
-        self._cached: dict[tuple[tuple[int, ...], Sampling], CachedContinuation] = {}
+        self._cached: dict[tuple[tuple[int, ...], Sampling, int], CachedContinuation] = {}
 
     def encode(self, text: str) -> tuple[int, ...]:
         return self.inner.encode(text)
@@ -82,7 +82,8 @@ class ReplayCache:
 
     async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         """Continue `request.prefix` from the cache as far as possible, then with the engine."""
-        cached = self._cached.get((request.prefix, request.sampling))
+        key = request.prefix, request.sampling, request.redraw
+        cached = self._cached.get(key)
         if cached is not None and cached.serves(request):
             count = len(cached.ids)
             if count >= request.max_tokens:
@@ -106,9 +107,7 @@ class ReplayCache:
                     async for chunk in chunks:
                         yield chunk
                 return
-        cached = self._cached[request.prefix, request.sampling] = CachedContinuation(
-            request.min_tokens, request.stops
-        )
+        cached = self._cached[key] = CachedContinuation(request.min_tokens, request.stops)
         async with aclosing(self._decode(request, cached)) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -157,6 +157,8 @@ class Continuation:
     stops: tuple[Stop, ...] = ()
     min_tokens: int = 0
     sampling: Sampling = Sampling()
+    redraw: int = 0
+    """How often the sample has had to draw again where an end was drawn before: such a draw needs new numbers."""
 
 
 @dataclass(frozen=True, slots=True)

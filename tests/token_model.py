@@ -50,6 +50,8 @@ class TokenModel(ScriptedEngine):
     def next(self, ids: Sequence[int], request: Continuation, masked: frozenset[int] = frozenset()) -> int:
         """The token after `ids`, all tokens since the start of the prompt."""
         state = self._seed * 7919 + (request.sampling.seed or 0) * 104729
+        if request.sampling.temperature > 0:
+            state += request.redraw * 15485863
         for token in ids[-12:]:
             state = (state * 1_000_003 + token + 1) % (1 << 61)
         state = (state ^ len(ids) * 0x9E3779B97F4A7C15) % (1 << 64)

@@ -330,7 +330,7 @@ class OpenAIEngine(TokenizedEngine):
             }
         extensions = {
             "top_k": sampling.top_k if is_random else None,
-            "seed": seed_at(sampling.seed, len(request.prefix)) if is_random else None,
+            "seed": seed_at(sampling.seed, len(request.prefix), request.redraw) if is_random else None,
             "min_tokens": request.min_tokens or None,
             "stop_token_ids": single_ids(request),
             "ignore_eos": True,

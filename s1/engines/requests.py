@@ -34,15 +34,16 @@ def check_request(request: Continuation, *, context: int, vocab_size: int | None
         )
 
 
-def seed_at(seed: int | None, position: int) -> int | None:
-    """The seed, below 2**31, for a continuation that begins at `position`.
+def seed_at(seed: int | None, position: int, redraw: int = 0) -> int | None:
+    """The seed, below 2**31, for a continuation that begins at `position`, another one for each `redraw`.
 
     A server restarts its random numbers with each request. If all continuations of a sample had the same
     seed, the tokens after a wait would be drawn with the same numbers as the first tokens.
     """
     if seed is None:
         return None
-    return int.from_bytes(hashlib.sha256(f"{seed} {position}".encode()).digest()[:4]) >> 1
+    key = f"{seed} {position} {redraw}" if redraw else f"{seed} {position}"
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) >> 1
 
 
 def single_ids(request: Continuation) -> list[int]:

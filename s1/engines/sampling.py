@@ -1,7 +1,8 @@
 """BatchRow the next token of each row of a batch, so that no row's draw depends on its neighbours.
 
-A draw needs one number in [0, 1). It is a function of the request's seed and the position of the token alone,
-so that a continuation in pieces draws what it would have drawn in one go. Shapes: B rows, V vocabulary.
+A draw needs one number in [0, 1). It is a function of the request's seed, the position of the token and the
+request's count of redraws alone, so that a continuation in pieces draws what it would have drawn in one go, and a
+draw in place of a suppressed end does not use its number again. Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from s1.types import Sampling
 _MASK = (1 << 64) - 1
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) from a seed and a position (SplitMix64, two rounds)."""
-    return (_mix(_mix(seed & _MASK) ^ (position & _MASK)) >> 11) / (1 << 53)
+def uniform(seed: int, position: int, redraw: int = 0) -> float:
+    """A number in [0, 1) from a seed and a position (SplitMix64, two rounds, three for a redraw)."""
+    state = _mix(seed & _MASK)
+    if redraw:
+        state = _mix(state ^ redraw)
+    return (_mix(state ^ (position & _MASK)) >> 11) / (1 << 53)
 
 
 def _mix(x: int) -> int:
@@ -62,11 +66,11 @@ def _pick(weight_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
     return torch.searchsorted(sum_BV, target_B1, right=True)[:, 0]
 
 
-def draw_one(logits_1V: torch.Tensor, sampling: Sampling, position: int) -> int:
+def draw_one(logits_1V: torch.Tensor, sampling: Sampling, position: int, redraw: int = 0) -> int:
     """One id from one row of logits, with the seed of `sampling`: what a row of a batch draws there."""
     double = logits_1V[:, :0].double()
     temperature_1 = double.new_tensor([sampling.temperature])
-    uniform_1 = double.new_tensor([uniform(sampling.seed or 0, position)])
+    uniform_1 = double.new_tensor([uniform(sampling.seed or 0, position, redraw)])
     if sampling.top_p >= 1 and sampling.top_k == 0:
         return int(draw(logits_1V, temperature_B=temperature_1, uniform_B=uniform_1))
     top_k_1, top_p_1 = double.new_tensor([sampling.top_k]).long(), double.new_tensor([sampling.top_p])
@@ -128,7 +132,7 @@ class DrawPlan:
         return drawn_B
 
     def _uniform(self, rows: Sequence[BatchRow]) -> torch.Tensor:
-        return self._numbers([uniform(row.seed, len(row.ids)) for row in rows])
+        return self._numbers([uniform(row.seed, len(row.ids), row.request.redraw) for row in rows])
 
     def _numbers(self, numbers: Sequence[float]) -> torch.Tensor:
         dtype = torch.long if all(isinstance(n, int) for n in numbers) else torch.double

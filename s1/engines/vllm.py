@@ -180,7 +180,7 @@ class VLLMEngine(TokenizedEngine):
             temperature=sampling.temperature,
             top_p=sampling.top_p if sampled else 1.0,
             top_k=sampling.top_k if sampled else 0,
-            seed=seed_at(sampling.seed, len(request.prefix)) if sampled else None,
+            seed=seed_at(sampling.seed, len(request.prefix), request.redraw) if sampled else None,
             stop_token_ids=single_ids(request),
             ignore_eos=True,  # only the request's stops end it
             logit_bias=self._padding or None,

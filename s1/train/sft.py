@@ -272,10 +272,22 @@ def last_checkpoint(folder: Path) -> str | None:
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             return False
-        return (checkpoint / "model.safetensors").is_file()
+        return _has_weights(checkpoint)
 
     complete = [c for c in folder.glob("checkpoint-*") if is_complete(c)]
     return str(max(complete, key=lambda c: int(c.name.rsplit("-", 1)[1]))) if complete else None
+
+
+def _has_weights(checkpoint: Path) -> bool:
+    """Whether the weights are there: in one file, or in every shard that the index names."""
+    if (checkpoint / "model.safetensors").is_file():
+        return True
+    try:
+        index = json.loads((checkpoint / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        shards = set(index["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(shards) and all((checkpoint / shard).is_file() for shard in shards)
 
 
 def _save(model: Any, tokenizer: Any, out: Path, fmt: ThinkingFormat, record: dict[str, Any]) -> None:

@@ -44,3 +44,19 @@ def test_training_resumes_from_the_last_complete_checkpoint_only(tmp_path):
             put(tmp_path / f"checkpoint-{step}" / "trainer_state.json", state)
     put(tmp_path / "checkpoint-20" / "trainer_state.json", "{}")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+
+
+def test_a_checkpoint_in_shards_is_complete_with_its_index_and_every_shard(tmp_path):
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
+    for step, text, shards in (
+        (5, index, (1, 2)),
+        (10, index, (1,)),
+        (15, '{"torn', (1, 2)),
+        (20, "{}", (1,)),
+    ):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        put(checkpoint / "trainer_state.json", "{}")
+        put(checkpoint / "model.safetensors.index.json", text)
+        for shard in shards:
+            put(checkpoint / f"model-{shard}.safetensors", "")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
