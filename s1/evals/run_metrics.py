@@ -87,7 +87,7 @@ def metrics_of(
     samples = 1 + max((sample for cell in table.values() for sample in cell), default=0)
     complete = [q.id for q in questions if all(len(table[p.key, q.id]) == samples for p in policies)]
     cells = {p.key: [table[p.key, q][s] for q in complete for s in range(samples)] for p in policies}
-    points = tuple(_point(p, cells[p.key], samples, seed, draws) for p in policies)
+    points = tuple(_point(p, cells[p.key], samples, config.kind, seed, draws) for p in policies)
     scores = {key: _by_question([g.right for g in cell], samples) for key, cell in cells.items()}
     tokens, accuracies = _resampled(cells, samples, len(complete), seed, draws)
     control_of_runs, control_of_samples = _controls(policies, points, cells)
@@ -141,7 +141,7 @@ def _table(
 
 
 def _point(
-    policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int, seed: int, draws: int
+    policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int, kind: str, seed: int, draws: int
 ) -> Point:
     scores = _by_question([g.right for g in cell], samples)
     interval = accuracy_interval(scores, seed=seed, draws=draws) if cell else None
@@ -150,7 +150,7 @@ def _point(
     whole = [g for g in cell if not g.failed]
     generations, spent = [g.generation for g in whole], [g.spent for g in whole]
     tokens = [g.thinking_tokens for g in generations]
-    at_k = _at_k(cell, samples) if samples > 1 and cell else (None, None)
+    at_k = _at_k(cell, samples, kind) if samples > 1 and cell else (None, None)
     return Point(
         key=policy.key,
         label=policy.label,
@@ -187,18 +187,20 @@ def _point(
     )
 
 
-def _at_k(cell: Sequence[GradedGeneration], samples: int) -> tuple[dict[str, float], dict[str, float]]:
+def _at_k(
+    cell: Sequence[GradedGeneration], samples: int, kind: str
+) -> tuple[dict[str, float], dict[str, float]]:
     """pass@k and maj@k in percent for k = 1, 2, 4, ... and all samples, averaged over questions."""
-    groups = [cell[i : i + samples] for i in range(0, len(cell), samples)]
-    passed, voted = {}, {}
-    for k in sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples}):
-        passed[str(k)] = 100 * statistics.fmean(
-            pass_at_k(samples, sum(g.right for g in group), k) for group in groups
-        )
-        voted[str(k)] = 100 * statistics.fmean(
-            maj_at_k([g.grade.extracted for g in group], [g.right for g in group], k) for group in groups
-        )
-    return passed, voted
+    sizes = sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
+    passed, voted = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for start in range(0, len(cell), samples):
+        group = cell[start : start + samples]
+        answers, right = [g.grade.extracted for g in group], [g.right for g in group]
+        for k in sizes:
+            passed[str(k)].append(100 * pass_at_k(samples, sum(right), k))
+            voted[str(k)].append(100 * maj_at_k(answers, right, k, kind))
+    means = [{k: statistics.fmean(each) for k, each in found.items()} for found in (passed, voted)]
+    return means[0], means[1]
 
 
 def _controls(

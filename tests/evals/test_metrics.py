@@ -24,6 +24,7 @@ from s1.evals.intervals import (
 from s1.evals.metrics import Metrics, read_metrics, write_metrics
 from s1.evals.run_metrics import metrics_of
 from s1.evals.scaling import control, performance, robust_scaling, scaling
+from s1.methods.voting import Vote, winners
 from s1.runs import SCHEMA, PolicyRecord, QuestionsFile, RunConfig, RunRecord, open_run
 from s1.types import Generation, Grade, Question, Segment, Spent, from_json, to_json
 
@@ -201,6 +202,34 @@ def test_maj_at_k_is_the_mean_vote_over_all_subsets(answers, data):
     assert maj_at_k(answers, right, k) == pytest.approx(sum(map(vote, subsets)) / len(subsets))
 
 
+HALVES = ["1/2", "0.5", r"\frac{1}{2}", "7", "7"]
+
+
+def test_maj_at_k_counts_answers_and_not_spellings():
+    assert maj_at_k(HALVES, [a == "7" for a in HALVES], 5) == 0
+    assert maj_at_k(["023", "23", "7"], [False, False, True], 3, "integer") == 0
+    assert maj_at_k(["b", "(B)", "C"], [False, False, True], 3, "choice") == 0
+    assert maj_at_k(["1/2", "0.5", "7"], [False, False, True], 3, "exact") == pytest.approx(1 / 3)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["1/2", "0.5", "0.50", "7", "7.0", "x+1", None]), min_size=1, max_size=7))
+def test_maj_at_all_is_the_vote_of_the_method(answers):
+    chance = maj_at_k(answers, [a in ("7", "7.0") for a in answers], len(answers))
+    if chance in (0, 1):
+        won = winners([Vote(a) for a in answers], "math")
+        assert chance == (bool(won) and answers[won[0]] in ("7", "7.0"))
+
+
+def test_maj_at_k_of_many_samples_compares_each_spelling_once(monkeypatch):
+    compared = []
+    monkeypatch.setattr("s1.grading.grouping.equivalent", lambda *a: compared.append(a[:2]) or False)
+    answers = ["2^n + 1", "3^n + 1"] * 500 + ["7"] * 24
+    for k in (1, 2, 4, 8):
+        maj_at_k(answers, [a == "7" for a in answers], k)
+    assert len(compared) <= 2, "two spellings in both directions, whatever the number of samples and of k"
+
+
 def test_maj_at_k_is_exact_for_64_samples():
     rng = random.Random(1)
     answers = [rng.choice(["r"] * 8 + [str(i) for i in range(30)]) for _ in range(64)]
@@ -365,6 +394,16 @@ def test_samples_are_averaged_per_question_and_voted_on():
     assert point.maj_at_k["4"] == 100 and point.maj_at_k["1"] == 50
     assert all(f.p is None for f in m.flips), "samples of one question are not independent evidence"
     assert m.points[0].high - m.points[0].low > 20, "four copies are not four times the questions"
+
+
+def test_a_vote_over_the_samples_of_a_run_groups_spellings():
+    def change(question, label, sample, fields, grade):
+        return Grade("right" if HALVES[sample] == "7" else "wrong", HALVES[sample], "")
+
+    generations, grades = run(5, change)
+    config = replace(record().config, kind="math")
+    found = metrics_of(replace(record(), config=config), QUESTIONS, generations, grades, draws=20)
+    assert {p.maj_at_k["5"] for p in found.points} == {0}
 
 
 def test_zero_thinking_tokens_take_no_part_in_the_log_slope():
