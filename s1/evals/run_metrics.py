@@ -6,13 +6,13 @@ One set of bootstrap draws over questions serves all policies, so differences an
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from s1.errors import BadInput
+from s1.evals.advice import advise
 from s1.evals.at_k import maj_at_k, pass_at_k
 from s1.evals.intervals import (
     CONFIDENCE,
@@ -24,7 +24,7 @@ from s1.evals.intervals import (
     smallest_difference,
     weights,
 )
-from s1.evals.metrics import SCHEMA, Advice, Flip, MeanSpent, Metrics, Point, Slope
+from s1.evals.metrics import SCHEMA, Flip, MeanSpent, Metrics, Point, Slope
 from s1.evals.scaling import SMALLEST_STEP, Unit, control, performance, robust_scaling, scaling
 from s1.methods import spent_on
 from s1.runs import Key, PolicyRecord, RunRecord, key_of
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from s1.evals.intervals import Floats
 
 FORCED_KINDS = ("budget", "natural", "wait")
-MARGIN = 2.0
-"""Percentage points below the best that the advice still calls not worse."""
 
 
 class GradedGeneration(NamedTuple):
@@ -116,7 +114,7 @@ def metrics_of(
         performance=performance([p.accuracy for p in points if p.accuracy is not None]),
         flips=tuple(_flip(*step, cells, scores, samples, seed, draws) for step in steps),
         smallest_difference=100 * smallest_difference(len(complete)) if complete else None,
-        advice=_advice(points, scores, accuracies) if complete else None,
+        advice=advise([p.price for p in points], scores, accuracies) if complete else None,
     )
     return from_json(Metrics, _rounded(to_json(metrics)))
 
@@ -305,31 +303,6 @@ def _flip(
         before, after, len(scores[before]), found.wrong_to_right, found.right_to_wrong,
         found.p if samples == 1 else None, 100 * change.mean, 100 * change.low, 100 * change.high,
     )  # fmt: skip
-
-
-def _advice(points: Sequence[Point], scores: Mapping[str, Sequence[float]], accuracies: Floats) -> Advice:
-    """The cheapest policy that is not worse than the best, or how many questions would show a cheaper one."""
-    import numpy as np
-
-    def accuracy(i: int) -> float:
-        return points[i].accuracy or 0.0
-
-    order = sorted(range(len(points)), key=lambda i: (points[i].cost, i))
-    best = min(order, key=lambda i: (-accuracy(i), order.index(i)))
-    chosen, lowest = best, 0.0
-    candidate, needed = None, None
-    for i in order[: order.index(best)]:
-        low = float(np.quantile(accuracies[:, i] - accuracies[:, best], 1 - CONFIDENCE))
-        gap = accuracy(i) - accuracy(best)
-        if low >= -MARGIN:
-            chosen, lowest = i, low
-            break
-        if candidate is None and gap > -MARGIN:
-            normal = statistics.NormalDist()
-            z = normal.inv_cdf(CONFIDENCE) + normal.inv_cdf(0.8)
-            spread = float(np.std(np.subtract(scores[points[i].key], scores[points[best].key])))
-            candidate, needed = points[i].key, math.ceil((z * 100 * spread / (MARGIN + gap)) ** 2)
-    return Advice(points[chosen].key, points[best].key, MARGIN, lowest, candidate, needed)
 
 
 def _by_question(values: Sequence[float], samples: int) -> list[float]:

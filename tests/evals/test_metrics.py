@@ -417,11 +417,14 @@ def test_zero_thinking_tokens_take_no_part_in_the_log_slope():
     assert math.isfinite(m.scaling_per_1k.value) and math.isfinite(m.scaling_per_doubling.low)
 
 
-def with_a_vote(thinking, spent):
-    """The run above and a vote of 4 that is right 28 times, with the tokens of its answer and of all rollouts."""
+def with_a_vote(thinking, spent, more=(12, 0)):
+    """The run above and a vote of 4 that is right 28 times, with the tokens of its answer and of all rollouts.
+
+    `more` are the tokens of the answers and of the reward model.
+    """
     generations, grades = run()
     for g in [g for g in generations if g.policy == "1 wait"]:
-        vote = replace(g, policy="vote", thinking_tokens=thinking, spent=Spent(spent, 12, 0, 4))
+        vote = replace(g, policy="vote", thinking_tokens=thinking, spent=Spent(spent, *more, 4))
         generations.append(vote)
         grades[vote.question_id, vote.sample, vote.policy] = grades[g.question_id, g.sample, g.policy]
     return measured(generations, grades, [*POLICIES, PolicyRecord("vote", "vote", "majority")], draws=2000)
@@ -430,6 +433,8 @@ def with_a_vote(thinking, spent):
 def test_a_vote_costs_as_much_as_all_its_rollouts():
     assert with_a_vote(10, 300).advice.best == "1 wait"
     assert with_a_vote(300, 10).advice.best == "vote"
+    assert with_a_vote(300, 10, (90, 0)).advice.best == "1 wait", "tokens of answers count"
+    assert with_a_vote(300, 10, (12, 80)).advice.best == "1 wait", "tokens of the reward model count"
 
 
 def test_scaling_is_that_of_budget_forcing_where_the_run_has_other_methods_too():
