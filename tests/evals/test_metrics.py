@@ -173,6 +173,21 @@ def test_smallest_difference_is_one_that_is_found_four_times_in_five():
     assert smallest_difference(30) > 0.22 and smallest_difference(1) == 1
 
 
+def test_smallest_difference_with_several_samples_is_found_four_times_in_five():
+    n, samples, rng = 300, 8, np.random.default_rng(0)
+    base = rng.beta(2, 2, size=n)
+
+    def differences(shift, runs):
+        shares = [rng.binomial(samples, np.clip(base + s, 0, 1), size=(runs, n)) for s in (0, shift)]
+        return (shares[1] - shares[0]) / samples
+
+    square = float(np.mean(differences(0, 500) ** 2))
+    d = smallest_difference(n, discordant=square, step=1 / samples)
+    found = differences(d, 2000)
+    power = np.mean(np.abs(found.mean(axis=1)) > 1.96 * found.std(axis=1) / math.sqrt(n))
+    assert 0.74 < power < 0.86
+
+
 # Several samples ------------------------------------------------------------------------------------------
 
 
