@@ -261,7 +261,7 @@ def _slopes(
     pairs = list(itertools.combinations(used, 2))
     first, second = [a for a, _ in pairs], [b for _, b in pairs]
     with np.errstate(divide="ignore", invalid="ignore"):
-        axis = np.log2(tokens) if per == "doubling" else tokens / 1000
+        axis = np.log2(np.where(tokens > 0, tokens, np.nan)) if per == "doubling" else tokens / 1000
         step = axis[:, second] - axis[:, first]
         rise = accuracies[:, second] - accuracies[:, first]
         slopes = np.where(np.abs(step) > SMALLEST_STEP, rise / step, np.nan)

@@ -421,6 +421,18 @@ def test_a_vote_over_the_samples_of_a_run_groups_spellings():
     assert {p.maj_at_k["5"] for p in found.points} == {0}
 
 
+def test_draws_without_thinking_tokens_have_no_slope():
+    def change(question, label, sample, fields, grade):
+        if label == "budget 16" and question != "q0":
+            fields["thinking_tokens"] = 0
+
+    two = [POLICIES[0], POLICIES[3]]
+    generations, grades = run(1, change)
+    kept = [g for g in generations if g.policy in {p.key for p in two}]
+    m = measured(kept, grades, two, draws=2000)
+    assert m.scaling_per_doubling.low > 2, "draws without q0 have 0 tokens, which is no slope of 0"
+
+
 def test_zero_thinking_tokens_take_no_part_in_the_log_slope():
     def change(question, label, sample, fields, grade):
         if label == "budget 16":
