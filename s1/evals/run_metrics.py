@@ -82,7 +82,7 @@ def metrics_of(
     """
     policies, config = run.config.policies, run.config
     table = _table(generations, grades, [q.id for q in questions], [p.key for p in policies])
-    samples = 1 + max((sample for cell in table.values() for sample in cell), default=0)
+    samples = max(config.samples, *(1 + sample for cell in table.values() for sample in cell), 1)
     complete = [q.id for q in questions if all(len(table[p.key, q.id]) == samples for p in policies)]
     cells = {p.key: [table[p.key, q][s] for q in complete for s in range(samples)] for p in policies}
     points = tuple(_point(p, cells[p.key], samples, config.kind, seed, draws) for p in policies)

@@ -298,8 +298,8 @@ def run(samples=1, change=None):
     return generations, grades
 
 
-def record(policies=POLICIES):
-    config = RunConfig("sums", "exact", "m", tuple(policies))
+def record(policies=POLICIES, samples=1):
+    config = RunConfig("sums", "exact", "m", tuple(policies), samples=samples)
     return RunRecord(SCHEMA, QuestionsFile(len(QUESTIONS), "abc"), config, ())
 
 
@@ -395,6 +395,12 @@ def test_only_questions_that_every_policy_finished_are_counted():
     m = measured([], {})
     assert m.complete == 0 and m.scaling_per_doubling is None and m.points[0].accuracy is None
     assert m.performance is None and m.advice is None and m.flips == ()
+
+
+def test_a_run_has_the_samples_that_were_asked_for():
+    generations, grades = run(2)
+    found = metrics_of(record(samples=8), QUESTIONS, generations, grades, draws=20)
+    assert (found.samples, found.questions, found.complete) == (8, 40, 0), "2 of 8 are not a run of 2"
 
 
 def test_samples_are_averaged_per_question_and_voted_on():
