@@ -6,11 +6,13 @@ and use only some of them.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from s1.errors import BadInput
+from s1.grading import candidates
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -19,21 +21,22 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     return 1 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int) -> float:
+def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int, kind: str = "math") -> float:
     """The chance that a majority vote over k of these samples is right: exact, over all subsets of size k.
 
-    All right answers are one answer; None does not vote; tied answers share the vote equally. Differs: the
-    official code votes over the first k samples and gives ties to the answer seen first.
+    All right answers are one answer, and so are wrong ones that say the same under `kind`
+    (`s1.grading.candidates`); None does not vote; tied answers share the vote equally. Differs: the official
+    code counts spellings, votes over the first k samples and gives ties to the answer seen first.
     """
     _check_k(len(answers), k)
-    counts = Counter(None if r else a for a, r in zip(answers, right, strict=True) if r or a is not None)
-    hits = counts.pop(None, 0)
-    silent = len(answers) - hits - sum(counts.values())
+    hits = sum(right)
+    counts = _sizes(tuple(a for a, r in zip(answers, right, strict=True) if a is not None and not r), kind)
+    silent = len(answers) - hits - sum(counts)
     chance = 0
     for votes in range(1, min(hits, k) + 1):
         # ways[used][tied]: subsets of the other answers, none with more than `votes`, `tied` with as many
         ways: dict[tuple[int, int], int] = {(0, 0): 1}
-        for count in counts.values():
+        for count in counts:
             ways = _with_answer(ways, count, votes, k - votes)
         for (used, tied), number in ways.items():
             rest = k - votes - used
@@ -41,6 +44,12 @@ def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int) -> fl
                 subsets = number * math.comb(hits, votes) * math.comb(silent, rest)
                 chance += _share(subsets, tied + 1, k)
     return chance / (math.comb(len(answers), k) * _shares(k))
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes(answers: tuple[str, ...], kind: str) -> list[int]:
+    """How many of the answers each candidate has; kept, because every k asks for it."""
+    return [len(group) for group in candidates(answers, kind)]
 
 
 def _check_k(samples: int, k: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,8 +56,9 @@ def compare_runs(
             f"Grade them alike: s1 report {other} --grading {metrics[0].grading.split(',')[0]}.",
         )
     shares = right_shares(one), right_shares(other)
+    step = 1 / math.lcm(*(each.samples for each in metrics))
     return [
-        _paired(mine, theirs, shares[0][mine.key], shares[1][theirs.key])
+        _paired(mine, theirs, shares[0][mine.key], shares[1][theirs.key], step)
         for mine, theirs in _pairs(one, other, *metrics, policies)
     ]
 
@@ -112,14 +114,14 @@ def _named(folder: Path, metrics: Metrics, name: str) -> Point:
 
 
 def _paired(
-    mine: Point, theirs: Point, my_shares: Mapping[str, float], their_shares: Mapping[str, float]
+    mine: Point, theirs: Point, my_shares: Mapping[str, float], their_shares: Mapping[str, float], step: float
 ) -> PolicyComparison:
     both = [key for key in my_shares if key in their_shares]
     first, second = ({key: shares[key] for key in both} for shares in (my_shares, their_shares))
     change = paired_difference(second, first)
     whole = all(share in (0.0, 1.0) for share in (*first.values(), *second.values()))
     found = flips({k: v == 1 for k, v in second.items()}, {k: v == 1 for k, v in first.items()})
-    differing = sum(first[key] != second[key] for key in both) / len(both)
+    square = sum((first[key] - second[key]) ** 2 for key in both) / len(both)
     return PolicyComparison(
         policy=mine.label,
         against=theirs.label,
@@ -133,7 +135,7 @@ def _paired(
         only_this_right=found.wrong_to_right if whole else None,
         only_against_right=found.right_to_wrong if whole else None,
         p=found.p if whole else None,
-        smallest_difference=100 * smallest_difference(len(both), discordant=differing),
+        smallest_difference=100 * smallest_difference(len(both), discordant=square, step=step),
         thinking_tokens=mine.thinking_tokens,
         thinking_tokens_against=theirs.thinking_tokens,
     )

@@ -131,16 +131,18 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def smallest_difference(
-    n: int, *, discordant: float = 0.2, power: float = 0.8, confidence: float = CONFIDENCE
+    n: int, *, discordant: float = 0.2, step: float = 1.0, power: float = 0.8, confidence: float = CONFIDENCE
 ) -> float:
     """The smallest true difference that two runs on the same n questions show with this power.
 
-    `discordant` is the share of questions on which the runs disagree; it cannot be smaller than the
-    difference itself. Two-sided McNemar test, normal approximation.
+    `discordant` is the mean squared difference of a question's scores: with one sample, the share of questions
+    on which the runs disagree. `step` is the smallest difference that one question can show, 1 / samples; the
+    mean squared difference cannot be smaller than `step` times the mean difference. Two-sided paired test
+    (McNemar's with one sample), normal approximation.
     """
     normal = NormalDist()
     z = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
-    return min(1.0, max(z * math.sqrt(discordant / n), z * z / n))
+    return min(1.0, max(z * math.sqrt(discordant / n), z * z * step / n))
 
 
 def _same_questions(before: Mapping[Any, float], after: Mapping[Any, float]) -> None:

@@ -80,6 +80,11 @@ class Point:
         """Mean thinking tokens of all rollouts, 0 where nothing was measured."""
         return self.spent.thinking or 0.0
 
+    @property
+    def price(self) -> float:
+        """Mean tokens of all rollouts: thinking, answer and reward model."""
+        return sum(each or 0.0 for each in (self.spent.thinking, self.spent.answer, self.spent.reward))
+
 
 @dataclass(frozen=True, slots=True)
 class Flip:
@@ -103,14 +108,18 @@ class Advice:
     """Which policy to use. All names are keys."""
 
     policy: str
-    """The cheapest that is, with 95 % confidence, not worse than the best by more than `margin` points."""
+    """The cheapest that is, with 95 % confidence, not worse than the best by more than `margin` points.
+
+    Found by going from the best to the next cheaper one for as long as that is shown, so the 95 % hold for the
+    whole search and not only for each test.
+    """
     best: str
     """The highest accuracy; the cheapest of equals."""
     margin: float
     difference_low: float
     """The lower bound that supports this choice."""
     candidate: str | None
-    """A cheaper policy that looks as good but is not shown to be."""
+    """The next cheaper policy, if it looks as good but is not shown to be."""
     questions_needed: int | None
     """How many questions would show it with 80 % power."""
 

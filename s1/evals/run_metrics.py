@@ -6,13 +6,13 @@ One set of bootstrap draws over questions serves all policies, so differences an
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from s1.errors import BadInput
+from s1.evals.advice import advise
 from s1.evals.at_k import maj_at_k, pass_at_k
 from s1.evals.intervals import (
     CONFIDENCE,
@@ -24,7 +24,7 @@ from s1.evals.intervals import (
     smallest_difference,
     weights,
 )
-from s1.evals.metrics import SCHEMA, Advice, Flip, MeanSpent, Metrics, Point, Slope
+from s1.evals.metrics import SCHEMA, Flip, MeanSpent, Metrics, Point, Slope
 from s1.evals.scaling import SMALLEST_STEP, Unit, control, performance, robust_scaling, scaling
 from s1.methods import spent_on
 from s1.runs import Key, PolicyRecord, RunRecord, key_of
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from s1.evals.intervals import Floats
 
 FORCED_KINDS = ("budget", "natural", "wait")
-MARGIN = 2.0
-"""Percentage points below the best that the advice still calls not worse."""
 
 
 class GradedGeneration(NamedTuple):
@@ -84,10 +82,10 @@ def metrics_of(
     """
     policies, config = run.config.policies, run.config
     table = _table(generations, grades, [q.id for q in questions], [p.key for p in policies])
-    samples = 1 + max((sample for cell in table.values() for sample in cell), default=0)
+    samples = max(config.samples, *(1 + sample for cell in table.values() for sample in cell), 1)
     complete = [q.id for q in questions if all(len(table[p.key, q.id]) == samples for p in policies)]
     cells = {p.key: [table[p.key, q][s] for q in complete for s in range(samples)] for p in policies}
-    points = tuple(_point(p, cells[p.key], samples, seed, draws) for p in policies)
+    points = tuple(_point(p, cells[p.key], samples, config.kind, seed, draws) for p in policies)
     scores = {key: _by_question([g.right for g in cell], samples) for key, cell in cells.items()}
     tokens, accuracies = _resampled(cells, samples, len(complete), seed, draws)
     control_of_runs, control_of_samples = _controls(policies, points, cells)
@@ -116,7 +114,7 @@ def metrics_of(
         performance=performance([p.accuracy for p in points if p.accuracy is not None]),
         flips=tuple(_flip(*step, cells, scores, samples, seed, draws) for step in steps),
         smallest_difference=100 * smallest_difference(len(complete)) if complete else None,
-        advice=_advice(points, scores, accuracies) if complete else None,
+        advice=advise([p.price for p in points], scores, accuracies) if complete else None,
     )
     return from_json(Metrics, _rounded(to_json(metrics)))
 
@@ -141,7 +139,7 @@ def _table(
 
 
 def _point(
-    policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int, seed: int, draws: int
+    policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int, kind: str, seed: int, draws: int
 ) -> Point:
     scores = _by_question([g.right for g in cell], samples)
     interval = accuracy_interval(scores, seed=seed, draws=draws) if cell else None
@@ -150,7 +148,7 @@ def _point(
     whole = [g for g in cell if not g.failed]
     generations, spent = [g.generation for g in whole], [g.spent for g in whole]
     tokens = [g.thinking_tokens for g in generations]
-    at_k = _at_k(cell, samples) if samples > 1 and cell else (None, None)
+    at_k = _at_k(cell, samples, kind) if samples > 1 and cell else (None, None)
     return Point(
         key=policy.key,
         label=policy.label,
@@ -187,18 +185,20 @@ def _point(
     )
 
 
-def _at_k(cell: Sequence[GradedGeneration], samples: int) -> tuple[dict[str, float], dict[str, float]]:
+def _at_k(
+    cell: Sequence[GradedGeneration], samples: int, kind: str
+) -> tuple[dict[str, float], dict[str, float]]:
     """pass@k and maj@k in percent for k = 1, 2, 4, ... and all samples, averaged over questions."""
-    groups = [cell[i : i + samples] for i in range(0, len(cell), samples)]
-    passed, voted = {}, {}
-    for k in sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples}):
-        passed[str(k)] = 100 * statistics.fmean(
-            pass_at_k(samples, sum(g.right for g in group), k) for group in groups
-        )
-        voted[str(k)] = 100 * statistics.fmean(
-            maj_at_k([g.grade.extracted for g in group], [g.right for g in group], k) for group in groups
-        )
-    return passed, voted
+    sizes = sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
+    passed, voted = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for start in range(0, len(cell), samples):
+        group = cell[start : start + samples]
+        answers, right = [g.grade.extracted for g in group], [g.right for g in group]
+        for k in sizes:
+            passed[str(k)].append(100 * pass_at_k(samples, sum(right), k))
+            voted[str(k)].append(100 * maj_at_k(answers, right, k, kind))
+    means = [{k: statistics.fmean(each) for k, each in found.items()} for found in (passed, voted)]
+    return means[0], means[1]
 
 
 def _controls(
@@ -261,7 +261,7 @@ def _slopes(
     pairs = list(itertools.combinations(used, 2))
     first, second = [a for a, _ in pairs], [b for _, b in pairs]
     with np.errstate(divide="ignore", invalid="ignore"):
-        axis = np.log2(tokens) if per == "doubling" else tokens / 1000
+        axis = np.log2(np.where(tokens > 0, tokens, np.nan)) if per == "doubling" else tokens / 1000
         step = axis[:, second] - axis[:, first]
         rise = accuracies[:, second] - accuracies[:, first]
         slopes = np.where(np.abs(step) > SMALLEST_STEP, rise / step, np.nan)
@@ -303,31 +303,6 @@ def _flip(
         before, after, len(scores[before]), found.wrong_to_right, found.right_to_wrong,
         found.p if samples == 1 else None, 100 * change.mean, 100 * change.low, 100 * change.high,
     )  # fmt: skip
-
-
-def _advice(points: Sequence[Point], scores: Mapping[str, Sequence[float]], accuracies: Floats) -> Advice:
-    """The cheapest policy that is not worse than the best, or how many questions would show a cheaper one."""
-    import numpy as np
-
-    def accuracy(i: int) -> float:
-        return points[i].accuracy or 0.0
-
-    order = sorted(range(len(points)), key=lambda i: (points[i].cost, i))
-    best = min(order, key=lambda i: (-accuracy(i), order.index(i)))
-    chosen, lowest = best, 0.0
-    candidate, needed = None, None
-    for i in order[: order.index(best)]:
-        low = float(np.quantile(accuracies[:, i] - accuracies[:, best], 1 - CONFIDENCE))
-        gap = accuracy(i) - accuracy(best)
-        if low >= -MARGIN:
-            chosen, lowest = i, low
-            break
-        if candidate is None and gap > -MARGIN:
-            normal = statistics.NormalDist()
-            z = normal.inv_cdf(CONFIDENCE) + normal.inv_cdf(0.8)
-            spread = float(np.std(np.subtract(scores[points[i].key], scores[points[best].key])))
-            candidate, needed = points[i].key, math.ceil((z * 100 * spread / (MARGIN + gap)) ** 2)
-    return Advice(points[chosen].key, points[best].key, MARGIN, lowest, candidate, needed)
 
 
 def _by_question(values: Sequence[float], samples: int) -> list[float]:

@@ -123,3 +123,19 @@ def test_the_command_says_which_run_is_better_or_that_the_questions_are_too_few(
         == 2
     )
     assert "different questions" in capsys.readouterr().err
+
+
+def test_samples_that_differ_a_little_everywhere_show_small_differences(tmp_path: Path) -> None:
+    folders = [make(tmp_path / name, {"natural": set(range(30))}, samples=8) for name in ("one", "other")]
+    grades = runs.read_grades(folders[0])
+    flipped = {
+        key: replace(grade, outcome="wrong" if grade.outcome == "right" else "right")
+        if not key.sample
+        else grade
+        for key, grade in grades.items()
+    }
+    runs.write_grades(folders[0], flipped)
+    (row,) = compare_runs(*folders)
+    assert row.smallest_difference == pytest.approx(100 * 2.8016 * (1 / 8) / 40**0.5, rel=1e-3), (
+        "not 44 points"
+    )

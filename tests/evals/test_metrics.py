@@ -24,6 +24,7 @@ from s1.evals.intervals import (
 from s1.evals.metrics import Metrics, read_metrics, write_metrics
 from s1.evals.run_metrics import metrics_of
 from s1.evals.scaling import control, performance, robust_scaling, scaling
+from s1.methods.voting import Vote, winners
 from s1.runs import SCHEMA, PolicyRecord, QuestionsFile, RunConfig, RunRecord, open_run
 from s1.types import Generation, Grade, Question, Segment, Spent, from_json, to_json
 
@@ -172,6 +173,21 @@ def test_smallest_difference_is_one_that_is_found_four_times_in_five():
     assert smallest_difference(30) > 0.22 and smallest_difference(1) == 1
 
 
+def test_smallest_difference_with_several_samples_is_found_four_times_in_five():
+    n, samples, rng = 300, 8, np.random.default_rng(0)
+    base = rng.beta(2, 2, size=n)
+
+    def differences(shift, runs):
+        shares = [rng.binomial(samples, np.clip(base + s, 0, 1), size=(runs, n)) for s in (0, shift)]
+        return (shares[1] - shares[0]) / samples
+
+    square = float(np.mean(differences(0, 500) ** 2))
+    d = smallest_difference(n, discordant=square, step=1 / samples)
+    found = differences(d, 2000)
+    power = np.mean(np.abs(found.mean(axis=1)) > 1.96 * found.std(axis=1) / math.sqrt(n))
+    assert 0.74 < power < 0.86
+
+
 # Several samples ------------------------------------------------------------------------------------------
 
 
@@ -199,6 +215,34 @@ def test_maj_at_k_is_the_mean_vote_over_all_subsets(answers, data):
 
     subsets = list(itertools.combinations(answers, k))
     assert maj_at_k(answers, right, k) == pytest.approx(sum(map(vote, subsets)) / len(subsets))
+
+
+HALVES = ["1/2", "0.5", r"\frac{1}{2}", "7", "7"]
+
+
+def test_maj_at_k_counts_answers_and_not_spellings():
+    assert maj_at_k(HALVES, [a == "7" for a in HALVES], 5) == 0
+    assert maj_at_k(["023", "23", "7"], [False, False, True], 3, "integer") == 0
+    assert maj_at_k(["b", "(B)", "C"], [False, False, True], 3, "choice") == 0
+    assert maj_at_k(["1/2", "0.5", "7"], [False, False, True], 3, "exact") == pytest.approx(1 / 3)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["1/2", "0.5", "0.50", "7", "7.0", "x+1", None]), min_size=1, max_size=7))
+def test_maj_at_all_is_the_vote_of_the_method(answers):
+    chance = maj_at_k(answers, [a in ("7", "7.0") for a in answers], len(answers))
+    if chance in (0, 1):
+        won = winners([Vote(a) for a in answers], "math")
+        assert chance == (bool(won) and answers[won[0]] in ("7", "7.0"))
+
+
+def test_maj_at_k_of_many_samples_compares_each_spelling_once(monkeypatch):
+    compared = []
+    monkeypatch.setattr("s1.grading.grouping.equivalent", lambda *a: compared.append(a[:2]) or False)
+    answers = ["2^n + 1", "3^n + 1"] * 500 + ["7"] * 24
+    for k in (1, 2, 4, 8):
+        maj_at_k(answers, [a == "7" for a in answers], k)
+    assert len(compared) <= 2, "two spellings in both directions, whatever the number of samples and of k"
 
 
 def test_maj_at_k_is_exact_for_64_samples():
@@ -254,8 +298,8 @@ def run(samples=1, change=None):
     return generations, grades
 
 
-def record(policies=POLICIES):
-    config = RunConfig("sums", "exact", "m", tuple(policies))
+def record(policies=POLICIES, samples=1):
+    config = RunConfig("sums", "exact", "m", tuple(policies), samples=samples)
     return RunRecord(SCHEMA, QuestionsFile(len(QUESTIONS), "abc"), config, ())
 
 
@@ -353,6 +397,12 @@ def test_only_questions_that_every_policy_finished_are_counted():
     assert m.performance is None and m.advice is None and m.flips == ()
 
 
+def test_a_run_has_the_samples_that_were_asked_for():
+    generations, grades = run(2)
+    found = metrics_of(record(samples=8), QUESTIONS, generations, grades, draws=20)
+    assert (found.samples, found.questions, found.complete) == (8, 40, 0), "2 of 8 are not a run of 2"
+
+
 def test_samples_are_averaged_per_question_and_voted_on():
     def change(question, label, sample, fields, grade):
         if label == "natural":
@@ -367,6 +417,28 @@ def test_samples_are_averaged_per_question_and_voted_on():
     assert m.points[0].high - m.points[0].low > 20, "four copies are not four times the questions"
 
 
+def test_a_vote_over_the_samples_of_a_run_groups_spellings():
+    def change(question, label, sample, fields, grade):
+        return Grade("right" if HALVES[sample] == "7" else "wrong", HALVES[sample], "")
+
+    generations, grades = run(5, change)
+    config = replace(record().config, kind="math")
+    found = metrics_of(replace(record(), config=config), QUESTIONS, generations, grades, draws=20)
+    assert {p.maj_at_k["5"] for p in found.points} == {0}
+
+
+def test_draws_without_thinking_tokens_have_no_slope():
+    def change(question, label, sample, fields, grade):
+        if label == "budget 16" and question != "q0":
+            fields["thinking_tokens"] = 0
+
+    two = [POLICIES[0], POLICIES[3]]
+    generations, grades = run(1, change)
+    kept = [g for g in generations if g.policy in {p.key for p in two}]
+    m = measured(kept, grades, two, draws=2000)
+    assert m.scaling_per_doubling.low > 2, "draws without q0 have 0 tokens, which is no slope of 0"
+
+
 def test_zero_thinking_tokens_take_no_part_in_the_log_slope():
     def change(question, label, sample, fields, grade):
         if label == "budget 16":
@@ -378,11 +450,14 @@ def test_zero_thinking_tokens_take_no_part_in_the_log_slope():
     assert math.isfinite(m.scaling_per_1k.value) and math.isfinite(m.scaling_per_doubling.low)
 
 
-def with_a_vote(thinking, spent):
-    """The run above and a vote of 4 that is right 28 times, with the tokens of its answer and of all rollouts."""
+def with_a_vote(thinking, spent, more=(12, 0)):
+    """The run above and a vote of 4 that is right 28 times, with the tokens of its answer and of all rollouts.
+
+    `more` are the tokens of the answers and of the reward model.
+    """
     generations, grades = run()
     for g in [g for g in generations if g.policy == "1 wait"]:
-        vote = replace(g, policy="vote", thinking_tokens=thinking, spent=Spent(spent, 12, 0, 4))
+        vote = replace(g, policy="vote", thinking_tokens=thinking, spent=Spent(spent, *more, 4))
         generations.append(vote)
         grades[vote.question_id, vote.sample, vote.policy] = grades[g.question_id, g.sample, g.policy]
     return measured(generations, grades, [*POLICIES, PolicyRecord("vote", "vote", "majority")], draws=2000)
@@ -391,6 +466,8 @@ def with_a_vote(thinking, spent):
 def test_a_vote_costs_as_much_as_all_its_rollouts():
     assert with_a_vote(10, 300).advice.best == "1 wait"
     assert with_a_vote(300, 10).advice.best == "vote"
+    assert with_a_vote(300, 10, (90, 0)).advice.best == "1 wait", "tokens of answers count"
+    assert with_a_vote(300, 10, (12, 80)).advice.best == "1 wait", "tokens of the reward model count"
 
 
 def test_scaling_is_that_of_budget_forcing_where_the_run_has_other_methods_too():

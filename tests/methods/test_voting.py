@@ -17,6 +17,7 @@ from s1.evals.at_k import maj_at_k
 from s1.evals.benchmarks import Benchmark, questions_hash
 from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
+from s1.grading.grouping import candidates, canonical
 from s1.methods import QuestionTooLong, Task, load_method
 from s1.methods.short_m import ShortM
 from s1.methods.voting import (
@@ -24,8 +25,6 @@ from s1.methods.voting import (
     ShortestMajority,
     Vote,
     Weighted,
-    candidates,
-    canonical,
     majority,
     shortest_majority,
     weighted,
@@ -146,7 +145,7 @@ def test_answers_that_say_the_same_are_one_candidate(kind, answers, groups):
 
 def test_equal_spellings_are_compared_once(monkeypatch):
     compared = []
-    monkeypatch.setattr("s1.methods.voting.equivalent", lambda *a: compared.append(a[:2]) or False)
+    monkeypatch.setattr("s1.grading.grouping.equivalent", lambda *a: compared.append(a[:2]) or False)
     candidates(["x + 1", "x+1", "$x + 1$"] * 20 + ["x + 2"] * 20, "math")
     assert len(compared) == 2  # two spellings, both directions
     assert canonical("$x + 1$", "math") == canonical("x+1", "math")
