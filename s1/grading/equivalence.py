@@ -45,6 +45,7 @@ from s1.grading.structure import (
     lettered,
     matrix_rows,
     nesting,
+    restated,
     same_name,
     set_of_membership,
     split_top,
@@ -169,8 +170,8 @@ class _Comparison:
         self.depth += 1
         try:
             rules = (
-                self._spelling, self._thousands, self._options, self._matrices, self._assigned, self._regions,
-                self._lists, self._equations, self._unions, self._leaves,
+                self._spelling, self._restated, self._thousands, self._options, self._matrices, self._assigned,
+                self._regions, self._lists, self._equations, self._unions, self._leaves,
             )  # fmt: skip
             return next(decided for rule in rules if (decided := rule(gold, answer)) is not None)
         finally:
@@ -185,6 +186,21 @@ class _Comparison:
             return same_number(left, right)
         # Values by cases are compared by their spelling alone.
         return False if _CONDITION.search(gold) or _CONDITION.search(answer) else None
+
+    def _restated(self, gold: str, answer: str) -> bool | None:
+        for text, other, ordered in ((answer, gold, False), (gold, answer, True)):
+            if (parts := restated(text)) is not None:
+                pairs = [(part, other) if ordered else (other, part) for part in parts if part]
+                return all(self.same(*pair) for pair in pairs)
+        forms = re.split(r"\s*\x02?\s*(?<![a-zA-Z])or(?![a-zA-Z])\s*\x03?\s*", answer)
+        if (
+            len(forms) == 2
+            and all(forms)
+            and not RELATION.search(answer)
+            and not re.search(r"[,;]|\bor\b", gold)
+        ):
+            return all(self.same(gold, form) for form in forms) or None
+        return None
 
     def _thousands(self, gold: str, answer: str) -> bool | None:
         joined = join_thousands(gold), join_thousands(answer)

@@ -1,22 +1,47 @@
 """The answer that a text commits to.
 
-In order: the last box, the last cue ("Answer:", "the answer is", "####"), and, if the text was not cut
-off, the last formula, number, letter or line. The `official` profile reproduces the extraction of the
-authors' evaluation, without its judge.
+In order: the content of `<answer>` tags, the last box, the last cue ("Answer:", "the answer is", "####",
+a JSON field "answer", and the like in other languages), and, if the text was not cut off, the last formula,
+number, letter or line. In choice questions a stated letter goes before a boxed formula. The `official`
+profile reproduces the extraction of the authors' evaluation, without its judge.
 """
 
 from __future__ import annotations
 
+import json
 import re
 
 from s1.errors import BadConfig
 from s1.grading.equivalence import check_kind, letters
+from s1.grading.languages import FOREIGN_CUE, FOREIGN_END, FOREIGN_LETTER
 from s1.grading.normal import as_text, closing
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _CUE = re.compile(
     r"(?:\banswer(?:\s+(?:is|will be|would be)\b\s*:?|\s*\*{0,2}\s*:|\s*\*{0,2}\s*=)|####)\s*\*{0,2}"
-    r"|\bfinal answer\b\*{0,2}\s*(?=\n)",
+    r"|\bfinal answer\b\*{0,2}\s*(?=\n)"
+    r"|(?:^[*#>_ ]{0,8}|\b(?:final|correct) )answer\b\*{0,2}\s+(?:-\s|[–—])\s*",
+    re.I | re.M,
+)
+_TAGS = re.compile(r"<(final_?answer|answer)>(.*?)</\1\s*>", re.I | re.S)
+_OPEN_TAG = re.compile(r"^[ \t]*<(?:final_?answer|answer)>\s*([^\n<]+)$", re.I | re.M)
+_FIELD = re.compile(
+    r"""["'](?:final[_ ]?|correct[_ ]?)?answer["']\s*:\s*("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|-?[\d.]+|\[[^\[\]\n]*\])""",
+    re.I,
+)
+_PLACEHOLDER = re.compile(
+    r"\s*(?:\.\.\.|…|\\[lc]?dots|\?+|_+|(?:\\text\{)?\s*(?:your |the |final )*answer(?: here)?\s*\}?)\s*",
+    re.I,
+)
+_BARE_BOX = re.compile(
+    r"[-+−]?[\d\\.√(][^\s$]*|[A-Za-z](?=[\s.,;:]*(?:\$|$)|[^\s\w$]*\\)[^\s$]*|[A-Za-z][^\sA-Za-z$][^\s$]*"
+)
+_CORRECTED = re.compile(
+    r"\b(?:but|no|not|wrong|wait|actually|instead|or|so|then|hence|thus|therefore|rather|mean|giv(?:es?|ing)|get|"
+    r"finally|"
+    r"becomes|simplif\w+|"
+    r"substitut\w+|correct\w*|check|recheck|mistake|answer|implies)\b|=>|\\(?:implies|Rightarrow|text\{ ?or)"
+    r"|[.!?]\s|\n\s*\n",
     re.I,
 )
 _GAP = r"(?:[\s$,;]|\\(?:q?quad|[,; ]))*"
@@ -27,6 +52,10 @@ _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]"
 _NUMBER = re.compile(
     r"(?<![A-Za-zÀ-ɏ0-9_.])[-−]?\\?\$?(?:\\[dt]?frac\{[^{}]+\}\{[^{}]+\}|\d[\d,]*(?:\.\d+)?(?:/\d+)?|\.\d+)(?:\s*\\?%)?"
 )
+_SURD = re.compile(
+    r"(?<![\w√∛∜¼-¾⅐-⅞π().^²³/])[-−]?[\d√∛∜¼-¾⅐-⅞π()./^²³]+(?:\s?[-+−*/×·]?\s?[\d√∛∜¼-¾⅐-⅞π()./^²³]+)*"
+)
+"""A run of plain numbers, roots and fractions of one character: 2√13, (1 + √5)/2, 3½."""
 _REASON = re.compile(r",?\s+(?:because|since)\s|,\s+(?:so|as|which|where|and\s+(?:so|we|this|it))\s")
 _ADVERB = re.compile(
     r"^(?:(?:therefore|thus|then|hence|simply|just|exactly|approximately|about|indeed|clearly|equal to|given by)"
@@ -37,6 +66,7 @@ _ADVERB = re.compile(
 _LAST_BOXES = 20
 _LAST_CUES = 20
 _TAIL = 4000
+_TAGGED = 20_000
 _CHATTER = re.compile(r"\s*\.?\s*I hope (?:it|this) is correct.*", re.I | re.S)
 
 
@@ -64,9 +94,23 @@ def extract_answer(
     text = _after_thinking(text)
     if kind == "exact":
         return _exact(text, weak)
+    if (tagged := _tagged(text, weak)) is not None:
+        text = tagged
     committed, complete = _last_box(text)
+    if kind == "choice" and committed is not None and not re.fullmatch("[A-J]+", letters(committed)):
+        # A box with a formula: the letter that is stated elsewhere counts.
+        stated = _last_cue(_BOX.sub(" ", text), kind) if _last_cue(text, kind) else tagged
+        outside = text.replace(committed, " ")
+        return (
+            (stated and _choice("", stated, False))
+            or _choice(outside, None, weak)
+            or _choice("", committed, weak)
+        )
     if committed is None:
         committed = _last_cue(text, kind)
+    if committed is None and tagged is not None:
+        line = " ".join(tagged.split())
+        committed = line if kind in ("text", "choice") else _tidy(line)
     if kind == "choice":
         return _choice(text, committed, weak)
     if committed is not None:
@@ -77,6 +121,26 @@ def extract_answer(
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1].strip("*. ") or None if lines else None
     return _last_value(text[-_TAIL:])
+
+
+def _tagged(text: str, weak: bool) -> str | None:
+    """The content of the last `<answer>` tags. A tag that stays open counts if the text was not cut off."""
+    contents = [m[2] for m in _TAGS.finditer(text[-_TAGGED:])] or (
+        [m[1] for m in _OPEN_TAG.finditer(text)] if weak else []
+    )
+    return next((c.strip() for c in reversed(contents) if c.strip() and not _PLACEHOLDER.fullmatch(c)), None)
+
+
+def _field(match: re.Match[str]) -> str:
+    """The value of a field "answer" of JSON. LaTeX whose backslashes were not doubled is kept as written."""
+    value = match[1]
+    if value[0] == '"':
+        try:
+            decoded = str(json.loads(value))
+        except ValueError:
+            decoded = "\0"
+        return decoded if decoded.isprintable() else value[1:-1]
+    return re.sub(r"""["']""", "", value.strip("[]"))
 
 
 def _after_thinking(text: str) -> str:
@@ -92,7 +156,8 @@ def _after_thinking(text: str) -> str:
 def _last_box(text: str) -> tuple[str | None, bool]:
     """The content of the last box, and whether every box of the text is closed.
 
-    Boxes separated only by a comma or "and" are one answer; "or" introduces another form of the same.
+    Boxes of one sentence with "and" or a comma between them are one answer, unless its words say that the
+    later one follows from the earlier or corrects it; "or" introduces another form of the same.
     """
     boxes: list[tuple[int, int, str]] = []
     complete = True
@@ -107,29 +172,40 @@ def _last_box(text: str) -> tuple[str | None, bool]:
                 boxes.append((match.start(), match.end() + line.end(), line[1]))
             else:
                 boxes.append((match.start(), end + 1, text[match.end() + 1 : end]))
-        elif bare := re.match(r"[^\s$]+", text[match.end() :]):
+        elif bare := _BARE_BOX.match(text[match.end() : match.end() + 200]):
             boxes.append((match.start(), match.end() + bare.end(), bare[0].rstrip(".,")))
-    boxes = [box for box in boxes if box[2].strip()]
+    boxes = [box for box in boxes if box[2].strip() and not _PLACEHOLDER.fullmatch(box[2])]
     if not boxes:
         return None, complete
     answer = [boxes[-1]]
     for box in reversed(boxes[:-1]):
         between = text[box[1] : answer[0][0]]
-        joined = not between or re.search(r"and|,", between)
-        if len(between) > 40 or not joined or not _JOINED.fullmatch(between):
+        joined = not between or re.search(r"and|[,;&]", between)
+        if not joined or len(between) > 80:
+            break
+        if not (len(between) <= 40 and _JOINED.fullmatch(between)) and _CORRECTED.search(between):
             break
         answer.insert(0, box)
     return ", ".join(dict.fromkeys(box[2].strip() for box in answer)), complete
 
 
 def _last_cue(text: str, kind: str) -> str | None:
-    for match in list(_CUE.finditer(text))[: -_LAST_CUES - 1 : -1]:
+    found = [*_CUE.finditer(text), *_FIELD.finditer(text), *FOREIGN_CUE.finditer(text)]
+    for match in sorted(found, key=lambda m: m.end())[: -_LAST_CUES - 1 : -1]:
+        if match.re is _FIELD:
+            return _field(match).strip() or None
         rest = _CHATTER.sub("", text[match.end() : match.end() + _TAIL]).strip()
         if not rest.strip("*:.$ "):
             continue
         block = re.match(r"(?:\\\[|\$\$)(.+?)(?:\\\]|\$\$)", rest, re.S)
         line = block[1] if block else rest.splitlines()[0]
         line = line.strip().strip("*").strip()
+        if match.re is FOREIGN_CUE:
+            line = FOREIGN_END.split(line)[0].strip(" *.")
+            if not line:
+                continue
+            if kind in ("math", "integer") and not _FORMULA.search(line) and FOREIGN_LETTER.search(line):
+                line = _last_number(line) or line
         return line.strip("*. \"'") if kind == "text" else _tidy(line)
     return None
 
@@ -148,8 +224,21 @@ def _tidy(line: str) -> str | None:
     after = _ADVERB.sub("", after.rstrip(".").strip("*` \"'"))
     if len(re.findall(r"[A-Za-z]{2,}", after)) <= 3 or "\\" in after:
         return after or None
-    numbers = [m[0] for m in _NUMBER.finditer(after)]
-    return _trim_number(numbers[-1]) if numbers else after or None
+    return _last_number(after) or after or None
+
+
+def _last_number(text: str) -> str | None:
+    """The last number, with the roots and fractions of Unicode around it."""
+    numbers = [(m.end(), _trim_number(m[0])) for m in _NUMBER.finditer(text)]
+    numbers += [(m.end() + 1, surd) for m in _SURD.finditer(text) if (surd := _surd(m[0]))]
+    return max(numbers)[1] if numbers else None
+
+
+def _surd(run: str) -> str | None:
+    run = run.rstrip("./ ")
+    run = run[1:] if run.startswith("(") and run.count("(") > run.count(")") else run
+    run = run[:-1] if run.endswith(")") and run.count(")") > run.count("(") else run
+    return run if re.search("[√∛∜¼-¾⅐-⅞]", run) and re.search("[\\d¼-¾⅐-⅞]", run) else None
 
 
 def _last_value(text: str) -> str | None:
@@ -161,6 +250,9 @@ def _last_value(text: str) -> str | None:
     for match in _NUMBER.finditer(text):
         if best is None or match.end() > best[0]:
             best = (match.end(), _trim_number(match[0]))
+    for match in _SURD.finditer(text):
+        if (surd := _surd(match[0])) and (best is None or match.end() + 1 >= best[0]):
+            best = (match.end(), surd)
     return best[1] if best else None
 
 

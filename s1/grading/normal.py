@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import numbers
 import re
-import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
 from s1.errors import BadInput
+from s1.grading.notation import with_commands, without_ordinals, without_unicode
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "⋅": "\\cdot ", "·": "\\cdot ", "÷": "/", "π": "\\pi ",
     "∞": "\\infty ", "≤": "\\leq ", "≥": "\\geq ", "≠": "\\neq ", "±": "\\pm ", "∪": "\\cup ",
-    "∩": "\\cap ", "∈": "\\in ", "≈": "\\approx ", "∅": "\\emptyset ", "°": "^\\circ ", "√": "\\sqrt ",
+    "∩": "\\cap ", "∈": "\\in ", "≈": "\\approx ", "∅": "\\emptyset ", "°": "^\\circ ",
     "⟨": "\\langle ", "⟩": "\\rangle ", "€": "", "£": "", "¥": "", "₹": "", "。": ".", "θ": "\\theta ",
 }  # fmt: skip
 _COMMANDS = {
@@ -61,7 +59,6 @@ _REPLACED = (
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\^\s*([+-]?\d{2,}|-\d)"), r"^{\1}"),
     (re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])"), r"\\pi "),
-    (re.compile(r"(?<![a-zA-Z\\])sqrt(?=\s*\()"), r"\\sqrt"),
     (re.compile(r"([A-Za-z]|\d+|\([^()]*\))!\s*\^"), r"(\1!)^"),
     (re.compile(r"=="), "="),
 )
@@ -109,8 +106,10 @@ def clean(text: str) -> str:
     text = _TEXT.sub(
         lambda m: m[1] if re.match(r"\s*[-+]?\.?\d", m[1]) else f"{TEXT_OPEN}{m[1]}{TEXT_CLOSE}", text
     )
+    text = without_ordinals(text)
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
+    text = with_commands(text)
     text = re.sub(r"\\?\$", "", text).replace("\\%", "%")
     text = re.sub(r"\s+", " ", _brace_arguments(text)).strip()
     return text.rstrip(".,;: \\").strip()
@@ -161,11 +160,10 @@ def without_parentheses(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
-    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
+    text = without_unicode(text)
     for symbol, spelling in _SYMBOLS.items():
         text = text.replace(symbol, spelling)
-    return unicodedata.normalize("NFKC", text).replace("\u2044", "/")
+    return text
 
 
 def _balanced(text: str) -> str:

@@ -26,6 +26,13 @@ _SYNONYMS = {
     "no solutions": "no solution", "emptyset": "no solution", "empty set": "no solution",
     "the empty set": "no solution", "dne": "does not exist", "doesn t exist": "does not exist",
 }  # fmt: skip
+_RESTATED = re.compile(
+    r"(?P<main>[^()]*[^()\s](?:\([^()]*\)[^()]*)*?)\s*\\?\(\s*"
+    r"(?:(?P<near>\\approx|approx(?:\.|imately)?|about|roughly|rounded|to \d+ )"
+    r"|(?P<same>or(?: equivalently)?,?(?![a-z])|i\.?e\.?,?(?![a-z])|that is,?"
+    r"|which (?:is|equals)|equivalently,?|equal to|=))?"
+    r"\s*(?P<other>.*?)\s*\\?\)"
+)
 _TOKEN = re.compile(r"\\\{|\\\}|\\[a-zA-Z]+|\\\\|.", re.S)
 OPENERS, CLOSERS = ("(", "[", "\\{", "\\langle"), (")", "]", "\\}", "\\rangle")
 
@@ -170,6 +177,21 @@ def lettered(text: str) -> tuple[str, str] | None:
     """("C", "12") of (C) 12 or C. 12: the letter and the content of an option. None for anything else."""
     match = _LETTERED.fullmatch(text)
     return (match[1] or match[2], match[3]) if match else None
+
+
+def restated(text: str) -> tuple[str, str] | None:
+    """("0.5", "50%") of 0.5 (or 50%): an answer and the same once more. "" for what is only an approximation."""
+    bare = plain(text)
+    if not bare.endswith(")") or len(bare) > 400:
+        return None
+    match = _RESTATED.fullmatch(bare)
+    if match is None or match["other"].count("(") != match["other"].count(")"):
+        return None
+    if match["near"]:
+        return match["main"].strip(), ""
+    if not match["same"] and ("%" not in match["other"] or "%" in match["main"]):
+        return None
+    return match["main"].strip(), match["other"].strip()
 
 
 def is_words(text: str) -> bool:

@@ -58,7 +58,67 @@ MATH = [
     (r"Incomplete \boxed{12", None),
 ]
 
+STATED = [
+    ("So the length is √13.", "√13"),
+    ("So the length is 2√13 cm.", "2√13"),
+    ("the ratio is (1 + √5)/2.", "(1 + √5)/2"),
+    ("You need 3½ cups.", "3½"),
+    ("<answer>(2, 5)</answer>", "(2, 5)"),
+    (r"<answer>\sqrt{2}</answer>", r"\sqrt{2}"),
+    ("<answer>\n12\n</answer> since 3+4=7", "12"),
+    (r"<answer>so \boxed{7} it is</answer>", "7"),
+    ("<think>a <answer>3</answer></think> <answer>4</answer>", "4"),
+    ("Write it in <answer></answer> tags. The value is 12.", "12"),
+    ("<answer>5", "5"),
+    ('{"answer": 12, "check": 7}', "12"),
+    ('{"reasoning": "3+4=7", "final_answer": "12", "n": 2}', "12"),
+    (r'{"answer": "\frac{1}{2}"}', r"\frac{1}{2}"),
+    (r"x = \boxed{5} and y = \boxed{7}", "5, 7"),
+    (r"Thus $x = \boxed{5}$ and $y = \boxed{7}$.", "5, 7"),
+    (r"The largest is \boxed{9}, and the smallest is \boxed{1}.", "9, 1"),
+    (r"We get \boxed{2}, but that is wrong; it is \boxed{3}.", "3"),
+    (r"First \boxed{2}. And then \boxed{3}.", "3"),
+    (r"Write your solution with \boxed at the end. The value is 12.", "12"),
+    (r"Put your answer in \boxed{...}. The value is 12.", "12"),
+    (r"I will use \boxed. The value is 12.", "12"),
+    ("Final answer - 12", "12"),
+    ("Final answer — 12. Check: 3+4=7", "12"),
+    ("Final answer -12", "-12"),
+    ("最终答案：12。验证：3+4=7", "12"),
+    ("答案为 12，因为3+4=7", "12"),
+    ("答案是12个苹果。共3天", "12"),
+    ("所以，答案是 $\\frac{1}{2}$。", r"\frac{1}{2}"),
+    ("答えは8です。検算: 3+4=7", "8"),
+    ("정답은 8입니다. 검산: 3+4=7", "8"),
+    ("La réponse est 8, car 2^3 = 8 et 3^2 = 9.", "8"),
+    ("Réponse finale : 8. Vérification : 3+4 = 7", "8"),
+    ("La respuesta es 8, porque 2^3=8 y 3^2=9.", "8"),
+    ("Die Antwort ist 8, weil 2^3=8 und 3^2=9.", "8"),
+    ("A resposta é 8, pois 3^2 = 9", "8"),
+    ("La risposta è (2, 8), perché 3^2 = 9", "(2, 8)"),
+    ("Ответ: 8. Проверка: 3+4=7", "8"),
+    ("Đáp án: 8. Kiểm tra 3+4=7", "8"),
+    ("الإجابة: 8. لأن 3+4=7", "8"),
+    ("Cevap: 8, 3+4=7", "8"),
+]
+
 CHOICE = [
+    ("<answer>C</answer>", "C"),
+    ("<answer>(C) 12</answer>", "C"),
+    ('{"answer": "C", "confidence": "A"}', "C"),
+    ("Final answer - B", "B"),
+    ("Final answer — (B)", "B"),
+    ("答案：C", "C"),
+    ("正确答案是 B，因为 A 错", "B"),
+    ("故选：C", "C"),
+    ("La réponse est B, car A est faux", "B"),
+    ("Die richtige Antwort ist C, nicht A", "C"),
+    ("\\boxed{E=mc^2}\nFinal answer: (D)", "D"),
+    ("\\boxed{F = ma}\n\nThe answer is B.", "B"),
+    ("\\boxed{D=5}. Therefore (A).", "A"),
+    ("\\boxed{12}\nThe correct option is B", "B"),
+    (r"Final answer: (D), since \boxed{A=\pi r^2}", "D"),
+    (r"(A) is out. \boxed{\text{(C) } x=2}", "C"),
     ("The answer is (B).", "B"),
     ("ANSWER: c", "C"),
     ("**D**", "D"),
@@ -97,6 +157,11 @@ OTHER = [
 
 @pytest.mark.parametrize(("text", "answer"), MATH, ids=lambda t: str(t)[:24])
 def test_mathematical_answers_are_extracted(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(("text", "answer"), STATED, ids=lambda t: str(t)[:24])
+def test_a_stated_answer_is_found_whatever_marks_it(text: str, answer: str) -> None:
     assert extract_answer(text) == answer
 
 
@@ -154,7 +219,10 @@ def test_extraction_never_raises_and_never_gives_an_empty_answer(text: str, kind
     assert extract_answer(text, kind) != ""
 
 
-@pytest.mark.parametrize("piece", [r"\boxed{", r"\(", "Answer: ", "$", "{", " ", "x is ", r"\boxed{1} and "])
+@pytest.mark.parametrize(
+    "piece",
+    [r"\boxed{", r"\(", "Answer: ", "$", "{", " ", "x is ", r"\boxed{1} and ", "<answer>", "\n", "√1+"],
+)
 def test_extraction_from_long_text_is_quick(piece: str) -> None:
     text = (piece * 100_000)[:100_000]
     before = time.thread_time()
