@@ -30,6 +30,8 @@ class ChatServer:
         self.seconds = 0.0
         self.counts = True
         """Whether replies say how many tokens they used."""
+        self.usage: dict[str, Any] = {}
+        """Counts that replies give instead of the true ones."""
         self.retry_after = "0.02"
         self.answered: Counter[str] = Counter()
         self.faulty: Counter[str] = Counter()
@@ -84,7 +86,12 @@ class ChatServer:
         finish = message.pop("finish", "stop")
         words = " ".join(str(v) for v in message.values()).split()
         used = len(str(body["messages"]).split()), len(words)
-        usage = {"prompt_tokens": used[0], "completion_tokens": used[1], "total_tokens": sum(used)}
+        usage = {
+            "prompt_tokens": used[0],
+            "completion_tokens": used[1],
+            "total_tokens": sum(used),
+            **self.usage,
+        }
         if not self.counts:
             usage = None
         with self._lock:
