@@ -150,6 +150,17 @@ def test_a_server_that_only_ever_says_later_is_given_up(
     assert len(chat.times) == (2 if seconds == "0" else 5)
 
 
+@pytest.mark.parametrize("fault", ["huge event", "huge reply", "huge refusal"])
+def test_what_is_too_large_is_refused_before_it_is_read(
+    chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr("s1.clients.http.LARGEST_EVENT_BYTES", 1_000_000, raising=False)
+    chat.share, chat.faults = 1.0, (fault,)
+    with CallCache(tmp_path / "j") as cache, pytest.raises(S1Error, match="more than 1000000 bytes"):
+        teach(questions(1), api(chat, tries=1), cache)
+    assert chat.huge_mb < 40  # the rest is what the sockets hold
+
+
 def test_a_refusal_that_no_other_try_can_change_ends_the_run(
     chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
