@@ -3,10 +3,12 @@
     {"schema": 1, "what": "journal of model calls"}                                          first line
     {"key", "model", "sample", "thinking", "answer", "finish", "prompt_tokens", "completion_tokens",
      "usd", "exact", "seconds"}                                                              a reply
-    {"key", "lost": why, "usd"}                                    a call that was paid for and gave no reply
+    {"key", "reserved": usd}                                       a call that is about to be sent, at its worst price
+    {"key", "lost": why, "usd"}                                    a call that gave no reply, and what it cost
 
 A reply is stored before the next request is sent, so a kill loses only what was in flight, and a request
-whose key is stored is never sent again. The last of several replies with one key counts.
+whose key is stored is never sent again. The last of several replies with one key counts. A reply or a lost call
+names the reservation that its cost replaces ("settles"); one that a kill left open counts as spent for ever.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from s1.types import from_json, to_json
 
 SCHEMA = 1
 HEAD = {"schema": SCHEMA, "what": "journal of model calls"}
+BESIDE_REPLY = ("key", "model", "sample", "settles")
+"""Fields of a reply's line that are not part of the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,8 @@ class CallCache(AbstractContextManager["CallCache"]):
     def __init__(self, path: str | Path) -> None:
         """Open or create the file. Raises BadInput when it is something else, damaged, or in use."""
         self.path = Path(path)
-        self.spent_usd = 0.0
-        """The cost of all calls in the file, those without a reply included."""
+        self._spent = 0.0
+        self._in_flight: dict[str, float] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._log: AppendLog[str] = AppendLog(self.path)
         self._log.load(self._key_of)
@@ -79,14 +83,25 @@ class CallCache(AbstractContextManager["CallCache"]):
             if data != HEAD:
                 raise BadInput(f"{self.path} is not a journal of model calls.", "Name another file.")
             return None
-        key, usd = data.get("key"), data.get("usd")
-        if not isinstance(key, str) or not isinstance(usd, (int, float)):
+        key, settles = data.get("key"), data.get("settles", 0.0)
+        usd = data.get("reserved", data.get("usd"))
+        if not (isinstance(key, str) and isinstance(usd, int | float) and isinstance(settles, int | float)):
             raise BadInput(
                 f"{self.path}, line {number}: the key or the cost is missing.",
                 "Remove the line or restore it.",
             )
-        self.spent_usd += usd
-        return None if "lost" in data else key
+        self._spent += max(0.0, usd) - settles  # an older file may hold a negative cost, as a server gave it
+        return None if "lost" in data or "reserved" in data else key
+
+    @property
+    def spent_usd(self) -> float:
+        """The cost of all calls in the file; those that were not settled count at their worst price."""
+        return max(0.0, round(self._spent, 12))
+
+    @property
+    def booked_usd(self) -> float:
+        """`spent_usd` without what calls of this process have reserved and not settled yet."""
+        return max(0.0, round(self._spent - sum(self._in_flight.values()), 12))
 
     def __contains__(self, key: str) -> bool:
         return key in self._log
@@ -99,18 +114,28 @@ class CallCache(AbstractContextManager["CallCache"]):
         if key not in self._log:
             return None
         data = json.loads(self._log.line(key))
-        return from_json(ModelReply, {k: v for k, v in data.items() if k not in ("key", "model", "sample")})
+        return from_json(ModelReply, {k: v for k, v in data.items() if k not in BESIDE_REPLY})
+
+    def reserve(self, request: ModelCall, usd: float) -> None:
+        """Count the worst price of a call before it is sent. `append` or `book` replaces it by the real cost."""
+        self._log.append(None, {"key": request.key, "reserved": usd})
+        self._spent += usd
+        self._in_flight[request.key] = usd
 
     def append(self, request: ModelCall, reply: ModelReply) -> None:
         """Store a reply. It survives a kill of this process as soon as the call returns."""
         head = {"key": request.key, "model": request.model, "sample": request.sample}
-        self._log.append(request.key, {**head, **to_json(reply)})
-        self.spent_usd += reply.usd
+        self._settle(request.key, {**head, **to_json(reply)}, reply.usd, is_reply=True)
 
     def book(self, request: ModelCall, why: str, usd: float) -> None:
         """Store the cost of a call that gave no usable reply."""
-        self._log.append(None, {"key": request.key, "lost": why, "usd": usd})
-        self.spent_usd += usd
+        self._settle(request.key, {"key": request.key, "lost": why, "usd": usd}, usd, is_reply=False)
+
+    def _settle(self, key: str, line: dict[str, Any], usd: float, *, is_reply: bool) -> None:
+        reserved = self._in_flight.get(key, 0.0)
+        self._log.append(key if is_reply else None, {**line, "settles": reserved} if reserved else line)
+        self._spent += usd - reserved
+        self._in_flight.pop(key, None)
 
     def close(self) -> None:
         """Flush to disk and let other processes open the file. Closing twice is allowed."""

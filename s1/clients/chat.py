@@ -177,30 +177,36 @@ class ChatClient:
             )
 
     async def _try(self, call: ModelCall) -> ModelReply:
-        """One try, with its worst case reserved and its real cost booked, whatever happens."""
+        """One try, with its worst case reserved and replaced by its real cost.
+
+        A reservation in the cache stays where a kill or the end of the run leaves the cost unknown.
+        """
         messages = [{"role": role, "content": text} for role, text in call.messages]
         body: dict[str, Any] = {"model": call.model, "messages": messages, **call.settings}
         if self.settings.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         size = len(json.dumps(body))  # a token is at least one byte, so this bounds the prompt from above
-        worst = self._usd(size + 64, self.settings.max_tokens)
+        most = size + 64, self.settings.max_tokens
+        worst = self._usd(*most)
         spent = 0.0
         await self._cap.reserve(worst)
         try:
             await self._wait_for_turn()
+            if worst:
+                self._cache.reserve(call, worst)
+            spent = worst  # until it is known
             began = time.monotonic()
             async with aclosing(self._client.events("/chat/completions", body)) as events:
-                reply = await read_reply(events)
+                reply = await read_reply(events, most)
             if reply.exact:
                 spent = self._usd(reply.prompt_tokens, reply.completion_tokens)
             else:
-                spent = min(worst, self._usd(size, reply.completion_tokens))
+                spent = min(worst, self._usd(reply.prompt_tokens or size, reply.completion_tokens))
             self._has_replied = True
             return replace(reply, usd=spent, seconds=round(time.monotonic() - began, 3))
         except RequestFailure as failure:
-            if failure.received:
-                spent = min(worst, self._usd(size, failure.received))
-            if spent:
+            spent = min(worst, self._usd(size, failure.received)) if failure.received else 0.0
+            if worst:
                 self._cache.book(call, failure.message, spent)
             raise
         finally:

@@ -57,8 +57,10 @@ def message_texts(message: Mapping[str, Any]) -> tuple[str, str]:
     return thinking, text
 
 
-async def read_reply(events: AsyncIterator[Event]) -> ModelReply:
+async def read_reply(events: AsyncIterator[Event], most: tuple[int, int]) -> ModelReply:
     """The reply that the events of one request make up, without its cost and time.
+
+    most: prompt and completion tokens that the request allows. They stand in for counts that cannot be true.
 
     Raises RequestFailure where an event has no known shape, the reply is empty, or no event says how it ended.
     """
@@ -86,18 +88,28 @@ async def read_reply(events: AsyncIterator[Event]) -> ModelReply:
     if not thinking and not answer and finish not in ("length", "content_filter"):
         raise RequestFailure("the reply is empty", received=received)
     tokens = _counted(usage)
+    if tokens is not None and not _possible(tokens, most, 1 if thinking or answer else 0):
+        return ModelReply(thinking, answer, str(finish), *most, exact=False)
     if tokens is None:  # a token is at least one byte
         return ModelReply(thinking, answer, str(finish), 0, received, exact=False)
     return ModelReply(thinking, answer, str(finish), *tokens)
 
 
-def _counted(usage: Any) -> tuple[int, int] | None:
-    """Prompt and completion tokens as the server counted them."""
+def _counted(usage: Any) -> tuple[Any, Any] | None:
+    """Prompt and completion tokens as the server counted them, not checked; None where it counted nothing."""
     if not isinstance(usage, Mapping):
         return None
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     tokens_in, tokens_out, total = (usage.get(name) for name in names)
-    if not isinstance(tokens_in, int) or not isinstance(tokens_out, int):
+    if tokens_in is None or tokens_out is None:
         return None
     # Some servers leave thinking out of completion_tokens but not out of the total.
-    return tokens_in, max(tokens_out, total - tokens_in) if isinstance(total, int) else tokens_out
+    if all(type(n) is int for n in (tokens_in, tokens_out, total)) and tokens_in >= 0 and tokens_out >= 0:
+        tokens_out = max(tokens_out, total - tokens_in)
+    return (tokens_in, tokens_out) if tokens_in or tokens_out else None
+
+
+def _possible(tokens: tuple[Any, Any], most: tuple[int, int], fewest_out: int) -> bool:
+    """Whether a server's counts are whole numbers within what the request allows."""
+    pairs = zip(tokens, (0, fewest_out), most, strict=True)
+    return all(type(number) is int and low <= number <= high for number, low, high in pairs)

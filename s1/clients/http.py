@@ -1,8 +1,8 @@
 """Requests to an OpenAI-compatible server, all of them through the `openai` package.
 
 The package opens connections, sends the key, reads event streams, and repeats a request that was refused or never
-arrived, after the time in Retry-After. Added here are a limit on silence, a limit on the size of a reply, and one
-error type that masks the key.
+arrived, after the time in Retry-After. Added here are a limit on silence, limits on the size of a
+reply and of an event, and one error type that masks the key.
 
 Requests use the package's generic `get` and `post` and return plain JSON: its typed methods declare neither token
 ids nor reasoning, and building their objects takes six times as long as parsing an event.
@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s1.clients.retry import may_be_repeated, wanted_seconds
@@ -26,7 +27,9 @@ CONNECT_SECONDS = 10.0
 BLOCKING_SECONDS = 60.0
 """Longest wait for one try of a blocking request; the package repeats those."""
 LARGEST_REPLY_BYTES = 1 << 28
-"""No reply that we ask for is larger."""
+"""No streamed reply that we ask for is larger."""
+LARGEST_EVENT_BYTES = 1 << 26
+"""No event of a stream, no other reply and no refusal is larger. What is larger is not read to its end."""
 END = object()
 
 
@@ -81,10 +84,18 @@ class ServerClient:
         name = key or "none"  # the package insists on a key
         try:
             self._blocking = openai.OpenAI(
-                api_key=name, base_url=self.url, timeout=blocking, max_retries=retries
+                api_key=name,
+                base_url=self.url,
+                timeout=blocking,
+                max_retries=retries,
+                http_client=openai.DefaultHttpxClient(event_hooks={"response": [_limit]}),
             )
             self._streaming = openai.AsyncOpenAI(
-                api_key=name, base_url=self.url, timeout=streaming, max_retries=retries
+                api_key=name,
+                base_url=self.url,
+                timeout=streaming,
+                max_retries=retries,
+                http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_limit_async]}),
             )
         except Exception as error:  # InvalidURL of the HTTP library below
             raise BadConfig(
@@ -143,6 +154,7 @@ class ServerClient:
                             data = await anext(stream, END)
                         if data is END:
                             return
+                        response.aiter_bytes.count = 0
                         yield Event(data, response.num_bytes_downloaded)
                     raise ValueError(f"more than {LARGEST_REPLY_BYTES} bytes")
             except (openai.APIError, TimeoutError, ValueError, RecursionError) as error:
@@ -196,3 +208,40 @@ class ServerClient:
 
     def _masked(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+class _Limited:
+    """`iter_bytes` or `aiter_bytes` of a response, refusing to go on after LARGEST_EVENT_BYTES.
+
+    Everything reads through these two: the package's decoder of events, which keeps any event whole, whole replies,
+    and the package's reading of refusals, which ends before we see the response.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self._sync, self._async = response.iter_bytes, response.aiter_bytes
+        self.count = 0
+        """Bytes since the last whole event; `events` sets it back."""
+
+    def read(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        for part in self._sync(chunk_size):
+            self._add(part)
+            yield part
+
+    async def __call__(self, chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._async(chunk_size)) as parts:
+            async for part in parts:
+                self._add(part)
+                yield part
+
+    def _add(self, part: bytes) -> None:
+        self.count += len(part)
+        if self.count > LARGEST_EVENT_BYTES:
+            raise ValueError(f"more than {LARGEST_EVENT_BYTES} bytes at once")
+
+
+def _limit(response: Any) -> None:
+    response.iter_bytes = _Limited(response).read
+
+
+async def _limit_async(response: Any) -> None:
+    response.aiter_bytes = _Limited(response)

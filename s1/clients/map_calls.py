@@ -95,7 +95,7 @@ async def map_calls(
                 cache.append(call, reply)
                 tokens += reply.completion_tokens
             done += 1
-            progress(Progress(done, len(wanted), tokens, cache.spent_usd))
+            progress(Progress(done, len(wanted), tokens, cache.booked_usd))
 
     queue = iter(missing)
     async with caller.connect(cache) as answer:

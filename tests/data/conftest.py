@@ -30,6 +30,8 @@ class ChatServer:
         self.seconds = 0.0
         self.counts = True
         """Whether replies say how many tokens they used."""
+        self.usage: dict[str, Any] = {}
+        """Counts that replies give instead of the true ones."""
         self.retry_after = "0.02"
         self.answered: Counter[str] = Counter()
         self.faulty: Counter[str] = Counter()
@@ -37,6 +39,7 @@ class ChatServer:
         self.keys: set[str] = set()
         self.times: list[float] = []
         self.tokens_in = self.tokens_out = self.busy = self.most_busy = 0
+        self.huge_mb = 0
         self._draw, self._lock = random.Random(0), threading.Lock()
         server = self
 
@@ -74,6 +77,16 @@ class ChatServer:
             self._send(
                 http, int(fault), b'{"error": "no: ' + http.headers.get("Authorization", "").encode() + b'"}'
             )
+        elif fault.startswith("huge"):  # one event, reply or refusal of 100 MB
+            kind = {"huge event": "text/event-stream"}.get(fault, "application/json")
+            status = 500 if fault == "huge refusal" else 200
+            self._send(http, status, b"data: " if fault == "huge event" else b'"', {"Content-Type": kind})
+            try:
+                for _ in range(100):
+                    http.wfile.write(b"x" * 1_000_000)
+                    self.huge_mb += 1
+            except OSError:
+                pass  # the client hung up
         elif fault == "garbage":
             self._send(http, 200, b"<html>not an answer", {"Content-Type": "application/json"})
         elif fault != "nothing":
@@ -84,7 +97,12 @@ class ChatServer:
         finish = message.pop("finish", "stop")
         words = " ".join(str(v) for v in message.values()).split()
         used = len(str(body["messages"]).split()), len(words)
-        usage = {"prompt_tokens": used[0], "completion_tokens": used[1], "total_tokens": sum(used)}
+        usage = {
+            "prompt_tokens": used[0],
+            "completion_tokens": used[1],
+            "total_tokens": sum(used),
+            **self.usage,
+        }
         if not self.counts:
             usage = None
         with self._lock:

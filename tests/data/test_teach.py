@@ -150,6 +150,17 @@ def test_a_server_that_only_ever_says_later_is_given_up(
     assert len(chat.times) == (2 if seconds == "0" else 5)
 
 
+@pytest.mark.parametrize("fault", ["huge event", "huge reply", "huge refusal"])
+def test_what_is_too_large_is_refused_before_it_is_read(
+    chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr("s1.clients.http.LARGEST_EVENT_BYTES", 1_000_000, raising=False)
+    chat.share, chat.faults = 1.0, (fault,)
+    with CallCache(tmp_path / "j") as cache, pytest.raises(S1Error, match="more than 1000000 bytes"):
+        teach(questions(1), api(chat, tries=1), cache)
+    assert chat.huge_mb < 40  # the rest is what the sockets hold
+
+
 def test_a_refusal_that_no_other_try_can_change_ends_the_run(
     chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +252,78 @@ def test_after_kill_9_the_same_command_goes_on_and_asks_only_what_was_in_flight(
     assert all(b"k-1" not in content for content in first.values())
 
 
+def test_a_spending_cap_holds_at_the_server_across_kills(chat: Any, tmp_path: Path) -> None:
+    cap, price = 1.0, 1000.0  # 25 calls of 40 tokens
+    (tmp_path / "pool.jsonl").write_text(
+        "".join(json.dumps({"id": f"q{i}", "question": f"question {i}"}) + "\n" for i in range(80))
+    )
+    out, waiting = tmp_path / "out", threading.Semaphore(0)
+    command = [*S1, str(tmp_path / "pool.jsonl"), "--out", str(out), "--model", "m", "--url", chat.url]
+    command += ["--max-usd", str(cap), "--set", f"usd_per_million_out={price}", "--set", "max_tokens=40"]
+    command += ["--set", "concurrency=4"]
+    kills = 0
+    for _ in range(5):
+        killed, answers = threading.Event(), threading.Semaphore(2)
+
+        def held(body: dict[str, Any], killed: threading.Event = killed, answers: Any = answers) -> Any:
+            if not answers.acquire(blocking=False):
+                waiting.release()
+                killed.wait(60)
+            return {"content": "word " * 39 + "end"}
+
+        chat.reply = held
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        reached = 0
+        while reached < 4 and child.poll() is None:
+            reached += waiting.acquire(timeout=0.05)
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        child.wait()
+        killed.set()
+    chat.reply = lambda body: {"content": "word " * 39 + "end"}
+    done = subprocess.run(command, capture_output=True, text=True)
+    with CallCache(out / "journal.jsonl") as journal:
+        billed, booked, replies = chat.tokens_out * price / 1e6, journal.spent_usd, len(journal)
+    assert kills >= 3 and replies >= 2 * kills, done.stderr
+    assert replies * 40 * price / 1e6 < billed <= booked <= cap
+
+
+def test_a_reservation_counts_until_it_is_settled(tmp_path: Path) -> None:
+    path, calls = tmp_path / "journal.jsonl", [ModelCall("m", (("user", text),)) for text in "abc"]
+    with CallCache(path) as journal:
+        for call in calls:
+            journal.reserve(call, 1.0)
+        journal.append(calls[0], ModelReply("t", "a", "stop", 1, 2, 0.25))
+        journal.book(calls[1], "nothing came", 0.0)
+        assert (journal.spent_usd, journal.booked_usd) == (1.25, 0.25)
+    for _ in range(2):  # the last is asked again; the reservation that was left open stays counted
+        with CallCache(path) as journal:
+            assert (journal.spent_usd, journal.booked_usd) == (1.25, 1.25)
+            assert journal.get(calls[0].key) == ModelReply("t", "a", "stop", 1, 2, 0.25)
+            assert len(journal) == 1 and calls[2].key not in journal
+    with CallCache(path) as journal:
+        journal.reserve(calls[2], 1.0)
+        journal.append(calls[2], ModelReply("t", "c", "stop", 1, 2, 0.5))
+    with CallCache(path) as journal:
+        assert journal.spent_usd == 1.75 and len(journal) == 2
+
+
+@pytest.mark.parametrize("tokens", [-1_000_000, 51, 0, 10**30, 3.5, "3", True, [], 1e999])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+def test_token_counts_that_cannot_be_true_cost_the_worst_case(
+    chat: Any, tmp_path: Path, name: str, tokens: Any
+) -> None:
+    if name == "prompt_tokens" and tokens in (0, 51):
+        tokens = 5000
+    chat.usage = {name: tokens, "total_tokens": None}
+    with CallCache(tmp_path / "journal.jsonl") as cache:
+        teach(questions(2), api(chat, usd_per_million_out=1000.0, max_usd=5.0), cache)
+        reply = cache.get(api(chat).request("what is 0 and 0?").key)
+        assert reply is not None and not reply.exact and reply.usd == 0.05
+        assert cache.spent_usd == pytest.approx(2 * 0.05)
+
+
 def test_a_journal_belongs_to_one_process_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     request = ModelCall("m", (("user", "hi"),))
@@ -328,7 +411,7 @@ def read(events: list[Any]) -> ModelReply:
         for number, event in enumerate(events, 1):
             yield Event(event, 100 * number)
 
-    return asyncio.run(read_reply(source()))
+    return asyncio.run(read_reply(source(), (1000, 1000)))
 
 
 @pytest.mark.parametrize(
