@@ -288,7 +288,7 @@ def test_the_hub_is_read_by_config_and_split(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_card_names_the_licence_of_each_source() -> None:
     from s1.data.pipeline import CurateSettings, curate
 
-    rows = [{"id": f"r{i}", "question": f"q {i}", "thinking": "It is so.", "attempt": "1",
+    rows = [{"id": f"r{i}", "question": f"q {i}", "thinking": "It is so.", "attempt": "1", "trace_tokens": 4,
              "source": "daman1209arora/jeebench/phy" if i else "elsewhere"} for i in range(3)]  # fmt: skip
     text = card(curate(pool_of_frame(pl.DataFrame(rows)), CurateSettings(n=3)))
     assert "| daman1209arora/jeebench/phy | 2 | MIT |" in text and "| elsewhere | 1 | not stated |" in text

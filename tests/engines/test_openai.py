@@ -791,4 +791,4 @@ def test_the_doctor_proves_forcing_through_a_server(kind, tokenizer, folder):
     levels = {check.name: check.level for check in report.checks}
     assert {levels[name] for name in ("maximum", "wait", "minimum", "end in thinking")} == {"ok"}
     assert levels["pad token"] == ("note" if kind == "the server's tokenizer" else "ok")
-    assert {probe.receipt.exact for probe in report.probes} == {kind != "text"}
+    assert {probe.generation.exact for probe in report.probes} == {kind != "text"}
