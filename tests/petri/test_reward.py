@@ -211,6 +211,7 @@ def test_the_script_says_in_one_line_what_is_wrong(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_search_runs_on_the_reward_of_a_fine_tuned_model_which_scores_as_its_record_says(tmp_path):
     """Fine-tunes a model on traces of the teacher first: about two minutes. How good it is, is not asked here."""
     from s1 import runs
