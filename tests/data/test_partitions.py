@@ -320,6 +320,7 @@ def children(pid: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_after_kill_9_the_same_command_resumes(tmp_path: Path) -> None:
     pl.DataFrame(rows(30_000, words=500)).drop("source").write_parquet(
         tmp_path / "p.parquet", row_group_size=2000
@@ -365,6 +366,7 @@ finally:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of one process is read from /proc")
 def test_memory_stays_bounded_where_the_pool_is_several_times_the_bound(tmp_path: Path) -> None:
     bound, folder = 700, tmp_path / "pool"

@@ -21,7 +21,7 @@ from s1.petri import world
 from s1.policy import BudgetPolicy
 from s1.types import Generation, from_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # minutes, where others use the machine as well
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = str(world.WEIGHTS)
 QUESTIONS = 120
@@ -100,7 +100,7 @@ def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str
         env=environment(folder),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1000,
     )
 
 
@@ -131,7 +131,7 @@ def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 1000
     while not (file.exists() and file.read_bytes().count(b"\n") >= 10):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)

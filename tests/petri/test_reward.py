@@ -151,6 +151,7 @@ def test_the_script_reports_bad_input_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_search_runs_on_the_reward_of_a_fine_tuned_model_which_scores_as_measured(tmp_path):
     """Fine-tunes a model on traces of the teacher first: about two minutes. Its quality is not tested."""
     import random
