@@ -1,4 +1,4 @@
-"""BatchRow the next token of each row of a batch, so that no row's draw depends on its neighbours.
+"""Draw the next token of each row of a batch, so that no row's draw depends on its neighbours.
 
 A draw needs one number in [0, 1). It is a function of the request's seed, the position of the token and the
 request's count of redraws alone, so that a continuation in pieces draws what it would have drawn in one go, and a
