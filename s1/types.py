@@ -113,6 +113,16 @@ class Generation:
         """The text of one phase, with forced tokens and forced delimiters."""
         return "".join(s.text for s in self.segments if s.phase == phase)
 
+    @property
+    def thinking(self) -> str:
+        """The thinking as text, forced waits included, delimiters left out."""
+        return self.text_of("thinking").strip()
+
+    @property
+    def answer(self) -> str:
+        """What the model wrote after the delimiter and the cue."""
+        return "".join(s.text for s in self.segments if s.phase == "answer" and s.by == "model").strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Grade:

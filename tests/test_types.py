@@ -119,3 +119,16 @@ def test_the_id_of_a_question_depends_on_its_words_and_source_alone() -> None:
 def test_sampling_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="out of range"):
         Sampling(**wrong)
+
+
+def test_the_answer_is_what_the_model_wrote_after_the_delimiter():
+    segments = (
+        Segment((1,), "<think>", "prompt", "forced"),
+        Segment((2,), " 3 + 4", "thinking", "model"),
+        Segment((3,), " Wait", "thinking", "forced"),
+        Segment((4,), "</think> Answer :", "answer", "forced"),
+        Segment((5,), " 7 ", "answer", "model"),
+    )
+    generation = Generation("q", 0, "natural", segments, 2, 1, 3, 1, False, "stop")
+    assert generation.thinking == "3 + 4 Wait" and generation.answer == "7"
+    assert generation.text_of("answer") == "</think> Answer : 7 "
