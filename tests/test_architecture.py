@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ LAYERS = {
     room: layer
     for layer, rooms in enumerate(
         (
-            ("version", "errors", "seeds"),
+            ("version", "errors", "seeds", "terminal"),
             ("types",),
             ("jsonl", "policy"),
             ("formats", "grading", "runs", "clients"),
@@ -134,7 +135,7 @@ def test_the_machine_and_the_engines_never_meet() -> None:
 
 
 def test_the_report_reads_run_folders_only() -> None:
-    allowed = {"version", "errors", "types", "jsonl", "runs", "report", None}
+    allowed = {"version", "errors", "terminal", "types", "jsonl", "runs", "report", None}
     wrong = [
         i
         for i in IMPORTS
@@ -217,3 +218,18 @@ def test_no_file_uses_except_star():
         p.name for p in FILES if any(isinstance(n, ast.TryStar) for n in ast.walk(ast.parse(p.read_text())))
     ]
     assert not starred
+
+
+def test_what_is_printed_is_made_visible():
+    """Control characters of models and files must not reach the terminal."""
+    coloured = {"cli/think_verb.py", "cli/doctor_verb.py"}  # they colour text that was made visible
+    wrong = [
+        f"s1/{file}:{node.lineno}: {ast.unparse(node)}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+        if (file := path.relative_to(ROOT / "s1").as_posix()) not in coloured
+        if node.args and not isinstance(node.args[0], ast.Constant)
+        if not re.search(r"\b(visible|json\.dumps)\(", ast.unparse(node.args[0]))
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from s1 import __version__
 from s1.errors import MissingExtra, S1Error
+from s1.terminal import visible
 from s1.version import warn_untested
 
 
@@ -95,21 +96,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except S1Error as error:
-        print(f"s1 {verb}: {error}", file=sys.stderr)
+        print(visible(f"s1 {verb}: {error}"), file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        print(f"s1 {verb}: {MissingExtra(str(error.name), extra)}", file=sys.stderr)
+        print(visible(f"s1 {verb}: {MissingExtra(str(error.name), extra)}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"s1 {verb}: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        print(visible(f"s1 {verb}: {error.strerror or error}: {error.filename or ''}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         hint = " Rerun the command to resume." if VERBS[verb].resumes else ""
-        print(f"s1 {verb}: interrupted.{hint}", file=sys.stderr)
+        print(visible(f"s1 {verb}: interrupted.{hint}"), file=sys.stderr)
         return 130

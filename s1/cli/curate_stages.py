@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from s1.cli.judges import open_caller
 from s1.cli.progress import ProgressBar
 from s1.errors import BadConfig, Interrupted
+from s1.terminal import visible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,7 +37,7 @@ def whole_pipeline(stage: str, arguments: argparse.Namespace) -> None:
             pool, settings, arguments.out, benchmarks=_benchmarks(arguments), progress=_show_stage
         )
     _show_notes(ledger)
-    print(f"{ledger.kept.height} rows selected. Written to {arguments.out}")
+    print(visible(f"{ledger.kept.height} rows selected. Written to {arguments.out}"))
 
 
 def one_stage(stage: str, arguments: argparse.Namespace) -> None:
@@ -62,7 +63,7 @@ def collect(stage: str, arguments: argparse.Namespace) -> None:
         known |= read_sources(arguments.sources)
     if not arguments.pool:
         for name, source in known.items():
-            print(f"{name:15} {source.paper or '':>6}  {source.hub:38} {source.licence}")
+            print(visible(f"{name:15} {source.paper or '':>6}  {source.hub:38} {source.licence}"))
         return
     _check_out(stage, arguments)
     pools = []
@@ -73,7 +74,10 @@ def collect(stage: str, arguments: argparse.Namespace) -> None:
                 f"No source is named {name!r}.", f"Known: {', '.join(known)}; add yours with --sources."
             )
         pool = load_source(known[name], path or None, seed=arguments.seed or 0)
-        print(f"{name}: {pool.index.height:,} questions, {pool.rejects.height} rejected", file=sys.stderr)
+        print(
+            visible(f"{name}: {pool.index.height:,} questions, {pool.rejects.height} rejected"),
+            file=sys.stderr,
+        )
         pools.append(pool)
     _finish(stage, Prepared(join_pools(pools), ()), arguments)
 
@@ -223,30 +227,30 @@ def _finish(
     _show_notes(ledger)
     if arguments.out is not None:
         write_stage(ledger, arguments.out, recorded)
-        print(f"{ledger.kept.height} rows kept. Written to {arguments.out}")
+        print(visible(f"{ledger.kept.height} rows kept. Written to {arguments.out}"))
     return ledger
 
 
 def _show_stage(stage: Stage) -> None:
-    print(stage.line, file=sys.stderr)
+    print(visible(stage.line), file=sys.stderr)
 
 
 def _show_notes(ledger: Ledger) -> None:
     for note in ledger.notes:
-        print(f"Note: {note}", file=sys.stderr)
+        print(visible(f"Note: {note}"), file=sys.stderr)
 
 
 def _print_hits(ledger: Ledger) -> None:
     for hit in ledger.tables["hits.jsonl"].iter_rows(named=True):
         how = hit["how"] + (f", {hit['count']} in common" if hit["count"] > 1 else "")
-        print(f"{hit['id']} = {hit['benchmark']} {hit['benchmark_id']} ({how})")
-        print(f"  shared: {hit['shared']}")
-        print(f"  ours:   {' '.join(hit['question'].split())}")
-        print(f"  theirs: {' '.join(hit['benchmark_question'].split())}\n")
+        print(visible(f"{hit['id']} = {hit['benchmark']} {hit['benchmark_id']} ({how})"))
+        print(visible(f"  shared: {hit['shared']}"))
+        print(visible(f"  ours:   {' '.join(hit['question'].split())}"))
+        print(visible(f"  theirs: {' '.join(hit['benchmark_question'].split())}\n"))
     for pair in ledger.tables["near.jsonl"].iter_rows(named=True):
-        print(f"{pair['id']} ~ {pair['other_id']} (near duplicate, {pair['similarity']:.2f})")
-        print(f"  one:   {' '.join(pair['question'].split())}")
-        print(f"  other: {' '.join(pair['other_question'].split())}\n")
+        print(visible(f"{pair['id']} ~ {pair['other_id']} (near duplicate, {pair['similarity']:.2f})"))
+        print(visible(f"  one:   {' '.join(pair['question'].split())}"))
+        print(visible(f"  other: {' '.join(pair['other_question'].split())}\n"))
 
 
 def _api_settings(arguments: argparse.Namespace) -> ApiSettings:

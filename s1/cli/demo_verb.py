@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from s1.cli.options import DEMO, silence_libraries
 from s1.cli.progress import ProgressBar, duration
+from s1.terminal import visible
 
 
 class Sizes(NamedTuple):
@@ -53,20 +54,20 @@ def run(arguments: argparse.Namespace) -> int:
     out, seed, sizes = arguments.out, arguments.seed, QUICK if arguments.quick else FULL
     began = time.perf_counter()
 
-    print(f"1/4 curate: {sizes.pool:,} questions with traces of the teacher")
+    print(visible(f"1/4 curate: {sizes.pool:,} questions with traces of the teacher"))
     with ProgressBar("  attempts of the base model") as bar:
         make_dataset(
             out / "curated", **sizes._asdict(), seed=seed,
-            stage=lambda stage: print("  " + stage.line), progress=bar.update,
+            stage=lambda stage: print(visible("  " + stage.line)), progress=bar.update,
         )  # fmt: skip
 
-    print(f"2/4 train: the base model on the {sizes.n} selected traces, 4 epochs")
+    print(visible(f"2/4 train: the base model on the {sizes.n} selected traces, 4 epochs"))
     base, traces, settings = str(world.base_model()), read_traces(out / "curated"), world.train_settings(seed)
     with ProgressBar("  train") as bar:
         model = train(base, traces, out / "model", FORMATS["petri"], settings, progress=bar.show_training)
 
-    print(f"3/4 sweep: {sizes.questions} unseen questions, {len(BUDGETS)} budgets, the natural end, "
-          f"{', '.join(map(str, WAITS))} waits")  # fmt: skip
+    print(visible(f"3/4 sweep: {sizes.questions} unseen questions, {len(BUDGETS)} budgets, the natural end, "
+          f"{', '.join(map(str, WAITS))} waits"))  # fmt: skip
     plan = Plan(policies_of(BUDGETS, WAITS, base=BudgetPolicy(max_answer=12)))
     engine = load_engine(str(model), max_batch=256)
     try:
@@ -78,9 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     print("4/4 report")
     written = write_report(out)
-    print(metrics_text(metrics))
+    print(visible(metrics_text(metrics)))
     for path in written:
-        print(f"Written: {path}")
-    print(f"{duration(time.perf_counter() - began)} in all")
+        print(visible(f"Written: {path}"))
+    print(visible(f"{duration(time.perf_counter() - began)} in all"))
     print('Try it: s1 think "solve 5 x + 14 = 7 mod 23" --waits 4')
     return 0

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from s1.cli.options import add_format, open_engine
+from s1.terminal import visible
 
 if TYPE_CHECKING:
     from s1.doctor import Diagnosis
@@ -65,4 +66,4 @@ def line_of(check: Check, colour: bool) -> str:
     if colour:
         level = f"\x1b[{COLOURS[check.level]}m{level}\x1b[0m"
     todo = f" {check.todo}" if check.todo else ""
-    return f"{level} {check.name.ljust(16)} {check.found.rstrip('.')}.{todo}"
+    return level + visible(f" {check.name.ljust(16)} {check.found.rstrip('.')}.{todo}")

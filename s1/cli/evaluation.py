@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from s1.cli.options import add_model, add_sampling, chosen_model, open_engine, sampling
 from s1.cli.progress import ProgressBar
+from s1.terminal import visible
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Options
@@ -96,7 +97,10 @@ def evaluate_plan(
             )  # fmt: skip
     finally:
         asyncio.run(engine.close())
-    print(json.dumps(to_json(metrics)) if arguments.json else f"{metrics_text(metrics)}\nWritten to {out}")
+    if arguments.json:
+        print(json.dumps(to_json(metrics)))
+    else:
+        print(visible(f"{metrics_text(metrics)}\nWritten to {out}"))
     return out
 
 

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from s1.terminal import visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -37,14 +39,14 @@ class ProgressBar:
     def restart(self, name: str) -> None:
         """Begin the next job."""
         self.close()
-        self._name = name
+        self._name = visible(name)
         self._began = self._printed = time.monotonic()
 
     def update(self, done: int, total: int, detail: str = "") -> None:
         """Show that `done` of `total` items are done."""
         bar = self._bar = self._bar or self._open(done, total)
         task = bar.tasks[0]
-        bar.update(task.id, completed=done, total=total, detail=detail)
+        bar.update(task.id, completed=done, total=total, detail=visible(detail))
         bar.update(task.id, timing=self._timing())
         if done >= total:
             self.close()
@@ -82,10 +84,10 @@ class ProgressBar:
 
         console = Console(stderr=True)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[timing]}  {task.fields[detail]}"),
+            TextColumn("{task.fields[timing]}  {task.fields[detail]}", markup=False),
         )
         bar = Progress(*columns, console=console, disable=not console.is_interactive,
                        redirect_stdout=False, get_time=time.monotonic, speed_estimate_period=RATE_SECONDS)  # fmt: skip
@@ -108,7 +110,7 @@ class ProgressBar:
         assert self._bar is not None
         task = self._bar.tasks[0]
         parts = (f"{task.completed:.0f}/{task.total:.0f}", task.fields["timing"], task.fields["detail"])
-        print(f"{self._name}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+        print(visible(f"{self._name}: {', '.join(filter(None, parts))}"), file=sys.stderr, flush=True)
         self._printed = time.monotonic()
 
 

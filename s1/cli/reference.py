@@ -10,6 +10,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from s1.cli import VERBS, build_parser
+from s1.terminal import visible
 
 
 def reference() -> str:
@@ -34,7 +35,7 @@ def main() -> int:
     if not arguments.check:
         arguments.file.write_text(reference(), encoding="utf-8")
     elif arguments.file.read_text(encoding="utf-8") != reference():
-        print(f"{arguments.file} is out of date. Run: make docs", file=sys.stderr)
+        print(visible(f"{arguments.file} is out of date. Run: make docs"), file=sys.stderr)
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from s1.cli.evaluation import write_report
 from s1.cli.judges import add_judge, open_judge
+from s1.terminal import visible
 
 if TYPE_CHECKING:
     from s1.grading.judge import Judge
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(metrics)))
     else:
-        print("\n".join([metrics_text(metrics), *(f"Written: {path}" for path in written)]))
+        print(visible("\n".join([metrics_text(metrics), *(f"Written: {path}" for path in written)])))
     return 0
 
 
@@ -79,7 +80,7 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(rows)))
     else:
-        print(comparison_text(rows, arguments.folder, arguments.against))
+        print(visible(comparison_text(rows, arguments.folder, arguments.against)))
     return 0
 
 
@@ -95,5 +96,5 @@ def _compare_graders(arguments: argparse.Namespace, judge: Judge | None) -> int:
         differing = [to_json(c) for c in compared if c.disagree]
         print(json.dumps({**to_json(counts), "disagreements": differing}))
     else:
-        print(graders_text(compared, counts))
+        print(visible(graders_text(compared, counts)))
     return 0

@@ -16,6 +16,7 @@ from s1.cli.evaluation import add_limit, add_reward
 from s1.cli.options import open_engine, silence_libraries
 from s1.cli.progress import ProgressBar
 from s1.errors import BadConfig
+from s1.terminal import visible
 
 if TYPE_CHECKING:
     from s1.evals.benchmarks import Benchmark
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.recipe == ["list"]:
         for name in recipe_names():
             recipe = load_recipe(name)
-            print(f"{name:<12} {recipe.title} ({recipe.section}); models: {', '.join(recipe.needs)}")
+            print(visible(f"{name:<12} {recipe.title} ({recipe.section}); models: {', '.join(recipe.needs)}"))
         return 0
     if arguments.model and not arguments.benchmark:
         raise BadConfig("No benchmark is named.", "Give --benchmark math500, aime24, or a file.")
@@ -81,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         sections += _run(recipe, models, benchmark, reward, arguments)
     report = arguments.report or arguments.out / "report.md"
     _write(report, sections, benchmark, arguments)
-    print("\n".join(sections))
-    print(f"Written to {report}")
+    print(visible("\n".join(sections)))
+    print(visible(f"Written to {report}"))
     return 0
 
 

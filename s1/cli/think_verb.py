@@ -19,6 +19,7 @@ from s1.cli.options import (
     open_engine,
     sampling,
 )
+from s1.terminal import visible
 
 if TYPE_CHECKING:
     from s1.budget import Forcing
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         shown.end()
         print(summary(generation), file=sys.stderr)
     if generation.error:
-        print(f"s1 think: {generation.error}", file=sys.stderr)
+        print(visible(f"s1 think: {generation.error}"), file=sys.stderr)
         return 2
     return 0
 
@@ -137,11 +138,12 @@ class StreamedText:
     def _show(self, text: str, phase: Phase, by: Owner) -> None:
         if not text:
             return
-        if by == "forced":
-            text = f"{FORCED}{text}{PLAIN}" if self._colour else f"[{text}]"
-        elif phase == "answer":
+        if phase == "answer" and by != "forced":
             self._show_answer(text)
             return
+        text = visible(text)
+        if by == "forced":
+            text = f"{FORCED}{text}{PLAIN}" if self._colour else f"[{text}]"
         print(text, end="", file=self._thinking, flush=True)
 
     def _show_answer(self, text: str) -> None:
@@ -154,4 +156,4 @@ class StreamedText:
         self._blank = text[len(kept) :]
         if kept:
             self._answered = True
-            print(kept, end="", file=self._answer, flush=True)
+            print(visible(kept), end="", file=self._answer, flush=True)

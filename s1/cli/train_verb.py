@@ -7,6 +7,7 @@ from pathlib import Path
 
 from s1.cli.options import add_settings, silence_libraries
 from s1.cli.progress import ProgressBar
+from s1.terminal import visible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,5 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
     with ProgressBar("train") as bar:
         traces = read_traces(arguments.dataset)
         out = train(base, traces, arguments.out, chosen, settings, progress=bar.show_training)
-    print(f"Written to {out}")
+    print(visible(f"Written to {out}"))
     return 0

@@ -30,6 +30,7 @@ from s1.formats import choose_format
 from s1.harness.adapter import IN_FLIGHT, counts, read_arguments, refuse, render, shown_text
 from s1.harness.generation_kwargs import read_request
 from s1.jsonl import dump_line, write_all
+from s1.terminal import visible
 from s1.types import Engine, Generation, to_json
 from s1.version import VERSION
 
@@ -324,7 +325,7 @@ def main() -> int:
             }
         parser.execute(arguments)
     except S1Error as error:
-        print(f"s1-lm-eval: {error}", file=sys.stderr)
+        print(visible(f"s1-lm-eval: {error}"), file=sys.stderr)
         return 2
     return 0
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from s1.evals.metrics import Metrics, Slope
 from s1.report.curve import has_rollouts
+from s1.terminal import visible
 
 if TYPE_CHECKING:
     from s1.evals.compare_graders import GraderAgreement, GraderComparison
@@ -82,6 +83,7 @@ def graders_text(compared: Sequence[GraderComparison], counts: GraderAgreement) 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines: the first column to the left, the others to the right."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])

@@ -1,0 +1,28 @@
+"""Text from models, files and the command line: shown safely on a terminal, and made valid Unicode."""
+
+from __future__ import annotations
+
+import re
+
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
+"""Every control character but the tab and the newline. A terminal obeys some of them."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def visible(text: object) -> str:
+    r"""The text with its control characters shown as `cat -v` shows them.
+
+    >>> visible("a\x1b[2J\x9b\x7f\tb\n")
+    'a^[[2JM-^[^?\tb\n'
+    """
+    return CONTROL.sub(_caret, valid_text(str(text)))
+
+
+def valid_text(text: str) -> str:
+    """The text with the replacement character for each lone surrogate, which UTF-8 cannot hold."""
+    return SURROGATE.sub("\ufffd", text)
+
+
+def _caret(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return ("M-" if code > 0x7F else "") + ("^?" if code == 0x7F else "^" + chr(0x40 + code % 0x80))

@@ -1,0 +1,75 @@
+"""What models and files hold can neither steer the terminal nor end a command with a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from s1.cli import main
+from s1.cli.doctor_verb import line_of
+from s1.cli.progress import ProgressBar
+from s1.doctor.checks import Check
+from s1.report.text import columns
+from s1.terminal import visible
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b2J\r"
+SHOWN = "^[]0;owned^G^[[2JM-^[2J^M"
+LONE = "lone \ud83d here"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s1.cli.options.silence_libraries", lambda: None)
+
+
+def scripted(folder: Path, *texts: str) -> str:
+    file = folder / "script.json"
+    file.write_text(json.dumps(texts))
+    return f"scripted:{file}"
+
+
+def test_control_characters_are_shown_as_cat_does() -> None:
+    assert visible(EVIL + "\t\n é") == SHOWN + "\t\n é"
+    assert visible("\0\x7f\x80\x9f") == "^@^?M-^@M-^_"
+    assert visible(visible(EVIL)) == SHOWN
+    assert visible(LONE) == "lone \ufffd here"
+
+
+def test_the_text_of_a_model_is_shown_without_effect(tmp_path: Path, capsys) -> None:
+    model = scripted(tmp_path, f"I add {EVIL}.</think>", f"Four {EVIL}!<|end|>")
+    assert main(["think", "2+2?", "--model", model]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"Four {SHOWN}!\n" and f"I add {SHOWN}." in captured.err
+
+
+def test_json_keeps_the_text_of_a_model(tmp_path: Path, capsys) -> None:
+    model = scripted(tmp_path, "I add.</think>", f"Four {EVIL}!<|end|>")
+    assert main(["think", "2+2?", "--model", model, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert EVIL in json.loads(out)["segments"][-1]["text"] and "\x1b" not in out
+
+
+def test_an_error_shows_the_columns_of_a_file_without_effect(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps({f"q{EVIL}": "1"}) + "\n")
+    assert main(["eval", "--benchmark", str(file), "--model", "scripted:"]) == 2
+    assert f"q{SHOWN}" in capsys.readouterr().err
+
+
+def test_tables_checks_and_progress_are_shown_without_effect(capsys) -> None:
+    assert columns([[EVIL, "1"], ["b", "2"]]) == [f"{SHOWN}  1", f"b{' ' * (len(SHOWN) - 1)}  2"]
+    check = Check("name", "ok", EVIL, EVIL)
+    assert line_of(check, colour=True).count("\x1b") == 2 and "\x07" not in line_of(check, colour=True)
+    with ProgressBar(EVIL) as bar:
+        bar.update(1, 1, EVIL)
+    assert capsys.readouterr().err.count(SHOWN) == 2
+
+
+def test_a_progress_bar_reads_no_markup(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    with ProgressBar("[bold]run[/bold]") as bar:
+        bar.update(1, 1, "[/x]")
+    assert "[bold]run" in capsys.readouterr().err
