@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from s1 import __version__
 from s1.errors import MissingExtra, S1Error
-from s1.terminal import visible
+from s1.terminal import valid_text, visible
 from s1.version import warn_untested
 
 
@@ -88,7 +88,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0, 2 for an error that the user can fix, 130 after Ctrl-C."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    given = sys.argv[1:] if argv is None else argv
+    for argument in given:
+        if valid_text(argument) != argument:
+            parser.error(
+                visible(f"The argument {argument} is not valid UTF-8. Give texts and names in UTF-8.")
+            )
+    arguments = parser.parse_args(given)
     verb = arguments.verb
     try:
         warn_untested()

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.prompt import encode_prompt
     from s1.types import to_json
 
-    question = sys.stdin.read().strip() if arguments.question == "-" else arguments.question
+    question = _standard_input() if arguments.question == "-" else arguments.question
     if not question.strip():
         raise BadInput("The question is empty.", "Give a text, or - and a text on standard input.")
     policy, how = budget_policy(arguments), sampling(arguments)
@@ -72,6 +72,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(visible(f"s1 think: {generation.error}"), file=sys.stderr)
         return 2
     return 0
+
+
+def _standard_input() -> str:
+    from s1.errors import BadInput
+
+    try:
+        text = sys.stdin.read().strip()
+        text.encode()  # some locales read wrong bytes as lone surrogates
+    except UnicodeError:
+        raise BadInput("Standard input is not valid UTF-8.", "Give the question in UTF-8.") from None
+    return text
 
 
 def summary(generation: Generation) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s1.errors import BadInput, MissingExtra, first_line
+from s1.terminal import valid_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,6 +85,8 @@ def file_kind(path: Path) -> str:
     """ "jsonl", "json", "csv" or "parquet". Raises BadInput for a file that is missing or of another kind."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file or folder.", "Check the path.")
+    if valid_text(str(path)) != str(path):
+        raise BadInput(f"{path}: the name is not valid UTF-8.", "Rename it.")
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if kind not in ("jsonl", "json", "csv", "parquet"):
         raise BadInput(f"{path}: cannot tell the format.", f"Known kinds: {', '.join(KINDS)}.")
@@ -150,7 +153,9 @@ def _parse(line: bytes) -> dict[str, Any] | BadRow:
 
 
 def _object(value: Any) -> dict[str, Any] | BadRow:
-    return value if isinstance(value, dict) else BadRow("", f"expected an object, found {value!r:.40}")
+    if not isinstance(value, dict):
+        return BadRow("", f"expected an object, found {value!r:.40}")
+    return value if all(map(str.isascii, value)) else {valid_text(name): v for name, v in value.items()}
 
 
 def _json_rows(path: Path) -> Rows:
@@ -205,7 +210,7 @@ def _csv_rows(path: Path) -> Rows:
 
     csv.field_size_limit(1 << 31)
     reader = csv.reader(texts())
-    header = next(reader, [])
+    header = list(map(valid_text, next(reader, [])))
     for number in itertools.count(1):
         try:
             cells = next(reader)

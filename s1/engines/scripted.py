@@ -14,6 +14,7 @@ from pathlib import Path
 
 from s1.engines.requests import check_request
 from s1.errors import BadInput, EngineFailure
+from s1.terminal import valid_text
 from s1.types import Chunk, Continuation
 
 SPECIAL = re.compile(r"(<\|[a-z_]+\|>|</?think>)")
@@ -123,4 +124,9 @@ def load(spec: str, *, context: int = 100_000) -> ScriptedEngine:
         raise BadInput(f"The script {spec} is not JSON: {error}.", hint) from error
     if not isinstance(script, list) or not script or not all(isinstance(text, str) for text in script):
         raise BadInput(f"The script {spec} is not a list of texts.", hint)
+    for number, text in enumerate(script, 1):
+        if valid_text(text) != text:
+            raise BadInput(
+                f"The script {spec}, text {number}: not valid UTF-8 (a lone surrogate).", "Correct this text."
+            )
     return ScriptedEngine(script, context=context)

@@ -11,6 +11,7 @@ from typing import Any
 
 from s1.errors import BadInput
 from s1.evals.benchmark_sources import GPQA, BenchmarkColumns
+from s1.terminal import valid_text
 from s1.types import Question, question_id, to_json
 
 QUESTION_NAMES = ("problem", "question", "prompt")
@@ -24,6 +25,7 @@ def question_of(row: Mapping[str, Any], columns: BenchmarkColumns, name: str, pl
 
     Choices are put in an order that depends on the question alone, and listed below it.
     """
+    _refuse_surrogates(row, place)
     question = _text(row, columns.question or _find(row, QUESTION_NAMES, place, "question"), place)
     context = row.get(columns.context or "context")
     if isinstance(context, str) and context.strip():
@@ -46,6 +48,13 @@ def question_of(row: Mapping[str, Any], columns: BenchmarkColumns, name: str, pl
         answer = _answer(row.get(column), f"{place}, field {column!r}")
     text = render_choices(question, choices) if choices else question
     return Question(question_id(text, name), text, answer, name, choices, _meta(row, columns))
+
+
+def _refuse_surrogates(row: Mapping[str, Any], place: str) -> None:
+    for column, value in row.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and valid_text(text) != text:
+                raise BadInput(f"{place}, field {column!r}: not valid UTF-8 (a lone surrogate).", CORRECT_IT)
 
 
 def shuffled(question: str, choices: Sequence[str]) -> list[int]:

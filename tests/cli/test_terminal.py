@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -73,3 +74,72 @@ def test_a_progress_bar_reads_no_markup(monkeypatch, capsys) -> None:
     with ProgressBar("[bold]run[/bold]") as bar:
         bar.update(1, 1, "[/x]")
     assert "[bold]run" in capsys.readouterr().err
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The message of a command that must end with exit code 2."""
+    try:
+        assert main(list(map(str, arguments))) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    return str(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"problem": LONE, "answer": "4"}, "'problem'"),
+        ({"problem": "2+2?", "answer": LONE}, "'answer'"),
+        ({"problem": "2+2?", "answer": ["4", LONE]}, "'answer'"),
+        ({"problem": "2+2?", "answer": "A", "choices": [LONE, "5"]}, "'choices'"),
+        ({"problem": "2+2?", "answer": "4", "id": LONE}, "'id'"),
+    ],
+)
+def test_a_lone_surrogate_in_a_benchmark_is_refused_with_its_row(tmp_path: Path, capsys, row, field) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps({"problem": "1+1?", "answer": "2"}) + "\n" + json.dumps(row) + "\n")
+    error = refused(capsys, "eval", "--benchmark", file, "--model", "scripted:", "--out", tmp_path / "run")
+    assert "set.jsonl" in error and f"row 2, field {field}: not valid UTF-8" in error
+
+
+def test_a_lone_surrogate_in_a_script_is_refused_with_its_place(tmp_path: Path, capsys) -> None:
+    error = refused(capsys, "think", "2+2?", "--model", scripted(tmp_path, "I add.</think>", LONE))
+    assert "script.json, text 2: not valid UTF-8" in error
+
+
+def test_a_lone_surrogate_in_an_argument_is_refused(tmp_path: Path, capsys, monkeypatch) -> None:
+    model = scripted(tmp_path, "I add.</think>", "Four.<|end|>")
+    for more in ([LONE], ["2+2?", "--system", LONE], ["2+2?", "--waits", "1", "--wait", LONE]):
+        assert "not valid UTF-8" in refused(capsys, "think", "--model", model, *more)
+    assert "not valid UTF-8" in refused(capsys, "doctor", model, "--question", LONE)
+    for errors in ("strict", "surrogateescape"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"lone \xed here"), "utf-8", errors))
+        assert "Standard input is not valid UTF-8" in refused(capsys, "think", "-", "--model", model)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_a_column_whose_name_is_not_valid_costs_no_row(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("polars")
+    from s1.data.pool import read_pool
+
+    good, bad = {"id": "1", "question": "1+1?", "solved_\ud83d": 0.5}, {"id": "2", "q\ud83d": "2+2?"}
+    file = tmp_path / f"pool.{kind}"
+    if kind == "csv":
+        file.write_bytes(b"id,question,x\xed\n1,1+1?,y\n2,,y\n")
+    else:
+        file.write_text(
+            json.dumps([good, bad]) if kind == "json" else f"{json.dumps(good)}\n{json.dumps(bad)}\n"
+        )
+    pool = read_pool(file)
+    assert pool.rows["id"].to_list() == ["1"] and pool.rejects["id"].to_list() == ["2"]
+
+
+def test_a_file_whose_name_is_not_valid_is_refused(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("polars")
+    (tmp_path / "pool").mkdir()
+    try:
+        (tmp_path / "pool" / "a\udced.jsonl").write_text(json.dumps({"question": "1+1?"}) + "\n")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    error = refused(capsys, "curate", "clean", tmp_path / "pool", "--out", tmp_path / "out")
+    assert "a\ufffd.jsonl: the name is not valid UTF-8" in error
