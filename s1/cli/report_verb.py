@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(metrics)))
     else:
-        print(visible("\n".join([metrics_text(metrics), *(f"Written: {path}" for path in written)])))
+        first, *rest = [*metrics_text(metrics).splitlines(), *(f"Written: {path}" for path in written)]
+        red = not metrics.finished and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(f"\x1b[31m{visible(first)}\x1b[0m" if red else visible(first))
+        print(visible("\n".join(rest)))
     return 0
 
 

@@ -139,6 +139,10 @@ class Metrics:
     questions: int
     complete: int
     """Questions that count."""
+    done: int
+    """Generations that are there, of all policies."""
+    expected: int
+    """Generations of the finished run. Before they are all there, `performance` and `advice` are None."""
     samples: int
     confidence: float
     points: tuple[Point, ...]
@@ -154,6 +158,10 @@ class Metrics:
     flips: tuple[Flip, ...]
     smallest_difference: float | None
     advice: Advice | None
+
+    @property
+    def finished(self) -> bool:
+        return self.done >= self.expected
 
     def point(self, key: str) -> Point:
         """The point of the policy with this key. Raises KeyError."""

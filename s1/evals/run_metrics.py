@@ -92,6 +92,9 @@ def metrics_of(
     per_doubling, robust_per_doubling = _slopes(points, tokens, accuracies, "doubling")
     per_1k, robust_per_1k = _slopes(points, tokens, accuracies, "1k")
     steps = _steps(policies) if complete else []
+    done, expected = sum(map(len, table.values())), samples * len(table)
+    finished = bool(complete) and done == expected
+    reached = [p.accuracy for p in points if p.accuracy is not None]
     metrics = Metrics(
         schema=SCHEMA,
         model=config.model,
@@ -102,6 +105,8 @@ def metrics_of(
         exact=all(p.exact for p in points),
         questions=len(questions),
         complete=len(complete),
+        done=done,
+        expected=expected,
         samples=samples,
         confidence=CONFIDENCE,
         points=points,
@@ -111,10 +116,10 @@ def metrics_of(
         robust_scaling_per_doubling=robust_per_doubling,
         scaling_per_1k=per_1k,
         robust_scaling_per_1k=robust_per_1k,
-        performance=performance([p.accuracy for p in points if p.accuracy is not None]),
+        performance=performance(reached) if finished else None,
         flips=tuple(_flip(*step, cells, scores, samples, seed, draws) for step in steps),
         smallest_difference=100 * smallest_difference(len(complete)) if complete else None,
-        advice=advise([p.price for p in points], scores, accuracies) if complete else None,
+        advice=advise([p.price for p in points], scores, accuracies) if finished else None,
     )
     return from_json(Metrics, _rounded(to_json(metrics)))
 

@@ -131,9 +131,21 @@ def title_of(metrics: Metrics) -> str:
     return " on ".join(filter(None, (metrics.model, metrics.benchmark))) or "Accuracy by thinking tokens"
 
 
+def incomplete_text(metrics: Metrics) -> str:
+    """What is missing from a run that stopped early, and how to complete it; "" for a finished run."""
+    if metrics.finished:
+        return ""
+    return (
+        f"This run is incomplete: {metrics.done:,} of {metrics.expected:,} generations are there, and only the "
+        f"{metrics.complete:,} of {metrics.questions:,} questions that every policy finished count. Run the same "
+        "command again, with the same folder, to complete it; no policy is called the best before."
+    )
+
+
 def caption_of(metrics: Metrics) -> str:
     """How many questions and samples, and what the bars are."""
-    text = f"n = {metrics.complete:,} questions"
+    stopped = f"incomplete: {metrics.done:,} of {metrics.expected:,} generations · "
+    text = stopped * (not metrics.finished) + f"n = {metrics.complete:,} questions"
     text += f", {metrics.samples} samples each" * (metrics.samples > 1)
     text += f" · bars: {100 * metrics.confidence:.0f} % intervals"
     return text + " · token counts are estimates" * (not metrics.exact)

@@ -43,8 +43,9 @@ def scaling_figure(
     """
     if not dots_of(metrics):
         raise BadInput(
-            "There is no point to draw: no question was finished by every policy.",
-            "Rerun the command of the run to resume it.",
+            f"There is no point to draw: {metrics.done:,} of {metrics.expected:,} generations are there, and no "
+            "question was finished by every policy.",
+            "Run the same command again, with the same folder, to complete the run.",
         )
     paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
     with _figure(metrics, title or title_of(metrics), caption_of(metrics)) as figure:

@@ -18,7 +18,7 @@ from typing import Any
 
 from s1.evals.metrics import Metrics, Slope, read_metrics
 from s1.jsonl import write_bytes
-from s1.report.curve import caption_of, has_rollouts, title_of
+from s1.report.curve import caption_of, has_rollouts, incomplete_text, title_of
 from s1.report.figures import link, page_figure
 from s1.report.page_traces import LIMIT, pack
 from s1.runs import RunRecord, read_config, read_generations, read_grades, read_questions
@@ -44,6 +44,7 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
         csp=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'",
         title=escape(title or title_of(metrics)),
         caption=escape(caption_of(metrics)),
+        warning=_warning(metrics),
         headline=_headline(metrics),
         table=_points(metrics),
         curve=page_figure(metrics),
@@ -58,6 +59,11 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
     )
     write_bytes(folder / PAGE, text.encode())
     return folder / PAGE
+
+
+def _warning(metrics: Metrics) -> str:
+    text = incomplete_text(metrics)
+    return f'<p class="warning" role="alert">{escape(text)}</p>' if text else ""
 
 
 def _headline(metrics: Metrics) -> str:

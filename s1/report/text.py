@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from s1.evals.metrics import Metrics, Slope
-from s1.report.curve import has_rollouts
+from s1.report.curve import has_rollouts, incomplete_text
 from s1.terminal import visible
 
 if TYPE_CHECKING:
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 
 def metrics_text(metrics: Metrics) -> str:
-    """The points of a run as a table, and below it the metrics of section 3.2 and the advice."""
+    """The points of a run as a table, and below it the metrics of section 3.2 and the advice.
+
+    A run that stopped early is called so in the first line.
+    """
     several = has_rollouts(metrics)
     rows = [["policy", "accuracy", "95 % interval", "n", "thinking tokens", *["of all rollouts"] * several]]
     for p in metrics.points:
         cells = [p.label, _number(p.accuracy, " %"), f"{_number(p.low)} to {_number(p.high)}", str(p.n)]
         rows.append([*cells, _number(p.thinking_tokens), *[_number(p.spent.thinking)] * several])
     lines = [*columns(rows), *_summary(metrics), *_advice(metrics)]
+    if warning := incomplete_text(metrics):
+        lines.insert(0, warning)
     failed = sum(p.outcomes["error"] for p in metrics.points)
     if failed:
         lines.append(
@@ -93,11 +98,11 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _summary(metrics: Metrics) -> list[str]:
     """Control, Scaling and Performance with their units and intervals."""
-    parts = [f"Performance {_number(metrics.performance, ' %')}"]
+    parts = [] if metrics.performance is None else [f"Performance {metrics.performance:.1f} %"]
     if metrics.control is not None:
         samples = _number(metrics.control_per_sample, " %")
         parts.insert(0, f"Control {metrics.control:.1f} % of runs, {samples} of samples")
-    lines = ["   ".join(parts)]
+    lines = ["   ".join(parts)] if parts else []
     for mean, robust, unit in (
         (metrics.scaling_per_doubling, metrics.robust_scaling_per_doubling, "per doubling"),
         (metrics.scaling_per_1k, metrics.robust_scaling_per_1k, "per 1,000 tokens"),

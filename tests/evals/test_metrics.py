@@ -25,6 +25,8 @@ from s1.evals.metrics import Metrics, read_metrics, write_metrics
 from s1.evals.run_metrics import metrics_of
 from s1.evals.scaling import control, performance, robust_scaling, scaling
 from s1.methods.voting import Vote, winners
+from s1.report.curve import caption_of
+from s1.report.text import metrics_text
 from s1.runs import SCHEMA, PolicyRecord, QuestionsFile, RunConfig, RunRecord, open_run
 from s1.types import Generation, Grade, Question, Segment, Spent, from_json, to_json
 
@@ -395,6 +397,20 @@ def test_only_questions_that_every_policy_finished_are_counted():
     m = measured([], {})
     assert m.complete == 0 and m.scaling_per_doubling is None and m.points[0].accuracy is None
     assert m.performance is None and m.advice is None and m.flips == ()
+
+
+def test_a_run_that_stopped_early_says_so_first_and_advises_nothing():
+    generations, grades = run()
+    stopped, whole = measured(generations[:-3], grades), measured(generations, grades)
+    assert (stopped.done, stopped.expected) == (len(generations) - 3, len(generations))
+    assert stopped.advice is None and stopped.performance is None and stopped.points[0].accuracy is not None
+    first, *rest = metrics_text(stopped).splitlines()
+    assert (
+        "incomplete" in first and f"{stopped.done} of {stopped.expected}" in first and "same command" in first
+    )
+    assert not any("Advice" in line or "Performance" in line for line in rest)
+    assert whole.done == whole.expected and "incomplete" not in metrics_text(whole)
+    assert "incomplete" in caption_of(stopped), "the figure may be shown without the page"
 
 
 def test_a_run_has_the_samples_that_were_asked_for():

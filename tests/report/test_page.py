@@ -15,6 +15,7 @@ import pytest
 
 from s1.errors import BadInput
 from s1.evals.metrics import read_metrics, write_metrics
+from s1.evals.run import grade_run
 from s1.evals.run_metrics import metrics_of
 from s1.report.page import write_page
 from s1.report.page_traces import BLOCK, PHASES, pack, packed
@@ -136,6 +137,17 @@ def test_the_page_holds_the_metrics_and_every_policy(run_folder):
     assert sorted(unquote(dot) for dot in dots) == sorted(f"#policy={key}" for key in LABELS)
     text = " ".join(page.text)
     assert "Control" in text and "100 %" in text and "30 questions" in text and "20 of 30" not in text
+
+
+def test_the_page_of_a_run_that_stopped_early_says_so_first(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "stopped")
+    lines = (folder / "generations.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "generations.jsonl").write_bytes(b"".join(lines[:49]))
+    grade_run(folder)
+    page = outline(write_page(folder))
+    text = "".join(page.text)
+    assert "incomplete: 49 of 120 generations" in text and text.index("incomplete") < text.index("Control")
+    assert ("p", {"class": "warning", "role": "alert"}) in page.tags and "Best:" not in text
 
 
 def test_the_page_asks_the_network_for_nothing(run_folder):
