@@ -7,6 +7,7 @@ a plain Python exception.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,6 +54,26 @@ class MissingExtra(S1Error):
             f"This needs the package {package}, which is not installed.",
             f'Install it with: pip install "s1[{extra}]"',
         )
+
+
+EXTRAS = {
+    "hf": ("torch", "transformers"),
+    "openai": ("openai",),
+    "data": ("polars", "pyarrow", "tokenizers", "datasets"),
+    "train": ("torch", "transformers", "trl", "accelerate", "datasets"),
+    "grading": ("math_verify",),
+    "report": ("matplotlib",),
+    "lm-eval": ("lm_eval",),
+}
+"""The modules that an extra of pyproject.toml brings, as far as s1 imports them."""
+
+
+def require(*extras: str) -> None:
+    """Raise MissingExtra, before any work is done, where a module of these extras is not installed."""
+    for extra in extras:
+        for module in EXTRAS[extra]:
+            if importlib.util.find_spec(module) is None:
+                raise MissingExtra(module.replace("_", "-"), extra)
 
 
 class EngineFailure(S1Error):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -204,7 +205,7 @@ def open_run(path: str | Path, config: RunConfig, questions: Iterable[Question])
     """
     path, asked = Path(path), tuple(questions)
     _check_ids(asked)
-    _check_folder(path)
+    check_folder(path)
     text = b"".join(dump_line(to_json(q)) for q in asked)
     about = QuestionsFile(len(asked), hashlib.sha256(text).hexdigest())
     path.mkdir(parents=True, exist_ok=True)
@@ -352,13 +353,17 @@ def _check_ids(questions: Sequence[Question]) -> None:
         )
 
 
-def _check_folder(path: Path) -> None:
-    """Refuse a folder with files that a run did not make; a run that was killed while it began may have made some.
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made, and one with files that a run did not make.
 
-    Folders inside are allowed: the demo keeps its data and model there.
+    A run that was killed while it began may have made some. Folders inside are allowed: the demo keeps
+    its data and model there.
     """
-    if path.exists() and not path.is_dir():
-        raise BadInput(f"{path} is a file.", "Name a folder for the run.")
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise BadInput(f"{nearest} is a file.", "Name a folder for the run.")
+    if not os.access(nearest, os.W_OK):
+        raise BadInput(f"{nearest} cannot be written to.", "Name another folder for the run.")
     if path.exists() and not (path / CONFIG).exists():
         ours = {LOCK, QUESTIONS, f"{QUESTIONS}.part", f"{CONFIG}.part"}
         foreign = sorted(p.name for p in path.iterdir() if p.name not in ours and not p.is_dir())

@@ -176,7 +176,8 @@ def test_heavy_imports_happen_inside_the_function_that_needs_them() -> None:
 
 def test_nothing_imports_the_models_of_other_harnesses() -> None:
     models = {f"s1.{file.removesuffix('.py').replace('/', '.')}" for file in HARNESSES.values()}
-    wrong = [i for i in IMPORTS if i.module in models]
+    command = "harness/command.py"  # imports its harness after a check that it is installed
+    wrong = [i for i in IMPORTS if i.module in models and (i.file != command or i.at_top)]
     assert not wrong, listed(wrong)
 
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from s1 import __version__
-from s1.errors import MissingExtra, S1Error
+from s1.errors import EXTRAS, MissingExtra, S1Error
 from s1.terminal import valid_text, visible
 from s1.version import warn_untested
 
@@ -63,10 +63,6 @@ VERBS = {
     ),
 }
 
-EXTRAS = {"torch": "hf", "transformers": "hf", "trl": "train", "polars": "data", "tokenizers": "data",
-          "datasets": "data", "matplotlib": "report", "openai": "openai"}  # fmt: skip
-"""The extra that brings a library."""
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -106,10 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(visible(f"s1 {verb}: {error}"), file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").split(".")[0])
+        module = (error.name or "").split(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
         if extra is None:
             raise
-        print(visible(f"s1 {verb}: {MissingExtra(str(error.name), extra)}"), file=sys.stderr)
+        print(visible(f"s1 {verb}: {MissingExtra(module, extra)}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

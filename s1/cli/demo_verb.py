@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.cli.evaluation import write_report
     from s1.data.read_traces import read_traces
     from s1.engines import load_engine
+    from s1.errors import require
     from s1.evals.run import Plan, evaluate, policies_of
     from s1.formats import FORMATS, choose_format
     from s1.petri import world
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.report.text import metrics_text
     from s1.train.sft import train
 
+    require("hf", "data", "train", "report")
     silence_libraries()
     out, seed, sizes = arguments.out, arguments.seed, QUICK if arguments.quick else FULL
     began = time.perf_counter()

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1.cli.options import add_model, add_sampling, chosen_model, open_engine, sampling
+from s1.cli.options import add_model, add_sampling, check_format, chosen_model, open_engine, sampling
 from s1.cli.progress import ProgressBar
 from s1.terminal import visible
 
@@ -72,7 +72,7 @@ def evaluate_plan(
     `base` is the policy of the rollouts within a method.
     """
     from s1.evals.benchmarks import load_benchmark
-    from s1.evals.run import Plan, evaluate
+    from s1.evals.run import Plan, check_before, evaluate
     from s1.formats import choose_format
     from s1.methods import load_method, load_reward
     from s1.report.text import metrics_text
@@ -88,6 +88,8 @@ def evaluate_plan(
     )
     reward = load_reward(arguments.reward) if arguments.reward else None
     out: Path = arguments.out or Path("runs") / _folder_name(benchmark.name, model, arguments.verb, plan)
+    check_before(benchmark, plan, out, reward)
+    check_format(arguments.format)
     engine = open_engine(model)
     try:
         with ProgressBar(benchmark.name) as bar:

@@ -149,6 +149,14 @@ def chosen_model(named: str | None) -> str:
     return str(model)
 
 
+def check_format(name: str | None) -> None:
+    """Refuse an unknown --format before the model is loaded."""
+    from s1.formats import get_format
+
+    if name:
+        get_format(name)
+
+
 def open_engine(spec: str, **options: Any) -> Engine:
     """The engine that `spec` names; one that runs in this process decodes up to 256 requests at once."""
     from s1.engines import load_engine

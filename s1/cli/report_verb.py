@@ -42,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.errors import BadConfig
+    from s1.errors import BadConfig, require
     from s1.evals.run import grade_run
+    from s1.grading.equivalence import require_for
     from s1.report.text import metrics_text
     from s1.runs import read_config
     from s1.types import to_json
@@ -59,7 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadConfig("--policies names what to compare.", "Add --against RUN.")
     if arguments.against is not None:
         return _compare_runs(arguments)
-    read_config(arguments.folder)  # before a judge writes into it
+    if not arguments.compare_graders:
+        require("report")
+    require_for(read_config(arguments.folder).config.kind)  # all this before a judge writes into the folder
     with open_judge(arguments.judge, arguments.url, arguments.folder) as judge:
         if arguments.compare_graders:
             return _compare_graders(arguments, judge)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from s1.cli.evaluation import add_limit, add_reward
 from s1.cli.options import open_engine, silence_libraries
 from s1.cli.progress import ProgressBar
-from s1.errors import BadConfig
+from s1.errors import BadConfig, require
 from s1.terminal import visible
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.config import read_yaml
     from s1.evals.benchmarks import load_benchmark
     from s1.evals.recipes import load_recipe, recipe_names
+    from s1.grading.equivalence import require_for
     from s1.methods import load_reward
 
     if arguments.recipe == ["list"]:
@@ -67,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadConfig("No benchmark is named.", "Give --benchmark math500, aime24, or a file.")
     if arguments.model and arguments.quick:
         raise BadConfig("--quick is for models trained on the petri world.", "Leave out --quick or --model.")
+    require("report", *[] if arguments.model else ["data", "train"])
     benchmark = load_benchmark(arguments.benchmark or "petri", arguments.limit)
+    require_for(benchmark.kind)
     changes = read_yaml(arguments.config) if arguments.config else {}
     names = recipe_names() if arguments.recipe == ["all"] else arguments.recipe
     recipes = [load_recipe(name, petri=benchmark.name == "petri", changes=changes) for name in names]

@@ -36,9 +36,11 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from s1.errors import require
     from s1.evals.run import policies_of
     from s1.policy import BudgetPolicy
 
+    require("report")
     base = BudgetPolicy(max_answer=arguments.max_answer)
     grid = policies_of(arguments.budgets, arguments.waits, base=base, strings=arguments.wait)
     write_report(evaluate_plan(arguments, grid, base))

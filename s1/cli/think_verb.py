@@ -15,6 +15,7 @@ from s1.cli.options import (
     add_model,
     add_sampling,
     budget_policy,
+    check_format,
     chosen_model,
     open_engine,
     sampling,
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy, how = budget_policy(arguments), sampling(arguments)
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     messages.append({"role": "user", "content": question})
+    check_format(arguments.format)
     engine = open_engine(chosen_model(arguments.model))
     shown = StreamedText(engine.decode, sys.stderr, sys.stdout)
 

@@ -28,9 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from s1.config import load_settings
     from s1.data.read_traces import read_traces
+    from s1.errors import require
     from s1.formats import get_format
     from s1.train.sft import TrainSettings, train
 
+    require("train")
     base, fmt, defaults = arguments.base, "s1", TrainSettings()
     if base == "petri":
         from s1.petri import world

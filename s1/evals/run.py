@@ -20,6 +20,7 @@ from s1.evals.metrics import Metrics, write_metrics
 from s1.evals.run_metrics import metrics_of
 from s1.formats import ThinkingFormat
 from s1.grading import grade
+from s1.grading.equivalence import require_for
 from s1.grading.judge import Judge
 from s1.methods import Method, QuestionTooLong, Reward, Task
 from s1.methods.budget_forcing import BudgetForcing
@@ -108,8 +109,7 @@ def evaluate(
     A second call on the same folder resumes where the first stopped. Raises BadConfig when the folder holds
     another run, S1Error when the engine fails too often (what was done is kept).
     """
-    for method in plan.methods:
-        method.check(plan.sampling, reward)
+    check_before(benchmark, plan, out, reward)
     config = RunConfig(
         benchmark=benchmark.name,
         benchmark_version=benchmark.version,
@@ -126,6 +126,14 @@ def evaluate(
         grades = asyncio.run(_run_all(run, engine, fmt, plan, reward, concurrency, progress))
         run.finish()
     return grade_run(out, known=grades)
+
+
+def check_before(benchmark: Benchmark, plan: Plan, out: Path, reward: Reward | None = None) -> None:
+    """Raise what `evaluate` would, as far as it can be known without an engine: call it before loading one."""
+    for method in plan.methods:
+        method.check(plan.sampling, reward)
+    require_for(benchmark.kind)
+    runs.check_folder(out)
 
 
 def policy_record(method: Method) -> PolicyRecord:

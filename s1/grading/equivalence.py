@@ -21,7 +21,7 @@ import time
 from fractions import Fraction
 from typing import NamedTuple
 
-from s1.errors import BadConfig
+from s1.errors import BadConfig, require
 from s1.grading.normal import (
     as_text,
     clean,
@@ -124,6 +124,12 @@ def check_kind(kind: str) -> None:
     """Raises BadConfig unless `kind` is one of KINDS."""
     if kind not in KINDS:
         raise BadConfig(f"Unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
+
+
+def require_for(kind: str) -> None:
+    """Raises MissingExtra where answers of this kind may need algebra and math-verify is not installed."""
+    if kind in ("math", "integer"):
+        require("grading")
 
 
 def letters(text: str) -> str:

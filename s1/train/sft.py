@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s1.errors import BadConfig, BadInput, MissingExtra
+from s1.errors import BadConfig, BadInput, require
 from s1.formats import ThinkingFormat, write_format
 from s1.train.conditional_data import BLANK_LINES, KINDS, conditional_traces
 from s1.train.render import IGNORED, Rendered, end_of_turn, render_dataset
@@ -89,10 +89,9 @@ def train(
     """
     if not traces:
         raise BadInput("There are no traces to train on.", "Give a dataset folder or file of s1 curate.")
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingExtra(str(error.name), "train") from error
+    require("train")
+    from transformers import AutoTokenizer
+
     tokenizer = _load(base, "tokenizer", lambda: AutoTokenizer.from_pretrained(base, trust_remote_code=False))
     end = end_of_turn(tokenizer)
     rows = _render(traces, fmt, tokenizer, end, settings)
@@ -141,15 +140,12 @@ def _trainer(
     progress: TrainProgress,
 ) -> Any:
     """TRL's trainer with the model, the rows and nothing left to its defaults that matters."""
-    try:
-        import torch
-        from datasets import Dataset
-        from datasets.utils.logging import disable_progress_bar
-        from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
-        from transformers.utils import logging as transformers_logging
-        from trl import SFTConfig, SFTTrainer
-    except ImportError as error:
-        raise MissingExtra(str(error.name), "train") from error
+    import torch
+    from datasets import Dataset
+    from datasets.utils.logging import disable_progress_bar
+    from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+    from transformers.utils import logging as transformers_logging
+    from trl import SFTConfig, SFTTrainer
 
     class ShowProgress(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

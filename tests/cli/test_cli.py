@@ -155,3 +155,49 @@ def test_a_truncated_pool_file_is_named_with_its_row(tmp_path, capsys):
 def test_an_unknown_verb_lists_the_known_ones():
     done = s1("thinkk")
     assert done.returncode == 2 and "sweep" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "command"),
+    [
+        ("math_verify", "grading", ["eval", "--benchmark", "sums.jsonl", "--out", "out"]),
+        ("math_verify", "grading", ["sweep", "--benchmark", "sums.jsonl", "--out", "out"]),
+        ("matplotlib", "report", ["sweep", "--benchmark", "petri", "--out", "out"]),
+        ("matplotlib", "report", ["report", "run"]),
+        ("matplotlib", "report", ["demo", "--quick", "--out", "out"]),
+        ("trl", "train", ["demo", "--quick", "--out", "out"]),
+        ("matplotlib", "report", ["reproduce", "figure1", "--quick", "--out", "out"]),
+        ("trl", "train", ["reproduce", "figure1", "--quick", "--out", "out"]),
+        ("trl", "train", ["train", "none.jsonl", "--base", "petri", "--out", "out"]),
+        ("accelerate", "train", ["train", "none.jsonl", "--base", "petri", "--out", "out"]),
+    ],
+)
+def test_a_missing_extra_is_named_before_the_work_begins(
+    module, extra, command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sums.jsonl").write_text('{"question": "1/3 + 1/3?", "answer": "2/3"}\n')
+    monkeypatch.setitem(sys.modules, module, None)
+    if command[0] in ("eval", "sweep"):
+        command = [*command, "--model", "no/such/model"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"s1[{extra}]" in error and module.replace("_", "-") in error, error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--method", "majority:n=4"], "temperature 0"),
+        (["--format", "s9"], "s9"),
+        (["--out", "empty"], "notes.txt"),
+        (["--out", "empty/notes.txt/run"], "is a file"),
+    ],
+)
+def test_options_are_checked_before_the_model_is_loaded(options, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("mine")
+    assert main(["eval", "--benchmark", "petri", "--model", "no/such/model", *options]) == 2
+    assert word in capsys.readouterr().err
