@@ -26,11 +26,11 @@ def check_request(request: Continuation, *, context: int, vocab_size: int | None
             f"max_tokens {request.max_tokens} and min_tokens {request.min_tokens} contradict each other.",
             "Use 0 <= min_tokens <= max_tokens.",
         )
-    if len(request.prefix) + request.max_tokens > context:
+    if (room := context - len(request.prefix)) < request.max_tokens:
         raise BadInput(
             f"A prefix of {len(request.prefix)} tokens and {request.max_tokens} more exceed "
             f"the context of {context}.",
-            f"Request at most {max(0, context - len(request.prefix))} tokens or shorten the prefix.",
+            f"Request at most {room} tokens or shorten the prefix." if room > 0 else "Shorten the prefix.",
         )
 
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from s1.evals.metrics import Metrics, Point
 
+FEASIBLE = 10
+"""Questions needed are named up to this many times those of the run; nobody can follow a hint to find more."""
+
 
 class Style(NamedTuple):
     """How one kind of point is drawn. Colours of Okabe and Ito, told apart by shape as well."""
@@ -140,6 +143,17 @@ def incomplete_text(metrics: Metrics) -> str:
         f"{metrics.complete:,} of {metrics.questions:,} questions that every policy finished count. Run the same "
         "command again, with the same folder, to complete it; no policy is called the best before."
     )
+
+
+def candidate_text(metrics: Metrics) -> str:
+    """What would show that the next cheaper policy is as good; "" where there is none that looks so."""
+    advice = metrics.advice
+    if advice is None or advice.candidate is None or advice.questions_needed is None:
+        return ""
+    text = f"{metrics.point(advice.candidate).label!r} may do as well for less, but "
+    if advice.questions_needed > FEASIBLE * metrics.complete:
+        return text + "this benchmark is too small to tell."
+    return text + f"it takes about {advice.questions_needed:,} questions to tell."
 
 
 def caption_of(metrics: Metrics) -> str:

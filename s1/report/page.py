@@ -18,7 +18,7 @@ from typing import Any
 
 from s1.evals.metrics import Metrics, Slope, read_metrics
 from s1.jsonl import write_bytes
-from s1.report.curve import caption_of, has_rollouts, incomplete_text, title_of
+from s1.report.curve import candidate_text, caption_of, has_rollouts, incomplete_text, title_of
 from s1.report.figures import link, page_figure
 from s1.report.page_traces import LIMIT, pack
 from s1.runs import RunRecord, read_config, read_generations, read_grades, read_questions
@@ -148,10 +148,7 @@ def _advice(metrics: Metrics) -> str:
             f" Cheapest that is not worse by more than {advice.margin:g} points (95 % confidence): "
             f"{metrics.point(advice.policy).label}."
         )
-    if advice.candidate:
-        label = metrics.point(advice.candidate).label
-        text += f" {label} may be, but it takes about {advice.questions_needed:,} questions to tell."
-    return f"<p class=advice>{escape(text)}</p>"
+    return f"<p class=advice>{escape(f'{text} {candidate_text(metrics)}'.strip())}</p>"
 
 
 def _about(record: RunRecord, metrics: Metrics) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from s1.evals.metrics import Metrics, Slope
-from s1.report.curve import has_rollouts, incomplete_text
+from s1.report.curve import candidate_text, has_rollouts, incomplete_text
 from s1.terminal import visible
 
 if TYPE_CHECKING:
@@ -124,11 +124,8 @@ def _advice(metrics: Metrics) -> list[str]:
                 f"Advice: {policy!r} is the cheapest that is not worse than the best, {best!r}, by more than "
                 f"{margin} (95 % confidence)."
             )
-        if advice.candidate:
-            lines.append(
-                f"{metrics.point(advice.candidate).label!r} may do as well for less; it takes about "
-                f"{advice.questions_needed:,} questions to tell."
-            )
+        if candidate := candidate_text(metrics):
+            lines.append(candidate)
     if metrics.smallest_difference is not None:
         lines.append(
             f"{metrics.complete:,} questions show a difference of {metrics.smallest_difference:.1f} points or more "

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from token_model import run
 
 from s1.engines import load_engine
+from s1.engines.requests import check_request
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadInput, EngineFailure
 from s1.types import Chunk, Continuation, Stop
@@ -24,6 +25,14 @@ def all_of(engine: ScriptedEngine, request: Continuation) -> list[Chunk]:
         return [chunk async for chunk in engine.stream(request)]
 
     return run(collect())
+
+
+@pytest.mark.parametrize("length", [10, 12])
+def test_a_prefix_that_fills_the_context_is_not_told_to_request_fewer_tokens(length):
+    request = Continuation(tuple(range(length)), 5)
+    with pytest.raises(BadInput, match="exceed") as error:
+        check_request(request, context=10, vocab_size=None)
+    assert error.value.hint == "Shorten the prefix."
 
 
 def text_of(chunks: Sequence[Chunk], engine: ScriptedEngine) -> str:

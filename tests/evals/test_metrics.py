@@ -25,7 +25,7 @@ from s1.evals.metrics import Metrics, read_metrics, write_metrics
 from s1.evals.run_metrics import metrics_of
 from s1.evals.scaling import control, performance, robust_scaling, scaling
 from s1.methods.voting import Vote, winners
-from s1.report.curve import caption_of
+from s1.report.curve import candidate_text, caption_of
 from s1.report.text import metrics_text
 from s1.runs import SCHEMA, PolicyRecord, QuestionsFile, RunConfig, RunRecord, open_run
 from s1.types import Generation, Grade, Question, Segment, Spent, from_json, to_json
@@ -529,6 +529,13 @@ def test_advice_says_how_many_questions_would_tell():
     advice = metrics(samples=4, change=change).advice
     assert advice.policy == advice.best == "1 wait" and advice.candidate == "natural"
     assert 6_000 < advice.questions_needed < 8_000, "(2.49 x 45 points / 1.375 points) squared"
+
+
+@pytest.mark.parametrize(("needed", "said"), [(400, "about 400 questions"), (401, "too small to tell")])
+def test_a_benchmark_that_would_need_ten_times_its_questions_is_called_too_small(needed, said):
+    found = metrics()
+    advice = replace(found.advice, candidate="natural", questions_needed=needed)
+    assert said in candidate_text(replace(found, advice=advice)), "of 40 questions"
 
 
 def test_a_generation_without_grade_or_policy_is_named():
