@@ -63,7 +63,7 @@ def test_the_demo_leaves_numbers_figure_page_model_and_ledger(demo):
     for name in ("scaling.png", "scaling.svg", "index.html", "model/model.safetensors", "model/thinking.json",
                  "curated/ledger.json", "curated/dataset.parquet", "curated/rejected.jsonl"):  # fmt: skip
         assert (run / name).is_file(), name
-    limits = {p["key"]: p["max_thinking"] for p in runs.read_config(run)["config"]["policies"]}
+    limits = {p.key: p.max_thinking for p in runs.read_config(run).config.policies}
     for generation in runs.read_generations(run):
         limit = limits[generation.policy]
         assert generation.error is None
