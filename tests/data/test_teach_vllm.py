@@ -36,7 +36,7 @@ from s1.data.pool import Pool, pool_of_rows  # noqa: E402
 from s1.data.teach import teach  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.errors import BadInput  # noqa: E402
-from s1.petri.world import base_model, exam  # noqa: E402
+from s1.petri.world import base_model, questions  # noqa: E402
 from s1.types import Continuation, Stop  # noqa: E402
 
 START_SECONDS = 600
@@ -112,7 +112,7 @@ def expected(folder: Path) -> list[tuple[str, str, int]]:
 
     async def run() -> list[tuple[str, str, int]]:
         found = []
-        for question in exam(12):
+        for question in questions(12):
             prompt = engine.encode(engine.render([{"role": "user", "content": question.text}]) + "<think>")
             chunks = engine.stream(Continuation(prompt, 200, stops))
             ids = [i async for chunk in chunks for i in chunk.ids]
@@ -124,7 +124,9 @@ def expected(folder: Path) -> list[tuple[str, str, int]]:
 
 
 def pool(count: int) -> Pool:
-    rows = ({"id": f"q{i:02d}", "question": q.text, "source": "petri"} for i, q in enumerate(exam(count)))
+    rows = (
+        {"id": f"q{i:02d}", "question": q.text, "source": "petri"} for i, q in enumerate(questions(count))
+    )
     return pool_of_rows(enumerate(rows, 1), "petri")
 
 
@@ -160,7 +162,9 @@ def test_after_kill_9_the_command_goes_on_and_asks_nothing_twice(
     url: str, thinks: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "pool.jsonl").write_text(
-        "".join(json.dumps({"id": f"q{i:02d}", "question": q.text}) + "\n" for i, q in enumerate(exam(30)))
+        "".join(
+            json.dumps({"id": f"q{i:02d}", "question": q.text}) + "\n" for i, q in enumerate(questions(30))
+        )
     )
     out, before = tmp_path / "out", served(url)
     command = [sys.executable, "-m", "s1", "curate", "teach", str(tmp_path / "pool.jsonl"), "--out", str(out)]

@@ -146,7 +146,7 @@ def test_the_doctor_proves_forcing(engine):
     levels = {check.name: check.level for check in report.checks}
     assert {levels[n] for n in ("maximum", "wait", "minimum", "repeatable", "pad token")} == {"ok"}
     assert "padded ids" in next(c.found for c in report.checks if c.name == "vocabulary")
-    assert all(probe.receipt.exact for probe in report.probes)
+    assert all(probe.generation.exact for probe in report.probes)
 
 
 @pytest.mark.parametrize("check", PROTOCOL, ids=lambda check: check.__name__.removeprefix("check_"))
