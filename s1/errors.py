@@ -57,7 +57,7 @@ class MissingExtra(S1Error):
 
 
 EXTRAS = {
-    "hf": ("torch", "transformers"),
+    "hf": ("torch", "transformers", "peft", "gguf"),
     "openai": ("openai",),
     "data": ("polars", "pyarrow", "tokenizers", "datasets"),
     "train": ("torch", "transformers", "trl", "accelerate", "datasets"),

@@ -153,9 +153,19 @@ def write_format(fmt: ThinkingFormat, folder: Path) -> None:
 
 
 def open_prompt(rendered: str, fmt: ThinkingFormat) -> str:
-    """The rendered prompt with the thinking block opened, unless its template has already opened it."""
+    """The rendered prompt with the thinking block opened, unless its template has already opened it.
+
+    Raises BadConfig for a prompt whose template has already closed the block: some models are told in this way to
+    answer at once, and a second opening delimiter would be unlike anything they were trained on.
+    """
+    text = rendered.rstrip()
+    if fmt.open.strip() and text.endswith(fmt.close.strip()):
+        raise BadConfig(
+            f"The chat template ends the prompt with {fmt.close.strip()!r}: it asks the model not to think.",
+            "Turn thinking on with the template's argument, usually template.enable_thinking=true in the engine spec.",
+        )
     marker = fmt.open.strip()
-    return rendered if marker and rendered.rstrip().endswith(marker) else rendered + fmt.open
+    return rendered if marker and text.endswith(marker) else rendered + fmt.open
 
 
 def as_stops(texts: Sequence[str], encode: Callable[[str], tuple[int, ...]]) -> tuple[Stop, ...]:

@@ -159,9 +159,9 @@ def check_format(name: str | None) -> None:
 
 def open_engine(spec: str, **options: Any) -> Engine:
     """The engine that `spec` names; one that runs in this process decodes up to 256 requests at once."""
-    from s1.engines import load_engine
+    from s1.engines import engine_name, load_engine
 
-    if spec.startswith("hf:") or Path(spec).is_dir():
+    if engine_name(spec) == "hf":
         silence_libraries()
         options.setdefault("max_batch", 256)
     return load_engine(spec, **options)
@@ -171,6 +171,7 @@ def silence_libraries() -> None:
     """Turn off the progress bars and notices of other libraries; ours is the only bar."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 

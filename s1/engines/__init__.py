@@ -16,6 +16,8 @@ from s1.version import warn_untested
 
 ENGINES = ("hf", "openai", "scripted", "vllm")
 """Each is a module here with `load(rest, *, option=default, ...)`; `rest` is what follows the colon of a spec."""
+TEMPLATE = "template."
+"""Before the name of an option in a spec: an argument of the chat template, such as template.enable_thinking=true."""
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -23,7 +25,7 @@ def load_engine(spec: str, **options: Any) -> Engine:
     """Load the engine that `spec` names.
 
     spec: "NAME:REST", or a model folder or Hub id, which means "hf:SPEC". It may end with options, as in
-    "vllm:FOLDER?tensor_parallel_size=2&eager=true".
+    "vllm:FOLDER?tensor_parallel_size=2&eager=true" or "hf:FOLDER?template.enable_thinking=true".
     options: keyword arguments of the engine's `load`. An option in the spec overrides the same one here.
     Raises BadConfig for an unknown engine or option (with the nearest name) or a value of the wrong type, and
     MissingExtra when the engine's library is not installed.
@@ -32,9 +34,16 @@ def load_engine(spec: str, **options: Any) -> Engine:
     parts = _parse(spec)
     known = _option_types(parts.load)
     written = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+    template = {name: written.pop(name) for name in list(written) if name.startswith(TEMPLATE)}
+    if template:
+        given = {name.removeprefix(TEMPLATE): _template_value(text) for name, text in template.items()}
+        options["template"] = dict(options.get("template") or {}) | given
     for option in options | written:
-        if option not in known:
-            raise BadConfig(f"The engine {parts.name!r} has no option {option!r}.", nearest(option, known))
+        if option not in known or (option == "template" and option in written):
+            raise BadConfig(
+                f"The engine {parts.name!r} has no option {option!r}.",
+                f"{nearest(option, known)} An argument of the chat template is written {TEMPLATE}NAME=VALUE.",
+            )
     options |= {option: _read_option(option, text, known[option]) for option, text in written.items()}
     return cast(Engine, parts.load(parts.rest, **options))
 
@@ -42,6 +51,11 @@ def load_engine(spec: str, **options: Any) -> Engine:
 def engine_options(spec: str) -> list[str]:
     """The options that `load_engine` takes for `spec`. Raises BadConfig when there is no such engine."""
     return list(_option_types(_parse(spec).load))
+
+
+def engine_name(spec: str) -> str:
+    """Which of ENGINES `spec` names. Raises BadConfig when it names none."""
+    return _parse(spec).name
 
 
 class Spec(NamedTuple):
@@ -76,6 +90,12 @@ def _option_types(load: Callable[..., Any]) -> Mapping[str, tuple[Any, ...]]:
     parameters = inspect.signature(load).parameters.values()
     options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     return {name: typing.get_args(hints[name]) or (hints[name],) for name in options}
+
+
+def _template_value(text: str) -> bool | int | str:
+    if text.lower() in ("true", "false"):
+        return BOOLEANS[text.lower()]
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def _read_option(name: str, text: str, types: tuple[Any, ...]) -> Any:

@@ -15,7 +15,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -23,21 +23,20 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from s1.engines.hf_batch import Batch
 from s1.engines.hf_checkpoint import checkpoint_facts, default_cache_bytes
 from s1.engines.hf_kv_cache import WIDTH
 from s1.engines.hf_row import BatchCounts, BatchRow
+from s1.engines.model_files import DTYPES, find_model, load_tokenizer, load_weights
 from s1.engines.requests import check_request
 from s1.engines.stops import StopMatcher, plan_stops
-from s1.engines.tokenizer import TokenizedEngine, eos_ids, model_path, read_tokenizer, tokenizer_of
-from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported, first_line
+from s1.engines.tokenizer import TokenizedEngine, eos_ids, tokenizer_of
+from s1.errors import BadConfig, EngineFailure, first_line
 from s1.types import Chunk, Continuation
 
 DELIVERY_SECONDS = 0.05
 """Tokens of running requests are delivered at most this often: waking a coroutine per token is expensive."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
@@ -50,11 +49,13 @@ def load(
     cache_bytes: int | None = None,
     prefill_tokens: int = 4096,
     threads: int | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> HFEngine:
-    """The engine for a model folder or Hub id. Weights must be safetensors; code from the Hub is never run.
+    """The engine for what `find_model` finds: a folder, a Hub id, a GGUF file, an adapter or a named model.
 
     device: "auto" is a GPU if there is one. dtype: "auto" is float32 on the CPU and the checkpoint's own on a
-    GPU. threads: torch's CPU threads; None leaves them alone. For the others see `HFEngine`.
+    GPU. threads: torch's CPU threads; None leaves them alone. template: arguments of the chat template, such as
+    {"enable_thinking": True}. For the others see `HFEngine`.
     Raises BadInput for a missing or unreadable model or tokenizer, Unsupported for a model that this engine
     cannot serve.
     """
@@ -62,38 +63,24 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype != "auto" and dtype not in DTYPES:
         raise BadConfig(f"Unknown dtype {dtype!r}.", f"Choose auto, {', '.join(DTYPES)}.")
-    path = model_path(path)
-    chosen: Any = DTYPES.get(dtype, torch.float32 if device == "cpu" else "auto")
+    files = find_model(path)
+    if dtype == "auto" and device == "cpu":
+        dtype = "float32"
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{path}: no model configuration that transformers can read ({first_line(error)}).",
-            "Give a folder with config.json, tokenizer and safetensors weights, or a Hub id (org/name).",
-        ) from error
-    if config.is_encoder_decoder:
-        raise Unsupported(f"{path}: an encoder-decoder model.", "Use a causal language model.")
-    tokenizer = read_tokenizer(path)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=chosen, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{path}: the weights cannot be loaded ({first_line(error)}).",
-            "They must be safetensors of a causal language model: model.save_pretrained(folder).",
-        ) from error
-    return HFEngine(
-        model.to(device),
+    tokenizer = load_tokenizer(files)
+    engine = HFEngine(
+        load_weights(files, dtype).to(device),
         tokenizer,
-        name=f"hf:{path}",
+        name=f"hf:{files.name}",
         context=context,
         max_batch=max_batch,
         cache_bytes=cache_bytes,
         prefill_tokens=prefill_tokens,
+        template=template,
     )
+    engine.folder = files.format_folder
+    return engine
 
 
 class HFEngine(TokenizedEngine):
@@ -116,6 +103,7 @@ class HFEngine(TokenizedEngine):
         max_batch: int = 64,
         cache_bytes: int | None = None,
         prefill_tokens: int = 4096,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         if max_batch < 1 or prefill_tokens < 1 or (context is not None and context < 2):
             raise BadConfig(
@@ -132,7 +120,7 @@ class HFEngine(TokenizedEngine):
                 f"cache_bytes={cache_bytes} holds only {fitting_tokens} tokens of this model.",
                 f"Give at least {WIDTH * facts.bytes_per_token} bytes ({WIDTH} tokens).",
             )
-        text = tokenizer_of(model, tokenizer, name)
+        text = tokenizer_of(model, tokenizer, name, template)
         super().__init__(name, min(facts.context, fitting_tokens // WIDTH * WIDTH), text)
         assert text.vocabulary is not None
         self._vocabulary = text.vocabulary

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import urllib.parse
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +41,7 @@ def load(
     timeout: float = 300.0,
     retries: int = 4,
     connections: int = 64,
+    template: Mapping[str, Any] | None = None,
 ) -> OpenAIEngine:
     """The engine for a server. An empty address means the environment variable OPENAI_BASE_URL.
 
@@ -49,7 +50,7 @@ def load(
     assume: extensions that the server supports although it cannot show it, with commas (`openai_probe.EXTENSIONS`).
     api_key_env: the environment variable that holds the key, which is sent to this server and never written down.
     timeout: seconds without an event after which a request fails. retries: how often a refused request, or one that
-    never arrived, is repeated. connections: most at once.
+    never arrived, is repeated. connections: most at once. template: arguments of the chat template.
     """
     url = server_url(address or os.environ.get("OPENAI_BASE_URL", ""))
     if not (timeout >= 1e-3 and retries >= 0 and connections >= 1 and (context is None or context >= 1)):
@@ -61,7 +62,13 @@ def load(
     client = ServerClient(url, key, timeout=timeout, retries=retries, connections=connections)
     names = frozenset(name for name in assume.split(",") if name)
     server, text = probe_server(
-        client, model=model, tokenizer=tokenizer, context=context, eos=(eos,) if eos else (), assume=names
+        client,
+        model=model,
+        tokenizer=tokenizer,
+        context=context,
+        eos=(eos,) if eos else (),
+        assume=names,
+        template=template,
     )
     return OpenAIEngine(client, server, text)
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from s1.clients.http import RequestFailure, ServerClient
+from s1.engines.model_files import has_tokenizer
 from s1.engines.stops import Vocabulary
-from s1.engines.tokenizer import EngineTokenizer, LocalTokenizer, has_tokenizer, tokenizer_at
+from s1.engines.tokenizer import EngineTokenizer, LocalTokenizer, tokenizer_at
 from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported
 
 EXTENSIONS = ("ignore_eos", "min_tokens", "seed", "stop_token_ids", "top_k")
@@ -46,8 +47,15 @@ class Server:
 class ServerText:
     """The tokenizer behind /tokenize and /detokenize (vLLM). Each new text costs a request."""
 
-    def __init__(self, client: ServerClient, model: str, eos: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        client: ServerClient,
+        model: str,
+        eos: tuple[str, ...],
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
         self._client, self._model = client, model
+        self._arguments = dict(template or {})
         self._ids: dict[str, tuple[int, ...]] = {}
         self._texts: dict[tuple[int, ...], str] = {}
         self.template: str | None = None
@@ -79,7 +87,9 @@ class ServerText:
         return self._render([dict(m) for m in messages], add_generation_prompt=True)
 
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        body = {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        body: dict[str, Any] = {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        if self._arguments:
+            body["chat_template_kwargs"] = self._arguments
         return self.decode(tokenize(self._client, self._model, body))
 
     def _find_eos(self) -> tuple[str, ...]:
@@ -112,6 +122,7 @@ def probe_server(
     context: int | None,
     eos: tuple[str, ...],
     assume: frozenset[str],
+    template: Mapping[str, Any] | None,
 ) -> tuple[Server, EngineTokenizer]:
     """The server and its tokenizer, from a few requests. Raises BadConfig, BadInput, Unsupported, EngineFailure."""
     unknown = sorted(assume - set(EXTENSIONS))
@@ -129,7 +140,7 @@ def probe_server(
     limit = min(n for n in (context, length) if isinstance(n, int))
     is_vllm = card.get("owned_by") == "vllm"
     server = Server(name, limit, is_vllm, frozenset(EXTENSIONS) if is_vllm else assume)
-    text = _text_of(client, server, str(card.get("root") or ""), tokenizer, eos)
+    text = _text_of(client, server, str(card.get("root") or ""), tokenizer, eos, template)
     return _probe_completions(client, server, text), text
 
 
@@ -152,19 +163,24 @@ def _model_card(client: ServerClient, model: str | None) -> Mapping[str, Any]:
 
 
 def _text_of(
-    client: ServerClient, server: Server, root: str, tokenizer: str | None, eos: tuple[str, ...]
+    client: ServerClient,
+    server: Server,
+    root: str,
+    tokenizer: str | None,
+    eos: tuple[str, ...],
+    template: Mapping[str, Any] | None,
 ) -> EngineTokenizer:
     """The named tokenizer, else that of the server's folder where it is on this machine, else the server's own."""
     if tokenizer is None and Path(root).is_absolute() and has_tokenizer(Path(root)):
         tokenizer = root
     if tokenizer is None:
         if server.is_vllm:
-            return ServerText(client, server.model, eos)
+            return ServerText(client, server.model, eos, template)
         raise BadConfig(
             f"{client.url} needs the model's tokenizer on this machine, to count and cut tokens.",
             "Give its folder or Hub id: tokenizer=org/name.",
         )
-    local = tokenizer_at(tokenizer)
+    local = tokenizer_at(tokenizer, template)
     local.eos_texts = eos or local.eos_texts
     if not local.eos_texts:
         raise BadConfig("The tokenizer names no end of turn.", "Name it: eos=<|im_end|>.")

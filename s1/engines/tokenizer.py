@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from s1.engines.model_files import load_tokenizer, tokenizer_files
 from s1.engines.stops import Vocabulary, vocabulary_of
-from s1.errors import BadInput, first_line
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+from s1.errors import BadConfig, BadInput, first_line
 
 
 class EngineTokenizer(Protocol):
@@ -34,10 +34,29 @@ class EngineTokenizer(Protocol):
 
 
 class LocalTokenizer:
-    """A transformers tokenizer. `name` is for error messages; `eos` are the end-of-turn ids."""
+    """A transformers tokenizer. `name` is for error messages; `eos` are the end-of-turn ids.
 
-    def __init__(self, tokenizer: Any, *, name: str, eos: Sequence[int], folder: Path | None) -> None:
+    arguments: what the chat template gets beside the messages, such as {"enable_thinking": True}. Raises BadConfig
+    for a name that the template does not mention, because it would change nothing.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        name: str,
+        eos: Sequence[int],
+        folder: Path | None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tokenizer, self.folder, self._name = tokenizer, folder, name
+        self._arguments = dict(arguments or {})
+        for argument in self._arguments:
+            if not re.search(rf"\b{re.escape(argument)}\b", tokenizer.chat_template or ""):
+                raise BadConfig(
+                    f"{name}: the chat template has no argument {argument!r}.",
+                    "Read the model's card for its names.",
+                )
         self.vocab_size: int | None = len(tokenizer)
         self.eos_texts = tuple(str(t) for t in tokenizer.convert_ids_to_tokens(list(eos)))
         self.template: str | None = tokenizer.chat_template
@@ -66,7 +85,7 @@ class LocalTokenizer:
             )
         try:
             text: str = self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages], add_generation_prompt=True, tokenize=False
+                [dict(m) for m in messages], add_generation_prompt=True, tokenize=False, **self._arguments
             )
         except TemplateError as error:
             raise BadInput(
@@ -98,42 +117,38 @@ class TokenizedEngine:
         return self._text.render(messages)
 
 
-def read_tokenizer(path: str) -> Any:
-    """The transformers tokenizer of a folder or Hub id. Raises BadInput when it cannot be loaded."""
-    from transformers import AutoTokenizer
+def tokenizer_at(path: str, template: Mapping[str, Any] | None = None) -> LocalTokenizer:
+    """The tokenizer of what `find_model` finds, with the end-of-turn tokens of its checkpoint. Raises BadInput.
 
-    try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(
-            f"{path}: the tokenizer cannot be loaded ({first_line(error)}).",
-            "Give a folder with tokenizer files (tokenizer.save_pretrained writes them) or a Hub id (org/name).",
-        ) from error
-
-
-def tokenizer_at(path: str) -> LocalTokenizer:
-    """The tokenizer of a folder or Hub id, with the end-of-turn tokens of its checkpoint. Raises BadInput."""
+    template: arguments of the chat template.
+    """
     from transformers import AutoConfig, GenerationConfig
 
-    def from_model_config(path: str) -> Any:
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path))
+    files = tokenizer_files(path)
 
-    tokenizer = read_tokenizer(path)
+    def from_model_config(source: str) -> Any:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, **files.options))
+
+    tokenizer = load_tokenizer(files)
     eos: tuple[int, ...] = ()
     for read in (GenerationConfig.from_pretrained, from_model_config):
         try:
-            eos = eos or as_ids(read(path).eos_token_id)
+            eos = eos or as_ids(read(files.source).eos_token_id)
         except (OSError, ValueError):  # a tokenizer without a model has neither file
             continue
-    folder = Path(path) if Path(path).is_dir() else None
-    return LocalTokenizer(tokenizer, name=path, eos=eos or as_ids(tokenizer.eos_token_id), folder=folder)
+    eos = eos or as_ids(tokenizer.eos_token_id)
+    return LocalTokenizer(tokenizer, name=path, eos=eos, folder=files.format_folder, arguments=template)
 
 
-def tokenizer_of(model: Any, tokenizer: Any, name: str) -> LocalTokenizer:
+def tokenizer_of(
+    model: Any, tokenizer: Any, name: str, template: Mapping[str, Any] | None = None
+) -> LocalTokenizer:
     """The tokenizer of a loaded model."""
     path = model.name_or_path
     folder = Path(path) if path and Path(path).is_dir() else None
-    return LocalTokenizer(tokenizer, name=name, eos=eos_ids(model, tokenizer), folder=folder)
+    return LocalTokenizer(
+        tokenizer, name=name, eos=eos_ids(model, tokenizer), folder=folder, arguments=template
+    )
 
 
 def eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -144,29 +159,3 @@ def eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 def as_ids(ids: Any) -> tuple[int, ...]:
     """What transformers stores as None, one id or a list of ids, as a tuple."""
     return () if ids is None else tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds the files of a tokenizer."""
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
-
-
-def model_path(path: str) -> str:
-    """`path` with ~ expanded: a folder with a model and a tokenizer, or a Hub id. Raises BadInput otherwise."""
-    if not path:
-        raise BadInput("The engine needs a model.", "Give a folder or a Hub id: hf:FOLDER or hf:org/name.")
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise BadInput(f"{path}: no such folder.", "Check the path, or give a Hub id such as org/name.")
-        return path
-    if not (folder / "config.json").is_file():
-        raise BadInput(
-            f"{path}: not a model folder (config.json is missing).",
-            "Give the folder that model.save_pretrained wrote.",
-        )
-    if not has_tokenizer(folder):
-        raise BadInput(
-            f"{path}: the model folder has no tokenizer.", "Add it: tokenizer.save_pretrained(folder)."
-        )
-    return str(folder)

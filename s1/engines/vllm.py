@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import lru_cache, partial
 from typing import Any
 
 from s1.engines.background_loop import BackgroundLoop
+from s1.engines.model_files import find_model, plain_source
 from s1.engines.requests import check_request, seed_at, single_ids, valid_count
 from s1.engines.stops import StopMatcher, plan_stops
-from s1.engines.tokenizer import LocalTokenizer, TokenizedEngine, model_path, tokenizer_at
+from s1.engines.tokenizer import LocalTokenizer, TokenizedEngine, tokenizer_at
 from s1.errors import BadConfig, EngineFailure, MissingExtra, first_line
 from s1.types import Chunk, Continuation, Finish, Stop
 
@@ -36,6 +37,7 @@ def load(
     max_batch: int = 256,
     memory: float | None = None,
     eager: bool = False,
+    template: Mapping[str, Any] | None = None,
 ) -> VLLMEngine:
     """The engine for a model folder or Hub id. Code from the Hub is never run.
 
@@ -44,7 +46,7 @@ def load(
     tensor_parallel_size, data_parallel_size: as in vLLM. max_batch: most requests decoded at once.
     memory: share of the GPU's memory for weights and cache (vLLM's gpu_memory_utilization). On the CPU, the
     environment variable VLLM_CPU_KVCACHE_SPACE sets the size of the cache in GiB.
-    eager: no compilation, for a quick start.
+    eager: no compilation, for a quick start. template: arguments of the chat template.
     Raises BadInput when there is no such model, BadConfig when vLLM rejects the options.
     """
     for name, value in LOGGING.items():
@@ -55,8 +57,8 @@ def load(
         from vllm.v1.engine.async_llm import AsyncLLM
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "vllm", "vllm") from error
-    path = model_path(path)
-    text = tokenizer_at(path)
+    path = plain_source(find_model(path), "vllm")
+    text = tokenizer_at(path, template)
     if dtype == "auto" and current_platform.is_cpu():
         dtype = "float32"
     arguments: dict[str, Any] = {
