@@ -159,9 +159,9 @@ def check_format(name: str | None) -> None:
 
 def open_engine(spec: str, **options: Any) -> Engine:
     """The engine that `spec` names; one that runs in this process decodes up to 256 requests at once."""
-    from s1.engines import engine_name, load_engine
+    from s1.engines import load_engine
 
-    if engine_name(spec) == "hf":
+    if not spec.startswith(("openai:", "scripted:", "vllm:")):  # before anything imports those libraries
         silence_libraries()
         options.setdefault("max_batch", 256)
     return load_engine(spec, **options)

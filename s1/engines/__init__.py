@@ -53,11 +53,6 @@ def engine_options(spec: str) -> list[str]:
     return list(_option_types(_parse(spec).load))
 
 
-def engine_name(spec: str) -> str:
-    """Which of ENGINES `spec` names. Raises BadConfig when it names none."""
-    return _parse(spec).name
-
-
 class Spec(NamedTuple):
     """The parts of an engine spec."""
 

@@ -236,8 +236,9 @@ def _log_expanded_size(files: ModelFiles, dtype: str) -> None:
     numbers = sum(
         int(tensor.n_elements) for tensor in GGUFReader(Path(files.source) / str(files.gguf)).tensors
     )
+    size = numbers * DTYPES[dtype] / 1e9
     logging.getLogger("s1").warning(
-        f"{files.gguf}: the weights are expanded to {dtype}, which takes {numbers * DTYPES[dtype] / 1e9:.1f} GB of memory."
+        f"{files.gguf}: the weights are expanded to {dtype}, which takes {size:.1f} GB of memory."
     )
 
 
