@@ -61,6 +61,8 @@ EXTRAS = {
     "openai": ("openai",),
     "data": ("polars", "pyarrow", "tokenizers", "datasets"),
     "train": ("torch", "transformers", "trl", "accelerate", "datasets"),
+    "lora": ("peft",),
+    "qlora": ("peft", "bitsandbytes"),
     "grading": ("math_verify",),
     "report": ("matplotlib",),
     "lm-eval": ("lm_eval",),

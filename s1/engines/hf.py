@@ -20,18 +20,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from s1.engines.adapter import base_of, is_adapter, with_adapter
 from s1.engines.hf_batch import Batch
 from s1.engines.hf_checkpoint import checkpoint_facts, default_cache_bytes
 from s1.engines.hf_kv_cache import WIDTH
 from s1.engines.hf_row import BatchCounts, BatchRow
 from s1.engines.requests import check_request
 from s1.engines.stops import StopMatcher, plan_stops
-from s1.engines.tokenizer import TokenizedEngine, eos_ids, model_path, read_tokenizer, tokenizer_of
+from s1.engines.tokenizer import (
+    TokenizedEngine,
+    eos_ids,
+    has_tokenizer,
+    model_path,
+    read_tokenizer,
+    tokenizer_of,
+)
 from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported, first_line
 from s1.types import Chunk, Continuation
 
@@ -50,11 +59,14 @@ def load(
     cache_bytes: int | None = None,
     prefill_tokens: int = 4096,
     threads: int | None = None,
+    base: str | None = None,
 ) -> HFEngine:
-    """The engine for a model folder or Hub id. Weights must be safetensors; code from the Hub is never run.
+    """The engine for a model folder, an adapter folder or a Hub id. Weights must be safetensors; code from the
+    Hub is never run.
 
     device: "auto" is a GPU if there is one. dtype: "auto" is float32 on the CPU and the checkpoint's own on a
-    GPU. threads: torch's CPU threads; None leaves them alone. For the others see `HFEngine`.
+    GPU. threads: torch's CPU threads; None leaves them alone. base: the base model of an adapter, when
+    it is not where the adapter says. For the others see `HFEngine`.
     Raises BadInput for a missing or unreadable model or tokenizer, Unsupported for a model that this engine
     cannot serve.
     """
@@ -62,29 +74,35 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype != "auto" and dtype not in DTYPES:
         raise BadConfig(f"Unknown dtype {dtype!r}.", f"Choose auto, {', '.join(DTYPES)}.")
-    path = model_path(path)
+    adapter = Path(path).expanduser() if is_adapter(Path(path).expanduser()) else None
+    if base is not None and adapter is None:
+        raise BadConfig(f"{path} is not an adapter, so it has no base.", "Leave the option base out.")
+    weights = model_path(path if adapter is None else base or base_of(adapter))
+    path = str(adapter or weights)
     chosen: Any = DTYPES.get(dtype, torch.float32 if device == "cpu" else "auto")
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(weights, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: no model configuration that transformers can read ({first_line(error)}).",
+            f"{weights}: no model configuration that transformers can read ({first_line(error)}).",
             "Give a folder with config.json, tokenizer and safetensors weights, or a Hub id (org/name).",
         ) from error
     if config.is_encoder_decoder:
         raise Unsupported(f"{path}: an encoder-decoder model.", "Use a causal language model.")
-    tokenizer = read_tokenizer(path)
+    tokenizer = read_tokenizer(path if has_tokenizer(Path(path)) else weights)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=chosen, use_safetensors=True, trust_remote_code=False
+            weights, config=config, dtype=chosen, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: the weights cannot be loaded ({first_line(error)}).",
+            f"{weights}: the weights cannot be loaded ({first_line(error)}).",
             "They must be safetensors of a causal language model: model.save_pretrained(folder).",
         ) from error
+    if adapter is not None:
+        model = with_adapter(model, adapter)
     return HFEngine(
         model.to(device),
         tokenizer,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from s1.engines.adapter import is_adapter
 from s1.engines.stops import Vocabulary, vocabulary_of
 from s1.errors import BadInput, first_line
 
@@ -160,6 +161,11 @@ def model_path(path: str) -> str:
         if path.startswith((".", "/", "~")) or path.count("/") > 1:
             raise BadInput(f"{path}: no such folder.", "Check the path, or give a Hub id such as org/name.")
         return path
+    if is_adapter(folder):
+        raise BadInput(
+            f"{path}: an adapter, which this engine does not load.",
+            "Load it with hf:FOLDER, or write the whole model with s1 train ... --merge.",
+        )
     if not (folder / "config.json").is_file():
         raise BadInput(
             f"{path}: not a model folder (config.json is missing).",
