@@ -61,6 +61,7 @@ EXTRAS = {
     "openai": ("openai",),
     "data": ("polars", "pyarrow", "tokenizers", "datasets"),
     "train": ("torch", "transformers", "trl", "accelerate", "datasets"),
+    "qlora": ("bitsandbytes",),
     "grading": ("math_verify",),
     "report": ("matplotlib",),
     "lm-eval": ("lm_eval",),

@@ -51,6 +51,8 @@ class Trace:
     thinking: str
     answer: str
     by: str = ""
+    untrained: tuple[tuple[int, int], ...] = ()
+    """Parts of the thinking that are shown but not learnt: [start, end) in characters."""
 
 
 @dataclass(frozen=True, slots=True)

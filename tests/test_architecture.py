@@ -42,8 +42,8 @@ LAYERS = {
 
 HEAVY = {
     "accelerate", "datasets", "fastapi", "inspect_ai", "lm_eval", "math_verify", "matplotlib", "numpy", "openai",
-    "pandas", "polars", "pyarrow", "ray", "rich", "sympy", "tokenizers", "torch", "transformers", "trl", "uvicorn",
-    "vllm",
+    "pandas", "peft", "polars", "pyarrow", "ray", "rich", "sympy", "tokenizers", "torch", "transformers", "trl",
+    "uvicorn", "vllm",
 }  # fmt: skip
 HF_ENGINE = {
     f"engines/{name}.py" for name in ("hf", "hf_batch", "hf_row", "hf_kv_cache", "hf_checkpoint", "sampling")
@@ -147,11 +147,12 @@ def test_the_report_reads_run_folders_only() -> None:
 
 
 def test_torch_is_imported_in_its_places_only() -> None:
-    allowed = {*HF_ENGINE, "train/sft.py"}
     wrong = [
         each
         for each in IMPORTS
-        if each.module.split(".")[0] == "torch" and each.file not in allowed and room_of(each.file) != "petri"
+        if each.module.split(".")[0] == "torch"
+        and each.file not in HF_ENGINE
+        and room_of(each.file) not in ("petri", "train")
     ]
     assert not wrong, listed(wrong)
 

@@ -3,7 +3,7 @@ import pytest
 from s1.config import load_settings
 from s1.data.pipeline import CurateSettings
 from s1.errors import BadConfig
-from s1.train.sft import TrainSettings
+from s1.train.settings import TrainSettings
 
 
 def test_pairs_and_file_change_only_what_they_name(tmp_path):

@@ -17,7 +17,8 @@ USES = {
     "assert 0 < g.thinking_tokens <= 20 and g.error is None",
     "openai": "import openai, s1.engines.openai",
     "train": "from pathlib import Path; from s1.petri.world import base_model, pool; from s1.formats import FORMATS; "
-    "from s1.train.sft import TrainSettings, train; from s1.types import Question, Trace; "
+    "from s1.train.settings import TrainSettings; from s1.train.sft import train; "
+    "from s1.types import Question, Trace; "
     "settings = TrainSettings(max_steps=1, batch=1, bf16=False); "
     "out = train(str(base_model()), [Trace(Question('q', 'solve 3 x'), ' x 0 : 1 no .', '5')], Path('out'), "
     "FORMATS['petri'], settings); assert (out / 'model.safetensors').is_file()",

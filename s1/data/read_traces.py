@@ -1,13 +1,22 @@
-"""Training pairs from a dataset: the output of `s1 curate`, s1K, or any file with a question and a trace."""
+"""Training pairs from a dataset: the output of `s1 curate`, s1K, or any file with a question and a trace.
+
+Besides the pool columns, a row may have `untrained`: a list of [start, end], in characters of its trace, that
+the model sees but is not trained on.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from s1.data.pool import read_pool
+from s1.data.read_files import BadRow, data_files, file_kind, raw_rows
+from s1.data.validate_rows import guess_columns
 from s1.errors import BadInput
 from s1.types import Question, Trace
 
@@ -21,7 +30,37 @@ def read_traces(path: str | Path) -> list[Trace]:
             f"{first['file']}, row {first['row']}, {first['field']}: {first['reason']}.",
             "Correct or drop the row; s1 curate drops such rows.",
         )
-    return as_traces(pool.rows)
+    spans = {key: found for file in data_files(Path(path)) for key, found in _untrained(file)}
+    traces = as_traces(pool.rows)
+    return [replace(t, untrained=spans.get((t.question.text, t.thinking), ())) for t in traces]
+
+
+def _untrained(file: Path) -> Iterator[tuple[tuple[str, str], tuple[tuple[int, int], ...]]]:
+    """The parts without loss of the rows that have any, by question and trace."""
+    if file_kind(file) == "parquet" and "untrained" not in pl.read_parquet_schema(file):
+        return
+    for number, row in raw_rows(file):
+        if isinstance(row, BadRow) or row.get("untrained") in (None, "", []):
+            continue
+        names = guess_columns(tuple(row))
+        question, thinking = (row.get(names.get(field, "")) for field in ("question", "thinking"))
+        if isinstance(question, str) and isinstance(thinking, str):
+            yield (question, thinking), _spans(row["untrained"], file, number)
+
+
+def _spans(value: Any, file: Path, number: int) -> tuple[tuple[int, int], ...]:
+    def is_place(place: Any) -> bool:
+        return isinstance(place, int) and not isinstance(place, bool)
+
+    good = isinstance(value, list) and all(
+        isinstance(part, list) and len(part) == 2 and all(map(is_place, part)) for part in value
+    )
+    if not good:
+        raise BadInput(
+            f"{file}, row {number}, untrained: expected a list of [start, end], found {value!r:.60}.",
+            "Give two whole numbers for each part: where it starts and ends in the trace, in characters.",
+        )
+    return tuple((start, end) for start, end in value)
 
 
 def as_traces(rows: pl.DataFrame) -> list[Trace]:

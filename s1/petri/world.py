@@ -14,7 +14,7 @@ from s1.types import Question, question_id
 if TYPE_CHECKING:
     from s1.data.pool import Pool
     from s1.evals.benchmarks import Benchmark
-    from s1.train.sft import TrainSettings
+    from s1.train.settings import TrainSettings
 
 WEIGHTS = Path(__file__).parent / "weights"
 TEST_SEED = 20_27
@@ -72,7 +72,7 @@ def pool(n: int = 10_000, seed: int = 0) -> Pool:
 
 def train_settings(seed: int = 0, **changes: Any) -> TrainSettings:
     """The fine-tuning recipe of the petri world; a tiny model needs a larger learning rate."""
-    from s1.train.sft import TrainSettings
+    from s1.train.settings import TrainSettings
 
     settings = TrainSettings(
         epochs=4,

@@ -1,7 +1,9 @@
 """Traces as token ids and labels: loss on thinking and answer, none on the prompt (section 3.1).
 
 prompt | open | thinking | newline? close | answer | end of turn
------- no loss ---------- loss -----------------------------------
+---- no loss -- loss ---------------------------------------------
+
+A trace may name parts of its thinking that carry no loss (`Trace.untrained`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from s1.errors import BadInput
 from s1.formats import ThinkingFormat, open_prompt
 from s1.types import Trace
 
+Spans = Sequence[tuple[int, int]]
 IGNORED = -100
 """The label that PyTorch's cross entropy ignores."""
 
@@ -39,11 +42,20 @@ def render_dataset(
     def render(messages: Sequence[Mapping[str, str]]) -> str:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
+    def places(text: str) -> Spans:
+        if not tokenizer.is_fast:
+            raise BadInput(
+                "Parts without loss need a tokenizer that says where its tokens are.",
+                "Save it with a tokenizer.json.",
+            )
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [(start, end) for start, end in encoded["offset_mapping"]]
+
     rows = []
     for trace in traces:
         row = render_trace(
             trace, fmt, encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
-            render=render, end=end, answer_prefix=answer_prefix,
+            render=render, end=end, answer_prefix=answer_prefix, places=places,
         )  # fmt: skip
         if len(row.input_ids) > max_length:
             raise BadInput(
@@ -63,12 +75,15 @@ def render_trace(
     render: Callable[[Sequence[Mapping[str, str]]], str],
     end: str,
     answer_prefix: str = "",
+    places: Callable[[str], Spans] | None = None,
 ) -> Rendered:
     """Token ids and labels of one trace.
 
     `end` is the end-of-turn token; `answer_prefix` is put before an answer that does not contain it already
-    (the paper: "Answer: "). Raises BadInput when thinking or answer is empty or contains a delimiter, which
-    would teach the model to stop in the wrong place.
+    (the paper: "Answer: "); `places` gives the characters of each token, for a trace with parts without loss.
+    A token that is partly in such a part has no loss either. Raises BadInput when thinking or answer is empty
+    or contains a delimiter, which would teach the model to stop in the wrong place, or when nothing is left
+    to learn.
     """
     for name, text in (("thinking", trace.thinking), ("answer", trace.answer)):
         if not text.strip():
@@ -86,8 +101,30 @@ def render_trace(
     if answer_prefix and answer_prefix.strip() not in answer:
         answer = answer_prefix + answer
     newline = "\n" if fmt.newline else ""
-    completion = encode(trace.thinking.strip() + newline + fmt.close + answer + end)
-    return Rendered((*prompt, *completion), (*[IGNORED] * len(prompt), *completion))
+    text = trace.thinking.strip() + newline + fmt.close + answer + end
+    completion = encode(text)
+    labels = list(completion)
+    if trace.untrained:
+        assert places is not None
+        spans = _in_stripped(trace)
+        for i, (start, stop) in enumerate(places(text)):
+            if any(start < b and a < stop for a, b in spans):
+                labels[i] = IGNORED
+    return Rendered((*prompt, *completion), (*[IGNORED] * len(prompt), *labels))
+
+
+def _in_stripped(trace: Trace) -> Spans:
+    """The parts without loss, counted in the thinking without its outer whitespace."""
+    text = trace.thinking
+    for start, end in trace.untrained:
+        if not 0 <= start < end <= len(text):
+            raise BadInput(
+                f"Question {trace.question.id}: untrained holds [{start}, {end}], but the thinking has "
+                f"{len(text)} characters.",
+                "Give [start, end] in characters of the thinking, with start before end.",
+            )
+    lead, length = len(text) - len(text.lstrip()), len(text.strip())
+    return [(min(max(a - lead, 0), length), min(max(b - lead, 0), length)) for a, b in trace.untrained]
 
 
 def end_of_turn(tokenizer: Any) -> str:

@@ -22,7 +22,9 @@ LEGS = {"min_animals": 3, "max_animals": 6, "min_instances": 1, "max_instances":
 def rows(family: str, size: int, seed: int) -> list[dict[str, Any]]:
     import reasoning_gym
 
-    made = reasoning_gym.create_dataset(family, size=size, seed=seed, **(CHAIN if family == "chain_sum" else LEGS))
+    made = reasoning_gym.create_dataset(
+        family, size=size, seed=seed, **(CHAIN if family == "chain_sum" else LEGS)
+    )
     steps = chain_steps if family == "chain_sum" else leg_steps
     return [
         {
@@ -51,7 +53,10 @@ def leg_steps(metadata: dict[str, Any]) -> list[list[str]]:
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
     legs = [(animal, count, ANIMALS[animal]) for animal, count in metadata["animals"].items()]
-    steps = [[f"{count} {animal}s have {count} * {each} = {{}} legs.", f"{count}*{each}"] for animal, count, each in legs]
+    steps = [
+        [f"{count} {animal}s have {count} * {each} = {{}} legs.", f"{count}*{each}"]
+        for animal, count, each in legs
+    ]
     total = legs[0][1] * legs[0][2]
     for _, count, each in legs[1:]:
         steps.append([f"{total} + {count * each} = {{}}.", f"{total}+{count * each}"])
@@ -63,7 +68,9 @@ def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, size, seed in (("train", TRAIN_ROWS, TRAIN_SEED), ("test", TEST_ROWS, TEST_SEED)):
         made = [row for family in ("chain_sum", "leg_counting") for row in rows(family, size, seed)]
-        (out / f"tasks_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+        (out / f"tasks_{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in made), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

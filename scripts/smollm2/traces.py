@@ -110,7 +110,7 @@ def build_trace(steps: Sequence[Step], answer: Fraction, rng: random.Random) -> 
 
 
 def _late_slip(steps: Sequence[Step], rng: random.Random) -> list[Piece] | None:
-    """The whole solution with a slip that is carried to the end, then found by a check. None where it changes nothing."""
+    """The solution with a slip carried to the end and then found by a check; None where it changes nothing."""
     at = rng.randrange(len(steps))
     replaced = {steps[at].value: wrong_value(steps[at].value, rng)}
     pieces = [Piece(step.text(step.value)) for step in steps[:at]]
@@ -132,8 +132,8 @@ def _late_slip(steps: Sequence[Step], rng: random.Random) -> list[Piece] | None:
     if last == steps[-1].value:
         return None
     pieces.append(Piece(f"So the answer is {show(last)}.", trained=False))
-    wrong = show(replaced[steps[at].value])
-    found = f"{steps[at].expression} is {show(steps[at].value)}, not {wrong}."
+    slip = show(replaced[steps[at].value])
+    found = f"{steps[at].expression} is {show(steps[at].value)}, not {slip}."
     pieces.append(Piece(f"Wait, let me check. {found}"))
     pieces += [Piece(step.text(step.value)) for step in steps[at:]]
     return pieces
@@ -162,7 +162,9 @@ def wrong_value(value: Fraction, rng: random.Random) -> Fraction:
     if value.denominator != 1:
         return value + rng.choice((1, -1, 2)) if value > 2 else value + 1
     number_of_digits = len(str(abs(int(value))))
-    near = [value + d for d in (1, -1, 2, -2, 10, -10) if value + d >= 0 and (abs(d) < 10 or number_of_digits > 1)]
+    near = [
+        value + d for d in (1, -1, 2, -2, 10, -10) if value + d >= 0 and (abs(d) < 10 or number_of_digits > 1)
+    ]
     return rng.choice(near)
 
 

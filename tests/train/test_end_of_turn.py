@@ -21,7 +21,8 @@ from s1.engines import load_engine  # noqa: E402
 from s1.errors import BadInput  # noqa: E402
 from s1.formats import FORMATS, open_prompt  # noqa: E402
 from s1.train.render import IGNORED, end_of_turn  # noqa: E402
-from s1.train.sft import TrainSettings, train  # noqa: E402
+from s1.train.settings import TrainSettings  # noqa: E402
+from s1.train.sft import train  # noqa: E402
 from s1.types import Question, Trace  # noqa: E402
 
 pytestmark = pytest.mark.slow

@@ -1,8 +1,13 @@
-import pytest
+import json
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s1.data.read_traces import read_traces
 from s1.errors import BadInput
 from s1.formats import FORMATS
-from s1.train.render import IGNORED, render_trace
+from s1.train.render import IGNORED, render_dataset, render_trace
 from s1.types import Question, Trace
 from scripts.petri.tokenizer import build_tokenizer
 
@@ -41,3 +46,68 @@ def test_an_answer_that_says_answer_already_gets_no_second_prefix():
 def test_empty_texts_and_texts_that_hold_a_delimiter_are_refused_by_name(field, text):
     with pytest.raises(BadInput, match=f"q1.*{field}"):
         rendered(**{field: text})
+
+
+@st.composite
+def traces_with_parts(draw):
+    text = draw(st.text("ab \n", min_size=1, max_size=30).filter(str.strip))
+    cuts = draw(st.lists(st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text))), max_size=3))
+    return Trace(Question("q", "Why?"), text, "4", untrained=tuple((a, b) for a, b in cuts if a < b))
+
+
+@given(traces_with_parts())
+def test_parts_of_the_thinking_are_read_but_carry_no_loss(trace):
+    def render(unmarked):
+        return render_trace(
+            unmarked, FORMATS["petri"], encode=lambda t: [ord(c) for c in t], end="\x00",
+            render=lambda m: m[0]["content"], places=lambda t: [(i, i + 1) for i in range(len(t))],
+        )  # fmt: skip
+
+    row, plain = render(trace), render(Trace(trace.question, trace.thinking, trace.answer))
+    assert row.input_ids == plain.input_ids
+    lead = len(trace.thinking) - len(trace.thinking.lstrip())
+    first = len("Why?" + FORMATS["petri"].open)
+    stripped = trace.thinking.strip()
+    for place, (label, whole) in enumerate(zip(row.labels, plain.labels, strict=True)):
+        at = place - first + lead
+        marked = 0 <= place - first < len(stripped) and any(a <= at < b for a, b in trace.untrained)
+        assert label == (IGNORED if marked else whole)
+
+
+def test_a_token_that_is_partly_in_a_part_without_loss_carries_none():
+    tokenizer = build_tokenizer()
+    trace = Trace(Question("q", "solve 3 x"), " x 0 : 1 no . wait x 1 : 4 yes .", "5", untrained=((4, 13),))
+    (row,) = render_dataset([trace], FORMATS["petri"], tokenizer, "<|end|>", "", 100)
+    assert tokenizer.decode(row.input_ids).count("no .") == 1
+    learnt = tokenizer.decode([i for i in row.labels if i != IGNORED])
+    assert "wait x 1 : 4 yes ." in learnt and ": 1 no" not in learnt
+
+
+@pytest.mark.parametrize("part", [(3, 3), (-1, 2), (0, 999)])
+def test_a_part_outside_the_thinking_is_refused_with_its_question(part):
+    with pytest.raises(BadInput, match="q7.*untrained"):
+        render_dataset(
+            [Trace(Question("q7", "solve"), "x 0", "5", untrained=(part,))],
+            FORMATS["petri"], build_tokenizer(), "<|end|>", "", 100,
+        )  # fmt: skip
+
+
+ROW = {"id": "q1", "question": "solve 3 x", "thinking": "x 0 : 1 no .", "attempt": "5", "answer": "5"}
+
+
+def test_the_column_untrained_is_read_from_a_file(tmp_path):
+    import polars as pl
+
+    rows = [ROW | {"untrained": [[0, 3]]}, ROW | {"id": "q2", "question": "add 1", "untrained": []}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    pl.DataFrame(rows).write_parquet(tmp_path / "rows.parquet")
+    for name in ("rows.jsonl", "rows.parquet"):
+        found = {t.question.id: t.untrained for t in read_traces(tmp_path / name)}
+        assert found == {"q1": ((0, 3),), "q2": ()}
+
+
+@pytest.mark.parametrize("value", ["0-3", [0, 3], [[0]], [["a", "b"]], [[0.5, 2]], {"a": 1}])
+def test_a_column_untrained_of_another_form_is_refused_with_its_row(tmp_path, value):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW | {"untrained": value}) + "\n")
+    with pytest.raises(BadInput, match="row 1, untrained"):
+        read_traces(tmp_path / "rows.jsonl")

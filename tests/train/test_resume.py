@@ -5,7 +5,7 @@ import json
 import pytest
 
 from s1.errors import BadConfig
-from s1.train.sft import CHECKPOINTS, RECORD, is_finished, last_checkpoint
+from s1.train.result_folder import CHECKPOINTS, RECORD, is_finished, last_checkpoint
 
 RUN = {"base": "b", "rows_sha256": "1"}
 

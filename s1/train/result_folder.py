@@ -1,0 +1,73 @@
+"""The output folder of a training run: whose it is, where it resumes, and what is written at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from s1.errors import BadConfig
+from s1.formats import ThinkingFormat, write_format
+
+RECORD, CHECKPOINTS = "train.json", "checkpoints"
+"""The record of a finished run, and the folder of an unfinished one, which has a record of its own."""
+
+
+def is_finished(out: Path, record: dict[str, Any]) -> bool:
+    """Whether `out` holds the result of this run. Raises BadConfig when it holds anything else."""
+    if out.is_file():
+        raise BadConfig(f"{out} is a file.", "Name a folder with --out.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return False
+    for file in (out / RECORD, out / CHECKPOINTS / RECORD):
+        if file.is_file():
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+            except json.JSONDecodeError:
+                found = {}
+            if {k: found.get(k) for k in record} == record:
+                return file.parent == out
+            raise BadConfig(
+                f"{out} holds a model trained on other data or settings.", "Choose another --out."
+            )
+    raise BadConfig(f"{out} is not empty and holds no run of s1 train.", "Choose another --out.")
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written completely."""
+
+    def is_complete(checkpoint: Path) -> bool:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            return False
+        return _has_weights(checkpoint)
+
+    complete = [c for c in folder.glob("checkpoint-*") if is_complete(c)]
+    return str(max(complete, key=lambda c: int(c.name.rsplit("-", 1)[1]))) if complete else None
+
+
+def _has_weights(checkpoint: Path) -> bool:
+    """Whether the weights are there: in one file, or in every shard that the index names."""
+    if any((checkpoint / name).is_file() for name in ("model.safetensors", "adapter_model.safetensors")):
+        return True
+    try:
+        index = json.loads((checkpoint / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        shards = set(index["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(shards) and all((checkpoint / shard).is_file() for shard in shards)
+
+
+def save_result(model: Any, tokenizer: Any, out: Path, fmt: ThinkingFormat, record: dict[str, Any]) -> None:
+    """Write model, tokenizer and format, and last the record: a folder that has it is complete."""
+    model.save_pretrained(out)
+    model.generation_config.save_pretrained(out)  # an adapter would be saved without it
+    tokenizer.save_pretrained(out)
+    write_format(fmt, out)
+    part = out / f"{RECORD}.part"
+    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, out / RECORD)
+    shutil.rmtree(out / CHECKPOINTS)
