@@ -161,11 +161,8 @@ def wrong_value(value: Fraction, rng: random.Random) -> Fraction:
     """A result that a careless person might write: off by a little, or with one digit changed."""
     if value.denominator != 1:
         return value + rng.choice((1, -1, 2)) if value > 2 else value + 1
-    number_of_digits = len(str(abs(int(value))))
-    near = [
-        value + d for d in (1, -1, 2, -2, 10, -10) if value + d >= 0 and (abs(d) < 10 or number_of_digits > 1)
-    ]
-    return rng.choice(near)
+    changes = (1, -1, 2, -2, 10, -10) if abs(value) > 9 else (1, -1, 2, -2)
+    return rng.choice([value + change for change in changes if value < 0 or value + change >= 0])
 
 
 def evaluate(expression: str) -> Fraction | None:
