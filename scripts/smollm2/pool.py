@@ -18,8 +18,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from scripts.smollm2.traces import Step, build_trace, evaluate, gsm8k_steps, show
 from s1.engines.model_files import find_model, load_tokenizer
+from scripts.smollm2.traces import Step, build_trace, evaluate, gsm8k_steps, show
 
 SEED = 0
 DEV_GSM8K, DEV_TASKS = 200, 100
@@ -37,7 +37,9 @@ def solved(gsm8k: Path, tasks: Path) -> Iterator[tuple[dict[str, Any], list[Step
                 yield about | {"domain": f"gsm8k, {min(len(steps), 6)} steps"}, steps, answer
     for line in tasks.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        steps = [Step(text, expression, evaluate(expression) or Fraction(0)) for text, expression in row["steps"]]
+        steps = [
+            Step(text, expression, evaluate(expression) or Fraction(0)) for text, expression in row["steps"]
+        ]
         answer = steps[-1].value
         if show(answer) != row["answer"]:
             raise ValueError(f"{row['id']}: the steps give {show(answer)}, the task says {row['answer']}")
@@ -80,7 +82,9 @@ def write_rows(rows: list[Mapping[str, Any]] | list[dict[str, Any]], file: Path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gsm8k", type=Path, required=True)
     parser.add_argument("--tasks", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -88,10 +92,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     pool, dev = split(make_rows(arguments.gsm8k, arguments.tasks))
     write_rows(pool, arguments.out / "pool.jsonl")
-    write_rows([{k: row[k] for k in ("id", "question", "answer")} for row in dev], arguments.out / "dev.jsonl")
+    write_rows(
+        [{k: row[k] for k in ("id", "question", "answer")} for row in dev], arguments.out / "dev.jsonl"
+    )
     tokens = sorted(row["trace_tokens"] for row in pool)
     print(f"{len(pool)} rows, {len(dev)} apart; {dict(Counter(row['source'] for row in pool))}")
-    print(f"kinds {dict(Counter(row['kind'] for row in pool))}; median {tokens[len(tokens) // 2]} tokens, longest {tokens[-1]}")
+    print(f"kinds {dict(Counter(row['kind'] for row in pool))}")
+    print(f"median trace {tokens[len(tokens) // 2]} tokens, longest {tokens[-1]}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,169 @@
+"""The paper's experiment on SmolLM2-135M-Instruct, stage by stage; a finished part is not done again.
+
+    python -m scripts.smollm2.study attempts --work WORK    the model's own answers: which questions it can do already
+    python -m scripts.smollm2.study curate   --work WORK    1,000 rows: curated and random, three seeds each
+    python -m scripts.smollm2.study train    --work WORK    one model for each dataset, and the adapter that ships
+    python -m scripts.smollm2.study evaluate --work WORK    budgets and waits on the three test sets
+
+WORK holds pool.jsonl and dev.jsonl of `pool.py` and a folder `sets` with the test sets. docs/smollm2.md has the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from s1.policy import BudgetPolicy
+from s1.train.settings import TrainSettings
+
+SETS = ("gsm8k_test", "svamp", "tasks_test")
+SEEDS = (0, 1, 2)
+CONTEXT = 768
+"""Some thinking never ends: the natural end and the waits get what this context leaves, about 550 tokens."""
+FULL = TrainSettings(
+    epochs=3, device_batch=16, learning_rate=1e-4, max_length=1024, answer_prefix="Final Answer: "
+)
+LORA = replace(FULL, lora_rank=16, lora_alpha=32, learning_rate=1e-3)
+POLICIES = (
+    *(BudgetPolicy(max_thinking=n, max_answer=48) for n in (0, 16, 32, 64, 128, 256)),
+    BudgetPolicy(max_answer=48),
+    *(BudgetPolicy(waits=n, max_answer=48) for n in (1, 2)),
+    BudgetPolicy(waits=1, wait=("",), max_answer=48),
+    BudgetPolicy(waits=1, wait=("So",), max_answer=48),
+)
+"""The last two are controls: an end suppressed without a word, and a word that promises no doubt."""
+
+
+def attempts(work: Path, batch: int) -> None:
+    """Greedy direct answers to the pool's and the test sets' questions, graded, into WORK/solved."""
+    from s1.data.attempts import attempt
+    from s1.engines import load_engine
+    from s1.evals.benchmarks import load_benchmark
+
+    (work / "solved").mkdir(exist_ok=True)
+    engine = load_engine("smollm2", context=CONTEXT, max_batch=batch)
+    for file in (work / "pool.jsonl", *(work / "sets" / f"{name}.jsonl" for name in SETS)):
+        out = work / "solved" / f"{file.stem}.json"
+        if out.is_file():
+            continue
+        questions = load_benchmark(file).questions
+        verdicts = attempt(engine, questions, max_tokens=256, concurrency=batch)
+        right = sum(map(bool, verdicts))
+        out.write_text(json.dumps(dict(zip((q.id for q in questions), verdicts, strict=True))))
+        print(f"{file.stem}: {right} of {len(questions)} solved", flush=True)
+    asyncio.run(engine.close())
+
+
+def curate(work: Path) -> None:
+    """The datasets of the study, each a folder of `s1 curate` and a training file with the spans without loss."""
+    from s1.data.decontaminate import read_benchmarks
+    from s1.data.pipeline import CurateSettings
+    from s1.data.pipeline import curate as run
+    from s1.data.pool import read_pool
+
+    solved = json.loads((work / "solved" / "pool.json").read_text())
+    rows = {row["id"]: row for row in _lines(work / "pool.jsonl")}
+    joined = [row | {"solved_smollm2": float(bool(solved[key]))} for key, row in rows.items()]
+    (work / "attempted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined))
+    benchmarks = read_benchmarks([str(work / "sets" / f"{name}.jsonl") for name in SETS])
+    pool = read_pool(work / "attempted.jsonl")
+    plans = [(kind, seed) for kind in ("s1k", "random") for seed in SEEDS] + [("full", 0)]
+    for strategy, seed in plans:
+        out = work / "data" / f"{'curated' if strategy == 's1k' else strategy}-{seed}"
+        if not out.is_dir():
+            # Templates share word 8-grams, so only whole questions are compared.
+            settings = CurateSettings(seed=seed, strategy=strategy, ngram=0)  # type: ignore[arg-type]
+            ledger = run(pool, settings, out, benchmarks=benchmarks)
+            print(out.name, [f"{stage.name} {dict(stage.dropped)}" for stage in ledger.stages], flush=True)
+        chosen = _chosen(out, rows)
+        fields = ("id", "question", "answer", "thinking", "attempt", "source", "untrained")
+        text = "".join(json.dumps({f: row[f] for f in fields}) + "\n" for row in chosen)
+        (work / "data" / f"{out.name}.jsonl").write_text(text)
+
+
+def _chosen(folder: Path, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    import polars as pl
+
+    return [rows[key] for key in pl.read_parquet(folder / "dataset.parquet")["id"]]
+
+
+def train(work: Path, name: str, out: Path, settings: TrainSettings) -> None:
+    """Fine-tune on WORK/data/NAME.jsonl."""
+    from s1.data.read_traces import read_traces
+    from s1.formats import FORMATS
+    from s1.train.sft import train as run
+
+    run("smollm2", read_traces(work / "data" / f"{name}.jsonl"), out, FORMATS["s1"], settings)
+    record = json.loads((out / "train.json").read_text())
+    print(f"{out.name}: loss {record['loss']:.3f}, {record['seconds']} s", flush=True)
+
+
+def evaluate(model: str, file: Path, out: Path, batch: int, policies: tuple[BudgetPolicy, ...]) -> None:
+    """Run and grade the policies on one test set."""
+    from s1.engines import load_engine
+    from s1.evals.benchmarks import load_benchmark
+    from s1.evals.run import Plan
+    from s1.evals.run import evaluate as run
+    from s1.formats import FORMATS
+
+    engine = load_engine(model, context=CONTEXT, max_batch=batch)
+    try:
+        metrics = run(load_benchmark(file), engine, FORMATS["s1"], Plan(policies), out, model=model)
+    finally:
+        asyncio.run(engine.close())
+    shown = ", ".join(f"{p.key or 'natural'} {p.accuracy:.1f}" for p in metrics.points)
+    print(f"{out}: {shown}", flush=True)
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=("attempts", "curate", "train", "evaluate"))
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--batch", type=int, default=64, help="requests decoded at once (a GPU takes 1024)")
+    parser.add_argument("--only", default="", help="one dataset or model, such as curated-0")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--lora", action="store_true", help="an adapter instead of full fine-tuning")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another training setting"
+    )
+    parser.add_argument("--out", default="", help="name of the model, where it is not that of the dataset")
+    arguments = parser.parse_args()
+    work = arguments.work
+    if arguments.stage == "attempts":
+        attempts(work, arguments.batch)
+    elif arguments.stage == "curate":
+        curate(work)
+    elif arguments.stage == "train":
+        from s1.config import load_settings
+
+        datasets = [f.stem for f in sorted((work / "data").glob("*.jsonl")) if arguments.only in ("", f.stem)]
+        for name in datasets:
+            seed = int(name.rpartition("-")[2])
+            settings = load_settings(
+                replace(LORA if arguments.lora else FULL, seed=seed), None, arguments.set
+            )
+            default = f"{name}-lora" if arguments.lora else name
+            train(work, name, work / "models" / (arguments.out or default), settings)
+    else:
+        models = [m.name for m in sorted((work / "models").iterdir()) if arguments.only in ("", m.name)]
+        for name in [*models, *(["base"] if arguments.only in ("", "base") else [])]:
+            for chosen in arguments.sets.split(","):
+                model = "smollm2" if name == "base" else str(work / "models" / name)
+                file = work / ("dev.jsonl" if chosen == "dev" else f"sets/{chosen}.jsonl")
+                policies = POLICIES[6:8] if chosen == "dev" else POLICIES
+                evaluate(model, file, work / "runs" / f"{name}-{chosen}", arguments.batch, policies)
+
+
+if __name__ == "__main__":
+    main()
