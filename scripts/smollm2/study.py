@@ -68,7 +68,8 @@ def curate(work: Path) -> None:
 
     solved = json.loads((work / "solved" / "pool.json").read_text())
     rows = {row["id"]: row for row in _lines(work / "pool.jsonl")}
-    joined = [row | {"solved_smollm2": float(bool(solved[key]))} for key, row in rows.items()]
+    verdicts = zip(rows.values(), solved.values(), strict=True)  # in the order of the file
+    joined = [row | {"solved_smollm2": float(bool(verdict))} for row, verdict in verdicts]
     (work / "attempted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined))
     benchmarks = read_benchmarks([str(work / "sets" / f"{name}.jsonl") for name in SETS])
     pool = read_pool(work / "attempted.jsonl")
@@ -121,7 +122,7 @@ def evaluate(model: str, file: Path, out: Path, batch: int, policies: tuple[Budg
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    return (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return map(json.loads, file.read_text(encoding="utf-8").rstrip("\n").split("\n"))
 
 
 def main() -> None:
