@@ -71,21 +71,23 @@ class _Batch:
         column: Any = texts.fill_null("").to_arrow(compat_level=pl.CompatLevel.oldest())
         _, offsets, values = column.buffers()
         bounds = np.frombuffer(offsets, np.int64, len(texts) + 1, 8 * column.offset)
-        self.raw = bytes(memoryview(values or b"")[bounds[0] : bounds[-1]]) + bytes(3 * PIECE)
+        self.raw = b"".join([memoryview(values or b"")[bounds[0] : bounds[-1]], bytes(3 * PIECE)])
         masked = self.raw.translate(CANONICAL)
         codes = np.frombuffer(masked, np.uint8)
-        keep = np.ones(len(codes), dtype=bool)
         again = np.flatnonzero(codes[1:] == codes[:-1]) + 1
+        keep = np.ones(len(codes), dtype=bool)
         keep[again[COLLAPSED[codes[again]]]] = False
         keep[bounds[:-1] - bounds[0]] = True
-        self.places = np.flatnonzero(keep)
-        """Where each byte of `text` is in `raw`."""
-        self.bounds = np.searchsorted(self.places, bounds - bounds[0])
+        gone = again[~keep[again]]
+        self.shifts = gone - np.arange(len(gone))
+        self.bounds = bounds - bounds[0] - np.searchsorted(gone, bounds - bounds[0])
         self.edges: list[int] = self.bounds.tolist()
         self.size = self.edges[-1]
         self.codes = codes[keep]
+        self.numbers = np.frombuffer(self.raw, np.uint8)[keep]
+        """`codes` with its digits."""
         self.text = self.codes[: self.size].tobytes()
-        self.backwards = self.text[::-1]
+        self.backwards = self.codes[: self.size][::-1].tobytes()
         self.long_numbers = b"0" * LONG_NUMBER in masked
         self.rules = rules
         self.found = np.zeros(len(texts), dtype=bool)
@@ -121,9 +123,8 @@ class _Batch:
         anchors = np.flatnonzero(mixed < 256 // ANCHOR_EVERY)
         # Sorted by the sixteen bytes that follow, numbers as they are, then by place: both in one number.
         bits = self.size.bit_length()
-        raw: Any = np.ndarray(len(self.raw) - PIECE, "<u8", self.raw, strides=(1,))
-        at_raw = self.places[anchors]
-        keys = raw[at_raw] * np.uint64(0x9E3779B97F4A7C15) + raw[at_raw + PIECE]
+        pieces: Any = np.ndarray(self.size + 2 * PIECE, "<u8", self.numbers.data, strides=(1,))
+        keys = pieces[anchors] * np.uint64(0x9E3779B97F4A7C15) + pieces[anchors + PIECE]
         keys = np.sort((keys >> np.uint64(bits) << np.uint64(bits)) | anchors.astype(np.uint64))
         anchors = (keys & np.uint64((1 << bits) - 1)).astype(np.int64)
         keys >>= np.uint64(bits)
@@ -170,9 +171,9 @@ class _Batch:
                 self.found[number] = self._is_loop(first, last, start, end + lag, lag)
 
     def _check_numbers(self) -> None:
-        for place in np.flatnonzero(np.diff(self.places) >= LONG_NUMBER):
-            digits = self.raw[self.places[place] : self.places[place + 1]]
-            if digits.isdigit() and any(digits[lag:] == digits[:-lag] for lag in range(1, 31)):
+        for digits in re.finditer(rb"\d{%d,}" % LONG_NUMBER, self.raw):
+            if any(digits[0][lag:] == digits[0][:-lag] for lag in range(1, 31)):
+                place = digits.start() - np.searchsorted(self.shifts + np.arange(len(self.shifts)), digits.start())
                 self.found[self._texts_at(place)] = True
 
     def _is_loop(self, first: int, last: int, start: int, end: int, lag: int) -> bool:
@@ -183,7 +184,7 @@ class _Batch:
         blanks = phrase.count(b" ")
         if (LINE if blanks else RULE).fullmatch(raw.strip()):
             return False
-        units: Sequence[Any] = self.raw[self.places[start] : self.places[end]].split() if blanks else raw
+        units: Sequence[Any] = self.raw[self._place(start) : self._place(end)].split() if blanks else raw
         if blanks:  # whole words only
             before, after = self.text[max(first, start - 1) : start], self.text[end : min(last, end + 1)]
             units = units[bool((before + b" ").strip() and span[:1] != b" ") :]
@@ -213,7 +214,11 @@ class _Batch:
         return 2 + _longest(a == b for a, b in itertools.pairwise(steps)) >= NUMBERED_TIMES
 
     def _raw(self, start: int, end: int) -> str:
-        return self.raw[self.places[start] : self.places[end]].decode("utf-8", "ignore")
+        return self.raw[self._place(start) : self._place(end)].decode("utf-8", "ignore")
+
+    def _place(self, at: int) -> int:
+        """Where in `raw` a byte of `text` is."""
+        return at + int(np.searchsorted(self.shifts, at, side="right"))
 
 
 def _longest(values: Iterable[bool]) -> int:
