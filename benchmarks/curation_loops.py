@@ -54,7 +54,9 @@ def numbered(text: str, draw: Draw) -> str:
     words = [w for w in words_of(text, 12, draw).split() if w.isalpha()] or ["check", "it", "once", "more"]
     start, name = draw.randint(1, 20), draw.choice(["Step", "Check", "Attempt", "Case"])
     end = draw.choice(["\n", "\n\n", " "])
-    return "".join(f"{name} {start + i}: let me {' '.join(words)}.{end}" for i in range(draw.randint(16, 150)))
+    return "".join(
+        f"{name} {start + i}: let me {' '.join(words)}.{end}" for i in range(draw.randint(16, 150))
+    )
 
 
 def reworded(text: str, draw: Draw) -> str:
@@ -123,7 +125,9 @@ def placed(text: str, made: str, draw: Draw, at_end: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--copies", type=int, default=100, help="damaged copies of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data")
@@ -138,7 +142,9 @@ def main() -> None:
         print(f"- trace {number}: {' '.join(traces[number].split())[-160:]!r}")
     whole = [t for t, is_loop in zip(traces, looped, strict=True) if not is_loop and len(t) > 400]
     for title, kinds, right in (("loops", LOOPS, True), ("ordinary text", ORDINARY, False)):
-        print(f"\n| {title} put into real traces | copies | {'found' if right else 'kept'} |\n|---|---:|---:|")
+        print(
+            f"\n| {title} put into real traces | copies | {'found' if right else 'kept'} |\n|---|---:|---:|"
+        )
         total = good = 0
         for kind, make in kinds.items():
             draw = random.Random(f"{args.seed} {kind}")

@@ -183,7 +183,14 @@ def as_stops(texts: Sequence[str], encode: Callable[[str], tuple[int, ...]]) -> 
 TAGS = ("think", "thinking", "thought", "reasoning")
 OPENINGS = [f"<{t}>" for t in TAGS] + ["<|begin_of_thought|>", *(f.open.strip() for f in FORMATS.values())]
 CLOSINGS = [f"</{t}>" for t in TAGS] + ["<|end_of_thought|>", *(f.close.strip() for f in FORMATS.values())]
-WRAPPINGS = ("<|begin_of_solution|>", "<|end_of_solution|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>")
+WRAPPINGS = (
+    "<|begin_of_solution|>",
+    "<|end_of_solution|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end|>",
+)
 """What may stand around an answer."""
 DELIMITERS = tuple(
     sorted({*OPENINGS, *CLOSINGS, *WRAPPINGS, *(stop for f in FORMATS.values() for stop in f.stops)})

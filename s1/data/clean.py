@@ -99,7 +99,9 @@ def clean_reasons(
     if features is not None:
         return found
     still_in = rows.select("thinking").with_columns(found).with_row_index().filter(pl.col("reason").is_null())
-    return found.scatter(still_in.filter(find_loops(still_in["thinking"], settings))["index"], "repetition loop")
+    return found.scatter(
+        still_in.filter(find_loops(still_in["thinking"], settings))["index"], "repetition loop"
+    )
 
 
 def _official_rules(features: Sequence[str]) -> dict[str, pl.Expr]:

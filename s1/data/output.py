@@ -39,8 +39,8 @@ import polars as pl
 
 from s1.data.funnel_figure import funnel_figure
 from s1.data.ledger import Ledger, card, report
-from s1.errors import BadInput, MissingExtra
 from s1.data.partitions import disk_errors
+from s1.errors import BadInput, MissingExtra
 from s1.jsonl import dump_line, parse_object, write_bytes, write_json
 
 FILES = (

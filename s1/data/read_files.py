@@ -109,7 +109,9 @@ def splits(path: Path, piece: int = 1 << 25) -> list[Split]:
     with path.open("rb") as file:
         while block := file.read(piece):
             size, lines = len(block), block.count(b"\n")
-            while not block.endswith(b"\n") and (block := file.readline(MAX_ROW)):  # the rest of its last line
+            while not block.endswith(b"\n") and (
+                block := file.readline(MAX_ROW)
+            ):  # the rest of its last line
                 size, lines = size + len(block), lines + block.count(b"\n")
             found.append(Split(path, at, at + size, first))
             at, first = at + size, first + lines

@@ -90,6 +90,7 @@ class _Batch:
         self.backwards = self.codes[: self.size][::-1].tobytes()
         self.long_numbers = b"0" * LONG_NUMBER in masked
         self.rules = rules
+        self.judged: set[int] = set()
         self.found = np.zeros(len(texts), dtype=bool)
 
     def search(self) -> np.ndarray:
@@ -167,17 +168,25 @@ class _Batch:
             end = done = _agreement(self.text, place, lag, last)
             mirrored = _agreement(self.backwards, self.size - place - lag, lag, self.size - first)
             start = self.size - lag - mirrored
-            if end - start >= least:
+            if end - start < least:
+                continue
+            # A text full of numbers agrees at many lags: after the first, only where the numbers agree as well.
+            other = np.flatnonzero(self.numbers[start:end] != self.numbers[start + lag : end + lag])
+            alike = int(np.diff(np.concatenate(([-1], other, [end - start]))).max()) - 1
+            if alike >= least or number not in self.judged:
+                self.judged.add(number)
                 self.found[number] = self._is_loop(first, last, start, end + lag, lag)
 
     def _check_numbers(self) -> None:
         for digits in re.finditer(rb"\d{%d,}" % LONG_NUMBER, self.raw):
             if any(digits[0][lag:] == digits[0][:-lag] for lag in range(1, 31)):
-                place = digits.start() - np.searchsorted(self.shifts + np.arange(len(self.shifts)), digits.start())
+                place = digits.start() - np.searchsorted(
+                    self.shifts + np.arange(len(self.shifts)), digits.start()
+                )
                 self.found[self._texts_at(place)] = True
 
     def _is_loop(self, first: int, last: int, start: int, end: int, lag: int) -> bool:
-        """Whether text[start:end], which repeats its first `lag` bytes, is a loop; `first` and `last` bound its text."""
+        """Whether text[start:end], which repeats its first `lag` bytes, is a loop of the text from `first` to `last`."""
         rules, span, phrase = self.rules, self.text[start:end], self.text[start : start + lag]
         first_part = self._raw(start, start + lag)
         raw, lettered = self._raw(start, end), any(map(str.isalpha, first_part))
@@ -195,7 +204,7 @@ class _Batch:
             return False
         repeated = of_phrase + _longest(a == b for a, b in zip(units, units[of_phrase:], strict=False))
         share = repeated / len(units)
-        size = repeated if blanks > 1 else 0
+        size = float(repeated if blanks > 1 else 0)
         if lettered or not blanks:
             size = max(size, share * len(raw) / CHARACTERS_A_WORD, share * len(UNSPACED.findall(raw)) / 2)
         if blanks == 1 and repeated >= (rules.word_run if lettered else rules.other_run):

@@ -119,7 +119,7 @@ def _plain_batch(batch: pl.DataFrame, layout: Mapping[str, str]) -> pl.DataFrame
             raw = raw.cast(pl.String)
             rules.append(raw.str.len_chars() <= MAX_CHARACTERS)
             if field in ("thinking", "attempt"):
-                rules.append(~raw.str.contains_any(DELIMITERS, ascii_case_insensitive=True))
+                rules.append(~raw.str.contains_any(list(DELIMITERS), ascii_case_insensitive=True))
             if field == "question":
                 rules.append(raw.str.contains(r"[^\s\x1c-\x1f]"))
             values.append((raw if field in KEEP_BLANK else pl.when(raw != "").then(raw)).alias(field))
@@ -244,7 +244,12 @@ def _chat_row(raw: Mapping[str, Any], layout: Mapping[str, str]) -> dict[str, An
             role = str(message.get("role") or message["from"])
             content = message["content"] if "content" in message else message["value"]
             thinking = message.get("thinking") or ""
-            texts.append((ROLES.get(role, role), message_texts({"reasoning_content": thinking, **message, "content": content})))
+            texts.append(
+                (
+                    ROLES.get(role, role),
+                    message_texts({"reasoning_content": thinking, **message, "content": content}),
+                )
+            )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         if "question" in layout:
             return {}
@@ -253,7 +258,9 @@ def _chat_row(raw: Mapping[str, Any], layout: Mapping[str, str]) -> dict[str, An
     if roles != ["user", "assistant"]:
         if "question" in layout:
             return {}
-        raise BadRow(column, f"expected one question and one reply, found {', '.join(roles)[:60] or 'nothing'}")
+        raise BadRow(
+            column, f"expected one question and one reply, found {', '.join(roles)[:60] or 'nothing'}"
+        )
     (_, question), (thinking, reply) = (found for role, found in texts if role != "system")
     try:
         thinking, reply = (text or "" for text in without_delimiters(thinking or None, reply))

@@ -29,7 +29,11 @@ from s1.formats import FORMATS, without_delimiters
         ("", "so 4</think>4", ("so 4", "4")),
         ("so 4", "<think>so 4</think>4", ("so 4", "4")),
         (None, "[THINK]so 4[/THINK]4", ("so 4", "4")),
-        (None, "<|begin_of_thought|>so 4<|end_of_thought|>\n<|begin_of_solution|>4<|end_of_solution|>", ("so 4", "4")),
+        (
+            None,
+            "<|begin_of_thought|>so 4<|end_of_thought|>\n<|begin_of_solution|>4<|end_of_solution|>",
+            ("so 4", "4"),
+        ),
     ],
 )
 def test_a_text_is_split_where_it_is_clear_what_is_meant(thinking: Any, answer: Any, expected: Any) -> None:
@@ -69,15 +73,24 @@ def test_curate_and_train_read_the_same_split_row(tmp_path: Path) -> None:
     good = {"id": "a", "question": "2 + 2?", "thinking": "<think>so 4</think>", "attempt": "</think>4"}
     pool = read_pool(write(tmp_path / "p.jsonl", good, {**good, "id": "b", "thinking": "x <think> y"}))
     assert pool.rows.select("thinking", "attempt").rows() == [("so 4", "4")]
-    assert pool.rejects.select("row", "field").rows() == [(2, "thinking")] and "<think>" in pool.rejects["reason"][0]
+    assert (
+        pool.rejects.select("row", "field").rows() == [(2, "thinking")]
+        and "<think>" in pool.rejects["reason"][0]
+    )
     pool.rows.write_parquet(tmp_path / "q.parquet")
     assert read_pool(tmp_path / "q.parquet").rows.equals(pool.rows)
     (trace,) = read_traces(write(tmp_path / "t.jsonl", good))
     assert (trace.thinking, trace.answer) == ("so 4", "4")
 
 
-def chat(*messages: tuple[str, Any], role: str = "role", content: str = "content", **more: Any) -> dict[str, Any]:
-    return {"messages" if role == "role" else "conversations": [{role: r, content: c, **more} for r, c in messages]}
+def chat(
+    *messages: tuple[str, Any], role: str = "role", content: str = "content", **more: Any
+) -> dict[str, Any]:
+    return {
+        "messages" if role == "role" else "conversations": [
+            {role: r, content: c, **more} for r, c in messages
+        ]
+    }
 
 
 @pytest.mark.parametrize(
@@ -86,7 +99,7 @@ def chat(*messages: tuple[str, Any], role: str = "role", content: str = "content
         chat(("user", "2 + 2?"), ("assistant", "<think>so 4</think>4")),
         chat(("system", "Think."), ("user", "2 + 2?"), ("assistant", "so 4</think>\n4")),
         chat(("human", "2 + 2?"), ("gpt", "<think>so 4</think>4"), role="from", content="value"),
-        {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4", "reasoning_content": "so 4"}]},
+        {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4", "reasoning_content": "so 4"}]},  # noqa: E501
         {"messages": json.dumps(chat(("user", "2 + 2?"), ("assistant", "<think>so 4</think>4"))["messages"])},
         {"question": "2 + 2?", **chat(("user", "2 + 2?"), ("assistant", "<think>so 4</think>4"))},
     ],
@@ -124,9 +137,13 @@ def test_other_conversations_are_rejected_with_the_reason(tmp_path: Path, row: d
     assert rejects.select("row", "field").rows() == [(2, "messages")]
 
 
-@pytest.mark.parametrize("answer", [float("nan"), float("inf"), [3, None, "4"], [[1], [2, [None]]], [float("nan")]])
+@pytest.mark.parametrize(
+    "answer", [float("nan"), float("inf"), [3, None, "4"], [[1], [2, [None]]], [float("nan")]]
+)
 def test_an_answer_that_is_none_is_rejected(tmp_path: Path, answer: Any) -> None:
-    pool = read_pool(write(tmp_path / "p.jsonl", {"question": "a", "answer": 3}, {"question": "b", "answer": answer}))
+    pool = read_pool(
+        write(tmp_path / "p.jsonl", {"question": "a", "answer": 3}, {"question": "b", "answer": answer})
+    )
     assert pool.rows["answer"].to_list() == ["3"]
     assert pool.rejects.select("row", "field").rows() == [(2, "answer")]
 

@@ -56,7 +56,8 @@ ORDINARY = {
     "dots": "." * 300,
     "frames": ("+---" * 30 + "+\n|" + "   |" * 30 + "\n") * 8,
     "table of numbers": "| n | square |\n|---|---|\n" + "".join(f"| {i} | {i * i} |\n" for i in range(60)),
-    "table of words": "| n | prime |\n|---|---|\n" + "".join(f"| {i} | no, even |\n" for i in range(4, 80, 2)),
+    "table of words": "| n | prime |\n|---|---|\n"
+    + "".join(f"| {i} | no, even |\n" for i in range(4, 80, 2)),
     "truth table": "| p | q | both |\n|---|---|---|\n" + "| T | F | F |\n| F | T | F |\n" * 6,
     "table of zeros": "| 0 | 0 | 0 |\n" * 12,
     "matrix": "0 0 0 0 0 ; " * 5,
@@ -105,7 +106,9 @@ def test_a_period_of_any_length_and_alphabet_is_found(phrase: str, more: int, ti
 
 
 WORDS = st.lists(
-    st.sampled_from(["a", "so", "7", "12", "Wait,", "---", "| 0 |", "好", "x" * 220, "\u00a0", "\u3000", "\x1c"]),
+    st.sampled_from(
+        ["a", "so", "7", "12", "Wait,", "---", "| 0 |", "好", "x" * 220, "\u00a0", "\u3000", "\x1c"]
+    ),
     max_size=60,
 )
 
