@@ -186,7 +186,7 @@ class _Batch:
                 self.found[self._texts_at(place)] = True
 
     def _is_loop(self, first: int, last: int, start: int, end: int, lag: int) -> bool:
-        """Whether text[start:end], which repeats its first `lag` bytes, is a loop of the text from `first` to `last`."""
+        """Whether text[start:end], with period `lag`, is a loop; its trace is text[first:last]."""
         rules, span, phrase = self.rules, self.text[start:end], self.text[start : start + lag]
         first_part = self._raw(start, start + lag)
         raw, lettered = self._raw(start, end), any(map(str.isalpha, first_part))
