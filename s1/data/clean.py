@@ -45,7 +45,7 @@ class CleanSettings:
     """The same for numbers and signs, which repeat more often: "4 4 4 4" can be a list of differences."""
     loop_repeats: int = 4
     loop_words: int = 30
-    """Drop when a phrase is repeated `loop_repeats` times in a row over `loop_words` words or more (see `repetition`)."""
+    """Drop when a phrase is repeated `loop_repeats` times in a row over `loop_words` words or more."""
     language: Literal["any", "latin"] = "any"
     """"latin" drops traces with more than a tenth of their letters in another script than Latin or Greek."""
 
