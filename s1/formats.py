@@ -7,6 +7,7 @@ decides from the vocabulary and the chat template, gives its reason, and refuses
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,3 +178,75 @@ def as_stops(texts: Sequence[str], encode: Callable[[str], tuple[int, ...]]) -> 
                 f"The delimiter {stop.text!r} has no token in this vocabulary.", "Check the format."
             )
     return stops
+
+
+TAGS = ("think", "thinking", "thought", "reasoning")
+OPENINGS = [f"<{t}>" for t in TAGS] + ["<|begin_of_thought|>", *(f.open.strip() for f in FORMATS.values())]
+CLOSINGS = [f"</{t}>" for t in TAGS] + ["<|end_of_thought|>", *(f.close.strip() for f in FORMATS.values())]
+WRAPPINGS = (
+    "<|begin_of_solution|>",
+    "<|end_of_solution|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end|>",
+)
+"""What may stand around an answer."""
+DELIMITERS = tuple(
+    sorted({*OPENINGS, *CLOSINGS, *WRAPPINGS, *(stop for f in FORMATS.values() for stop in f.stops)})
+)
+"""Every string that marks thinking or a turn in some family of models. None belongs into a trace."""
+
+
+def _any_of(texts: Sequence[str]) -> str:
+    return "(?:" + "|".join(map(re.escape, sorted(set(texts), key=len, reverse=True))) + ")"
+
+
+_OPENED = re.compile(rf"\s*{_any_of(OPENINGS)}", re.I)
+_CLOSED = re.compile(_any_of(CLOSINGS), re.I)
+_ENDS = re.compile(rf"^\s*{_any_of(WRAPPINGS)}|{_any_of(WRAPPINGS)}\s*$", re.I)
+_STRAY = re.compile(_any_of(DELIMITERS), re.I)
+
+
+def without_delimiters(thinking: str | None, answer: str | None) -> tuple[str | None, str | None]:
+    """Thinking and answer of one reply, split at a delimiter that is left in them where it is clear what is meant.
+
+    Clear are one block of thinking at the start of the thinking or, where there is no other thinking, of the answer;
+    its opening may be missing. A text without delimiters is returned as it is. Raises BadInput, with the delimiter,
+    where another one remains: it would teach the model to stop in the wrong place.
+
+    >>> without_delimiters("<think>2 and 2</think>It is 4.", None)
+    ('2 and 2', 'It is 4.')
+    """
+    if not _STRAY.search(f"{thinking or ''}\n{answer or ''}"):
+        return thinking, answer
+    inside, rest = _block(thinking or "")
+    before, reply = _block(answer or "")
+    if inside is None:
+        inside, rest = _bare(thinking or ""), ""
+    if not inside:
+        inside = before or ""
+    elif before not in (None, "", inside):
+        raise BadInput("the answer holds a block of thinking that differs from the thinking")
+    if rest and reply and rest != reply:
+        raise BadInput("the thinking goes on after its end delimiter, and differs from the answer")
+    found = inside, reply or rest
+    for name, text in zip(("thinking", "answer"), found, strict=True):
+        if stray := _STRAY.search(text):
+            raise BadInput(f"the {name} contains the delimiter {stray[0]!r}")
+    return found
+
+
+def _block(text: str) -> tuple[str | None, str]:
+    """The thinking of a text up to its first end delimiter (None where there is no delimiter), and what follows."""
+    opened = _OPENED.match(text)
+    closed = _CLOSED.search(text, opened.end() if opened else 0)
+    if closed:
+        return text[opened.end() if opened else 0 : closed.start()].strip(), _bare(text[closed.end() :])
+    return (text[opened.end() :].strip(), "") if opened else (None, _bare(text))
+
+
+def _bare(text: str) -> str:
+    while (shorter := _ENDS.sub("", text)) != text:
+        text = shorter
+    return text.strip()

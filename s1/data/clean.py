@@ -7,19 +7,17 @@ on its line counts as a label. Rules are Polars expressions, so a part is checke
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import polars as pl
 
 from s1.data.difficulty import require_trace_tokens
 from s1.data.partitions import pool_types
 from s1.data.pool import Pool
-from s1.data.repetition import may_loop
+from s1.data.repetition import find_loops
 from s1.errors import BadConfig
 
 Profile = Literal["strict", "official"]
@@ -52,8 +50,11 @@ class CleanSettings:
     """"latin" drops traces with more than a tenth of their letters in another script than Latin or Greek."""
 
     def __post_init__(self) -> None:
-        if min(self.word_run, self.other_run, self.loop_repeats) < 2 or self.loop_words < 2:
-            raise BadConfig("clean: runs and repeats must be at least 2.", "Leave them at their defaults.")
+        if min(self.word_run, self.other_run) < 6 or self.loop_repeats < 2 or self.loop_words < 12:
+            raise BadConfig(
+                "clean: word_run and other_run must be at least 6, loop_repeats 2 and loop_words 12.",
+                "Leave them at their defaults: shorter repetitions are ordinary text.",
+            )
 
 
 PETRI = CleanSettings(ending=r"\.\s*$", stated=STATED_SO, other_run=6, loop_repeats=8)
@@ -97,17 +98,10 @@ def clean_reasons(
     found = rows.select(reason.alias("reason"))["reason"]
     if features is not None:
         return found
-    # The loop search walks the words of one trace: only of rows that are still in and may have a loop.
     still_in = rows.select("thinking").with_columns(found).with_row_index().filter(pl.col("reason").is_null())
-    may = may_loop(
-        still_in["thinking"],
-        word_run=min(settings.word_run, settings.other_run),
-        phrase_words=settings.loop_words,
-        repeats=settings.loop_repeats,
+    return found.scatter(
+        still_in.filter(find_loops(still_in["thinking"], settings))["index"], "repetition loop"
     )
-    searched = zip(still_in["thinking"], may, strict=True)
-    loops = pl.Series([loop_reason(t, settings) if m else None for t, m in searched], dtype=pl.String)
-    return found.scatter(still_in["index"], loops) if len(loops) else found
 
 
 def _official_rules(features: Sequence[str]) -> dict[str, pl.Expr]:
@@ -161,46 +155,3 @@ def _strict_rules(settings: CleanSettings) -> dict[str, pl.Expr]:
 
 def _squeezed(text: pl.Expr) -> pl.Expr:
     return text.str.replace_all(r"\s+", " ").str.strip_chars(" .")
-
-
-def loop_reason(text: str, settings: CleanSettings = CleanSettings()) -> str | None:
-    """ "repetition loop" where the trace repeats itself, else None.
-
-    A word that follows itself (`word_run`, `other_run`), a phrase of 2 to 32 words repeated back to back
-    (`loop_repeats` times, over `loop_words` words; four times as many where the phrase has no letter), or one
-    character 200 times in a row.
-    """
-    words = text.split()
-    numbers: dict[str, int] = {}
-    ids = np.array([numbers.setdefault(w, len(numbers)) for w in words], dtype=np.int32)
-    names = list(numbers)
-    if any(len(w) >= 200 and _character_run(w) >= 200 for w in names):
-        return "repetition loop"
-    lettered = np.array([any(c.isalpha() for c in w) for w in names], dtype=bool)
-    for period in range(1, min(32, len(words) // 2) + 1):
-        equal = ids[period:] == ids[:-period]
-        least = min(settings.word_run, settings.other_run) if period == 1 else settings.loop_words
-        if np.count_nonzero(equal) < least - period:
-            continue  # most periods of most traces end here
-        starts, lengths = _equal_runs(equal)
-        spans = lengths + period
-        for start, span in zip(starts[spans >= 2 * period], spans[spans >= 2 * period], strict=True):
-            has_letter = lettered[ids[start : start + period]].any()
-            if period == 1:
-                bound = settings.word_run if has_letter else settings.other_run
-            else:
-                bound = settings.loop_words * (1 if has_letter else 4)
-                bound = max(bound, settings.loop_repeats * period)
-            if span >= bound:
-                return "repetition loop"
-    return None
-
-
-def _equal_runs(equal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each run of True starts, and how long it is."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], equal.astype(np.int8), [0]))))
-    return edges[::2], edges[1::2] - edges[::2]
-
-
-def _character_run(word: str) -> int:
-    return max(sum(1 for _ in group) for _, group in itertools.groupby(word))

@@ -27,7 +27,7 @@ import polars as pl
 
 from s1.data.difficulty import token_counter, tokenizer_file, with_trace_tokens
 from s1.data.executor import Executor
-from s1.data.partitions import Part, hash_of, index_part, map_kept, pool_types, settle_ids
+from s1.data.partitions import Part, disk_errors, hash_of, index_part, map_kept, pool_types, settle_ids
 from s1.data.read_files import Split, file_kind, splits
 from s1.data.validate_rows import Reader, Seen, checked_batches, split_frames
 from s1.errors import BadInput, Interrupted, S1Error
@@ -180,7 +180,8 @@ def _copied(
             found.parts.append(rows)
             return
         path = piece.target.with_name(f"{piece.target.name}-{len(found.parts):02d}.parquet")
-        rows.write_parquet(path, compression="zstd", compression_level=1)
+        with disk_errors(path):
+            rows.write_parquet(path, compression="zstd", compression_level=1)
         found.parts.append(Part(path, 0, rows.height))
 
     for frame in split_frames(piece.split, reader, found.seen):

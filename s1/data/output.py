@@ -31,7 +31,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +39,7 @@ import polars as pl
 
 from s1.data.funnel_figure import funnel_figure
 from s1.data.ledger import Ledger, card, report
+from s1.data.partitions import disk_errors
 from s1.errors import BadInput, MissingExtra
 from s1.jsonl import dump_line, parse_object, write_bytes, write_json
 
@@ -112,11 +112,13 @@ def write_dataset(ledger: Ledger, out: Path) -> None:
     """Writes the output folder in one step: into a folder beside it that is then renamed."""
     refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a command that was killed
+    temporary.mkdir()
     try:
-        _write_files(ledger, temporary)
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        os.replace(temporary, out)
+        with disk_errors(out):
+            _write_files(ledger, temporary)
+            os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -148,6 +150,11 @@ def write_stage(ledger: Ledger, out: Path, settings: Any = None) -> None:
     refuse_other_stage(out, ledger.stages[-1].name)
     out.mkdir(parents=True, exist_ok=True)
     (out / "stage.json").unlink(missing_ok=True)
+    with disk_errors(out):
+        _write_stage_files(ledger, out, settings)
+
+
+def _write_stage_files(ledger: Ledger, out: Path, settings: Any) -> None:
     frames = ledger.pool.gather(ledger.kept) if ledger.kept.height else [ledger.pool.gather_all(ledger.kept)]
     part = out / "pool.parquet.part"
     write_parquet(frames, part)

@@ -17,6 +17,7 @@ solved_MODEL; where a part has them too, the index is right), and
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import pickle
@@ -28,6 +29,7 @@ import polars as pl
 
 from s1.data.executor import Executor
 from s1.data.validate_rows import TEXT_COLUMNS
+from s1.errors import Interrupted, first_line
 from s1.jsonl import write_bytes
 from s1.types import question_id
 from s1.version import installed
@@ -252,6 +254,20 @@ def versions() -> dict[str, str]:
     return installed(("s1", "polars", "numpy", "tokenizers"))
 
 
+@contextlib.contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Names the file or folder that cannot be written. Raises Interrupted, so that finished parts are kept."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if isinstance(error, OSError) and error.errno is None and "os error" not in str(error):
+            raise  # not of the system
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise Interrupted(
+            f"{target} cannot be written: {reason}.", "Fix this, then rerun the command to resume."
+        ) from error
+
+
 def map_kept(
     executor: Executor, function: Callable[[T], R], items: Sequence[T], files: Sequence[Path] | None
 ) -> Iterator[R]:
@@ -266,5 +282,6 @@ def map_kept(
             yield pickle.loads(file.read_bytes())
         else:
             result = next(new)
-            write_bytes(file, pickle.dumps(result))
+            with disk_errors(file):
+                write_bytes(file, pickle.dumps(result))
             yield result

@@ -13,6 +13,7 @@ import csv
 import gzip
 import itertools
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,12 @@ from s1.terminal import valid_text
 if TYPE_CHECKING:
     import polars as pl
 
+MAX_ROW = 1 << 24
+"""Most bytes of one row: a longer one is refused without being held in memory. The longest real row seen has 0.2
+million. Every reader of data files has this limit."""
 BATCH = 1_000
 """Rows held at once as Python objects."""
+TOO_LONG = f"the row is longer than the limit of {MAX_ROW:,} bytes"
 KINDS = (".parquet", ".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
@@ -103,9 +108,13 @@ def splits(path: Path, piece: int = 1 << 25) -> list[Split]:
     found, at, first = [], 0, 1
     with path.open("rb") as file:
         while block := file.read(piece):
-            block += file.readline()
-            found.append(Split(path, at, at + len(block), first))
-            at, first = at + len(block), first + block.count(b"\n")
+            size, lines = len(block), block.count(b"\n")
+            while not block.endswith(b"\n") and (
+                block := file.readline(MAX_ROW)
+            ):  # the rest of its last line
+                size, lines = size + len(block), lines + block.count(b"\n")
+            found.append(Split(path, at, at + size, first))
+            at, first = at + size, first + lines
     return found
 
 
@@ -117,14 +126,25 @@ def split_rows(split: Split) -> Rows:
     return _json_rows(split.path) if kind == "json" else _csv_rows(split.path)
 
 
-def _lines(path: Path) -> Iterator[bytes | BadRow]:
-    """The lines of a file; a damaged or truncated archive ends with one bad row."""
+def _lines(path: Path, whole: bool = False) -> Iterator[bytes | BadRow]:
+    """The lines of a file (`whole`: of any length); a damaged or truncated archive ends with one bad row."""
     opener: Any = gzip.open if path.name.endswith(".gz") else open
     with opener(path, "rb") as file:
         try:
-            yield from file
+            yield from file if whole else _bounded(file)
         except (EOFError, OSError, zlib.error) as error:
             yield BadRow("", f"the file ends early or is damaged ({error})")
+
+
+def _bounded(file: Any, end: float = math.inf) -> Iterator[bytes | BadRow]:
+    """The lines of a file up to byte `end`; one that is longer than a row may be is skipped and reported."""
+    while file.tell() < end and (line := file.readline(MAX_ROW)):
+        if len(line) < MAX_ROW or line.endswith(b"\n"):
+            yield line
+            continue
+        while (rest := file.readline(MAX_ROW)) and not rest.endswith(b"\n"):
+            pass
+        yield BadRow("", TOO_LONG)
 
 
 def _jsonl_rows(split: Split) -> Rows:
@@ -139,8 +159,7 @@ def _jsonl_rows(split: Split) -> Rows:
 def _lines_between(split: Split) -> Iterator[bytes | BadRow]:
     with split.path.open("rb") as file:
         file.seek(split.start)
-        while file.tell() < split.stop:
-            yield file.readline()
+        yield from _bounded(file, split.stop)
 
 
 def _parse(line: bytes) -> dict[str, Any] | BadRow:
@@ -160,7 +179,7 @@ def _object(value: Any) -> dict[str, Any] | BadRow:
 
 def _json_rows(path: Path) -> Rows:
     """A list of objects, or an object with one list in it. A cut list gives the objects before the cut."""
-    blocks = list(_lines(path))
+    blocks = list(_lines(path, whole=True))
     damage = blocks.pop() if blocks and isinstance(blocks[-1], BadRow) else None
     text = b"".join(b for b in blocks if isinstance(b, bytes)).decode("utf-8-sig", errors="surrogateescape")
     at = len(text) - len(text.lstrip())
@@ -175,13 +194,14 @@ def _json_rows(path: Path) -> Rows:
             at += 1
         if text[at : at + 1] == "]":
             return
+        start = at
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             bad = damage if isinstance(damage, BadRow) else BadRow("", f"not JSON, or cut short ({error})")
             yield number, bad
             return
-        yield number, _object(value)
+        yield number, _object(value) if at - start <= MAX_ROW else BadRow("", TOO_LONG)
 
 
 def _only_list(path: Path, text: str) -> list[Any]:
@@ -208,7 +228,7 @@ def _csv_rows(path: Path) -> Rows:
             else:
                 yield line.decode("utf-8-sig", errors="surrogateescape")
 
-    csv.field_size_limit(1 << 31)
+    csv.field_size_limit(MAX_ROW)
     reader = csv.reader(texts())
     header = list(map(valid_text, next(reader, [])))
     for number in itertools.count(1):

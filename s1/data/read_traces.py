@@ -32,6 +32,11 @@ def read_traces(path: str | Path) -> list[Trace]:
         )
     spans = {key: found for file in data_files(Path(path)) for key, found in _untrained(file)}
     traces = as_traces(pool.rows)
+    for question, _ in spans.keys() - {(t.question.text, t.thinking) for t in traces}:
+        raise BadInput(
+            f"The question {question!r:.60} has `untrained`, but its trace held delimiters and was split at them.",
+            "Take the delimiters out of the trace, and count the places anew.",
+        )
     return [replace(t, untrained=spans.get((t.question.text, t.thinking), ())) for t in traces]
 
 

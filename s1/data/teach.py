@@ -10,6 +10,8 @@ import polars as pl
 from s1.clients.call_cache import CallCache
 from s1.clients.map_calls import Caller, Watch, check_samples, map_calls, no_watch
 from s1.data.pool import Pool, pool_of_frame, rejects_frame
+from s1.errors import BadInput
+from s1.formats import without_delimiters
 
 BATCH = 2_000
 """Rows held as Python objects, traces included, while the table is built."""
@@ -53,8 +55,16 @@ def _taught(pool: Pool, teacher: Caller, cache: CallCache, samples: int, refused
                     {"id": number, "source": row["source"], "reason": why, "question": row["question"]}
                 )
                 continue
+            try:
+                thinking, answer = without_delimiters(reply.thinking, reply.answer)
+            except BadInput as error:
+                why = error.message
+                rejects.append(
+                    {"id": number, "source": row["source"], "reason": why, "question": row["question"]}
+                )
+                continue
             costs[key] = reply.prompt_tokens, reply.completion_tokens, reply.usd
-            new = {"id": number, "thinking": reply.thinking, "attempt": reply.answer}
+            new = {"id": number, "thinking": thinking, "attempt": answer}
             rows.append({**row, **new, "trace_by": teacher.name, "correct": None, "trace_tokens": None})
         if len(rows) >= BATCH:
             frames.append(pl.DataFrame(rows, schema=questions.schema))

@@ -7,6 +7,8 @@ Parquet in which no row needs a closer look, and gives the rows that the row che
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,10 @@ from typing import Any
 
 import polars as pl
 
-from s1.data.read_files import BATCH, BadRow, Rows, Split, file_kind, parquet_batches, split_rows
+from s1.clients.chat_replies import message_texts
+from s1.data.read_files import BATCH, MAX_ROW, BadRow, Rows, Split, file_kind, parquet_batches, split_rows
+from s1.errors import BadInput
+from s1.formats import DELIMITERS, without_delimiters
 
 TEXT_COLUMNS = ("id", "question", "answer", "source", "domain", "cot_type", "thinking", "attempt", "trace_by")
 REJECT_COLUMNS = ("id", "source", "file", "row", "field", "reason", "question")
@@ -37,7 +42,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "correct": ("correct", "grade", "score"),
     "trace_tokens": ("trace_tokens",),
 }
-MAX_CHARACTERS = 4_000_000
+CHATS = ("messages", "conversations", "conversation")
+"""Columns with a list of messages: {role, content} or {from, value}."""
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+MAX_CHARACTERS = MAX_ROW // 4
 """Longest text of one field. The longest real trace seen has 0.15 million characters."""
 BATCH_CHARACTERS = 1 << 25
 """A batch of rows ends once it has this many characters."""
@@ -99,6 +107,8 @@ def _plain_batch(batch: pl.DataFrame, layout: Mapping[str, str]) -> pl.DataFrame
     columns = {**layout, **{name: name for name in batch.columns if name.startswith("solved_")}}
     if "question" not in layout or not {*columns.values()} <= {*batch.columns}:
         return None
+    if "thinking" not in layout and not {*CHATS}.isdisjoint(batch.columns):
+        return None
     values: list[pl.Expr] = []
     rules = [pl.col(layout["question"]).is_not_null()]
     for field, name in columns.items():
@@ -108,6 +118,8 @@ def _plain_batch(batch: pl.DataFrame, layout: Mapping[str, str]) -> pl.DataFrame
                 return None
             raw = raw.cast(pl.String)
             rules.append(raw.str.len_chars() <= MAX_CHARACTERS)
+            if field in ("thinking", "attempt"):
+                rules.append(~raw.str.contains_any(list(DELIMITERS), ascii_case_insensitive=True))
             if field == "question":
                 rules.append(raw.str.contains(r"[^\s\x1c-\x1f]"))
             values.append((raw if field in KEEP_BLANK else pl.when(raw != "").then(raw)).alias(field))
@@ -198,16 +210,66 @@ def _plain_row(raw: dict[str, Any], layout: Mapping[str, str]) -> dict[str, Any]
     row: dict[str, Any] = {}
     for field, column in layout.items():
         row[field] = _value(field, raw.get(column), column)
+    row = {**_chat_row(raw, layout), **row}
     for column, value in raw.items():
         if column.startswith("solved_"):
             row[column] = share = _as_number(value, column)
             if share is not None and not 0 <= share <= 1:
                 raise BadRow(column, f"expected a share between 0 and 1, found {value!r:.60}")
-    if "question" not in layout:
+    if "question" not in row:
         raise BadRow("question", f"no question column (columns: {', '.join(map(str, raw))})"[:300])
     if row["question"] is None or not row["question"].strip():
-        raise BadRow(layout["question"], "the question is null or blank")
+        raise BadRow(layout.get("question", "question"), "the question is null or blank")
+    if "thinking" in row or "attempt" in row:
+        try:
+            split = without_delimiters(row.get("thinking"), row.get("attempt"))
+        except BadInput as error:
+            raise BadRow(layout.get("thinking") or layout.get("attempt", "attempt"), error.message) from None
+        row |= {f: text for f, text in zip(("thinking", "attempt"), split, strict=True) if f in row or text}
     return row
+
+
+def _chat_row(raw: Mapping[str, Any], layout: Mapping[str, str]) -> dict[str, Any]:
+    """Question, thinking and attempt from a column of messages, where no column of their own holds them.
+
+    Raises BadRow where the messages are not one question and one reply, after a system message or none.
+    """
+    column = next((name for name in CHATS if raw.get(name)), None)
+    if column is None or "thinking" in layout:
+        return {}
+    try:
+        value = json.loads(raw[column]) if isinstance(raw[column], str) else raw[column]
+        texts = []
+        for message in value:
+            role = str(message.get("role") or message["from"])
+            content = message["content"] if "content" in message else message["value"]
+            thinking = message.get("thinking") or ""
+            texts.append(
+                (
+                    ROLES.get(role, role),
+                    message_texts({"reasoning_content": thinking, **message, "content": content}),
+                )
+            )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        if "question" in layout:
+            return {}
+        raise BadRow(column, f"expected messages with role and content, found {raw[column]!r:.60}") from None
+    roles = [role for role, _ in texts if role != "system"]
+    if roles != ["user", "assistant"]:
+        if "question" in layout:
+            return {}
+        raise BadRow(
+            column, f"expected one question and one reply, found {', '.join(roles)[:60] or 'nothing'}"
+        )
+    (_, question), (thinking, reply) = (found for role, found in texts if role != "system")
+    try:
+        thinking, reply = (text or "" for text in without_delimiters(thinking or None, reply))
+    except BadInput as error:
+        raise BadRow(column, error.message) from None
+    if "question" in layout and not thinking:
+        return {}  # the messages only repeat the columns
+    made = {"question": question, "thinking": thinking, "attempt": reply}
+    return {field: _value(field, text, column) for field, text in made.items()}
 
 
 def _value(field: str, value: Any, column: str) -> Any:
@@ -223,8 +285,10 @@ def _value(field: str, value: Any, column: str) -> Any:
     if field == "thinking" and isinstance(value, list):
         value = next((v for v in value if v), "")  # s1K keeps a list with one trace
     elif field == "answer" and isinstance(value, list):
+        _refuse_nothing(value, column)
         value = ", ".join(map(str, value))
     elif field in ("id", "answer", "attempt") and isinstance(value, (int, float)):
+        _refuse_nothing(value, column)
         value = str(value)
     if not isinstance(value, str):
         raise BadRow(column, f"expected text, found {type(value).__name__} {value!r:.60}")
@@ -236,6 +300,17 @@ def _value(field: str, value: Any, column: str) -> Any:
         except UnicodeEncodeError:
             raise BadRow(column, "not valid UTF-8") from None
     return value
+
+
+def _refuse_nothing(value: Any, column: str) -> None:
+    """Raises BadRow for NaN and infinity, and for a null anywhere in a list."""
+    if isinstance(value, list):
+        for part in value:
+            if part is None:
+                raise BadRow(column, "the list holds null")
+            _refuse_nothing(part, column)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise BadRow(column, f"expected a value, found {value}")
 
 
 def _verdict(value: Any, column: str) -> bool | None:

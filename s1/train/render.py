@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s1.errors import BadInput
-from s1.formats import ThinkingFormat, open_prompt
+from s1.formats import DELIMITERS, ThinkingFormat, open_prompt
 from s1.types import Trace
 
 Spans = Sequence[tuple[int, int]]
@@ -90,7 +90,7 @@ def render_trace(
             raise BadInput(
                 f"Question {trace.question.id}: the {name} is empty.", "Drop the row with s1 curate."
             )
-        held = next((s for s in (*fmt.stops, end) if s in text), None)
+        held = next((s for s in (*DELIMITERS, *fmt.stops, end) if s in text), None)
         if held:
             raise BadInput(
                 f"Question {trace.question.id}: the {name} contains the delimiter {held!r}.",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.data.clean import PETRI, CleanSettings, clean_reasons, loop_reason
+from s1.data.clean import PETRI, CleanSettings, clean_reasons
 from s1.data.pool import conform
 
 GOOD = {"id": "x", "question": "q?", "answer": "7", "thinking": "x 3 : 9 no ; yes so 7 .", "attempt": "7"}
@@ -94,24 +94,3 @@ def test_official_patterns_match_what_the_notebook_matches(question: str) -> Non
     bold = re.search(r"\*\*(?=.*\d)[^\s\]]*\*\*", question) is not None
     expected = "numbered parts (p1.)" if labels else "bold label" if bold else None
     assert official(question=question) == expected
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.sampled_from("abcdefgh"), max_size=20),
-    st.lists(st.sampled_from("ijklmnopqrstuvwxyz"), min_size=2, max_size=18, unique=True),
-    st.integers(1, 16),
-)
-def test_a_phrase_is_a_loop_from_four_times_and_thirty_words(
-    head: list[str], phrase: list[str], times: int
-) -> None:
-    # Between phrases of other letters, so that nothing else repeats.
-    unique_head = [f"{w}{i}" for i, w in enumerate(head)]
-    text = " ".join([*unique_head, *(phrase * times), "end."])
-    looped = times >= 4 and times * len(phrase) >= 30
-    assert loop_reason(text) == ("repetition loop" if looped else None)
-
-
-def test_tables_matrices_and_long_numbers_are_not_loops() -> None:
-    assert loop_reason("| --- " * 8 + "|\n" + "0 0 0 0 0 0 0 0 ; " * 2 + "9" * 150) is None
-    assert loop_reason("9" * 400) == "repetition loop"
