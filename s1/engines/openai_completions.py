@@ -63,7 +63,7 @@ def body_of(
 
 
 def piece_of(event: Any, request: Continuation, server: Server, name: str) -> Piece | None:
-    """An event, checked. None for one without a choice, such as usage. Raises EngineFailure, calling the engine `name`."""
+    """An event, checked; None for one without a choice, such as usage. `name` is the engine's, for errors."""
     choices = event.get("choices") if isinstance(event, dict) else None
     if choices == []:
         return None

@@ -117,7 +117,7 @@ class StopMatcher:
         return tuple(self._held[self._context :])
 
     def feed(self, ids: Sequence[int]) -> Fed:
-        """Take more ids. After a stop the rest of `ids` is ignored; the matcher is fed again only after an early one."""
+        """Take more ids. After a stop the rest of `ids` is ignored; only after an early one may it be fed again."""
         out: list[int] = []
         for token in ids:
             if not self._held and self._is_inert(token):
