@@ -37,6 +37,28 @@ def byte_level(pieces: Sequence[str] = PIECES) -> Any:
     return _wrapped(raw)
 
 
+def sentencepiece(scheme: str, pieces: Sequence[str] = PIECES) -> Any:
+    """SentencePiece style with bytes for unknown characters: scheme "always", "first" or "never" for the space before a
+    text, or "legacy", which puts it there as the first Llama did."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    merges = _merges([piece.replace(" ", "▁") for piece in (*pieces, " Wait")])
+    letters = [chr(n) for n in range(33, 127)] + ["▁"]
+    known = dict.fromkeys(["<unk>", *(f"<0x{n:02X}>" for n in range(256)), *letters])
+    known |= dict.fromkeys([c for pair in merges for c in pair] + [a + b for a, b in merges])
+    vocab = {piece: n for n, piece in enumerate(known)}
+    raw = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True))
+    strip = [] if scheme == "never" else [decoders.Strip(" ", 1, 0)]
+    if scheme == "legacy":
+        raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return _wrapped(raw)
+
+
 def model_with(tokenizer: Any, chances: dict[str, float], seed: int = 0) -> Any:
     """A tiny Llama that writes mostly the tokens that `chances` names, each about that often."""
     import math
@@ -52,7 +74,9 @@ def model_with(tokenizer: Any, chances: dict[str, float], seed: int = 0) -> Any:
         head.weight.copy_(model.lm_head.weight)
         head.bias.fill_(-30.0)
         for piece, chance in chances.items():
-            (token,) = tokenizer(piece, add_special_tokens=False)["input_ids"]
+            token = tokenizer(piece, add_special_tokens=False)["input_ids"][
+                -1
+            ]  # after a space before the text
             head.bias[token] = math.log(chance)
     model.lm_head = head
     return model

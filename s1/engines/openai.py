@@ -33,6 +33,7 @@ from s1.engines.requests import (
 from s1.engines.stops import StopMatcher, TextStops, Vocabulary, plan_stops
 from s1.engines.tokenizer import EngineTokenizer, TokenizedEngine
 from s1.errors import BadConfig, EngineFailure, Unsupported
+from s1.formats import encode_after
 from s1.types import Chunk, Continuation, Finish, Stop
 
 MOST_PADDING = 1024
@@ -240,19 +241,19 @@ class OpenAIEngine(TokenizedEngine):
         passed, count, failures, redraws, banned = "", 0, 0, 0, set[tuple[int, Stop]]()
 
         def is_early(held: str) -> bool:
-            return count + len(self._text.encode(held) if held else ()) < request.min_tokens
+            return count + len(self._encode_part(held)) < request.min_tokens
 
         texts = TextStops(request.stops, is_early)
         while True:
             before = len(passed) + len(texts.held)
             rest = replace(
-                request.after(self._text.encode(passed + texts.held)),
-                max_tokens=request.max_tokens - count - len(self._text.encode(texts.held)),
+                request.after(self._encode_part(passed + texts.held)),
+                max_tokens=request.max_tokens - count - len(self._encode_part(texts.held)),
                 redraw=request.redraw + REDRAWS * redraws,
             )
             if rest.max_tokens <= 0:
                 yield Chunk(
-                    self._text.encode(texts.flush())[: request.max_tokens - count], "length", exact=False
+                    self._encode_part(texts.flush())[: request.max_tokens - count], "length", exact=False
                 )
                 return
             part, bans = self._part(rest, self._beginnings(s for at, s in banned if at == before))
@@ -268,7 +269,7 @@ class OpenAIEngine(TokenizedEngine):
                         if stop is None and piece.finish is not None and not _goes_on(piece, part, rest):
                             finish, stop = self._finished(piece, request)
                             text += texts.flush()
-                        ids = self._text.encode(text) if text else ()
+                        ids = self._encode_part(text)
                         if count + len(ids) > request.max_tokens:
                             ids, finish, stop = ids[: request.max_tokens - count], "length", None
                         count += len(ids)
@@ -310,8 +311,12 @@ class OpenAIEngine(TokenizedEngine):
 
     def _beginnings(self, stops: Iterable[Stop]) -> set[int]:
         """The tokens with which a stop may begin."""
-        begun = (self._text.encode(stop.text[:n]) for stop in stops for n in range(1, len(stop.text) + 1))
+        begun = (self._encode_part(stop.text[:n]) for stop in stops for n in range(1, len(stop.text) + 1))
         return {ids[0] for ids in begun if len(ids) == 1}
+
+    def _encode_part(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that follows others."""
+        return (encode_after(text, self.encode, self.decode) or self.encode(text)) if text else ()
 
     async def _count_failure(self, failures: int, failure: EngineFailure) -> int:
         """`failures` in a row without a new token; raises `failure` where they are too many, else waits a little."""

@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from s1.errors import BadInput
+from s1.formats import encode_after
 from s1.types import Stop
 
 
@@ -30,7 +31,7 @@ class Vocabulary:
     bytes_of: Callable[[int], bytes]
     """UTF-8 bytes of one id. The bytes of a sequence are the bytes of its ids, joined."""
     encode: Callable[[str], Sequence[int]]
-    """Ids of a text, none added."""
+    """Ids of a text that follows others, none added."""
     added: frozenset[int] = frozenset()
     """Ids of added tokens, special ones included, which no other tokens can spell."""
 
@@ -262,6 +263,12 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
         ids: Sequence[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def encode_part(text: str) -> Sequence[int]:
+        return encode_after(text, encode, decode) or encode(text)
+
     added = {int(i): str(token.content).encode() for i, token in tokenizer.added_tokens_decoder.items()}
     kinds = _decoder_kinds(tokenizer)
 
@@ -281,7 +288,7 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
             return str(piece).replace("\u2581", " ").encode()
         return str(tokenizer.decode([token], skip_special_tokens=False)).encode()
 
-    return Vocabulary(bytes_of, encode, frozenset(added))
+    return Vocabulary(bytes_of, encode_part, frozenset(added))
 
 
 def _decoder_kinds(tokenizer: Any) -> frozenset[str]:
