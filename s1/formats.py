@@ -169,6 +169,28 @@ def open_prompt(rendered: str, fmt: ThinkingFormat) -> str:
     return rendered if marker and text.endswith(marker) else rendered + fmt.open
 
 
+BEFORE = ("\n", ".", "a", "0")
+"""Texts after which a fragment is tried; it must merge with one of them in no tokenizer."""
+
+
+def encode_after(
+    text: str, encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[int]], str]
+) -> tuple[int, ...] | None:
+    """Ids that add exactly `text` to what comes before them; None where this tokenizer has none.
+
+    A tokenizer in the style of SentencePiece puts a space before whatever it encodes. So a fragment is encoded together
+    with something before it, where alone it would add more than itself. A tokenizer of whole words that can only write
+    a word with a space before it keeps that space.
+    """
+    for before in BEFORE:
+        known, whole = tuple(encode(before)), tuple(encode(before + text))
+        for ids in (tuple(encode(text)), whole[len(known) :] if whole[: len(known)] == known else ()):
+            if ids and decode(known + ids) == decode(known) + text:
+                return ids
+    alone, known = tuple(encode(text)), tuple(encode(BEFORE[0]))
+    return alone if decode(known + alone) == f"{decode(known)} {text}" else None
+
+
 def as_stops(texts: Sequence[str], encode: Callable[[str], tuple[int, ...]]) -> tuple[Stop, ...]:
     """Stop strings with their ids. Raises BadConfig for a string that encodes to no token."""
     stops = tuple(Stop(text, encode(text)) for text in texts)

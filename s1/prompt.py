@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from s1.errors import BadConfig
-from s1.formats import ThinkingFormat, as_stops, open_prompt
+from s1.formats import ThinkingFormat, as_stops, encode_after, open_prompt
 from s1.policy import BudgetPolicy
 from s1.types import Engine, Stop
 
@@ -65,22 +65,33 @@ def encode_prompt(
         opened = opened.rstrip("\n")
         close = fmt.close.rstrip("\n")
         cue = "\n" + fmt.cue if fmt.cue else ""
+
+    def encode(text: str) -> tuple[int, ...]:
+        """The ids of a text that follows others."""
+        ids = encode_after(text, engine.encode, engine.decode) if text else ()
+        if ids is None:
+            raise BadConfig(
+                f"The tokenizer of {engine.name} cannot add {text!r} to a text without changing it.",
+                "Choose another string or format; s1 doctor shows what the tokenizer knows.",
+            )
+        return ids
+
     eos = as_stops(engine.eos_texts, engine.encode)
     if not all(stops):
         raise BadConfig("A stop string is empty.", "Remove it: it would end every answer before it begins.")
-    more = as_stops([s for s in dict.fromkeys(stops) if s not in engine.eos_texts], engine.encode)
+    more = as_stops([s for s in dict.fromkeys(stops) if s not in engine.eos_texts], encode)
     for name, limit in (("The answer limit", answer_limit), ("The total limit", total_limit)):
         if limit is not None and limit < 1:
             raise BadConfig(f"{name} is {limit} tokens.", "Use 1 or more.")
     encoded = EncodedPrompt(
         policy=policy,
         prompt=engine.encode(opened),
-        close=engine.encode(close),
-        cue=engine.encode(cue) if cue else (),
-        newline=engine.encode("\n") if fmt.newline else (),
-        waits=tuple(engine.encode(w) if w else () for w in policy.wait),
-        transition=engine.encode(policy.transition) if policy.transition else (),
-        stops=(*as_stops(fmt.stops, engine.encode), *eos),
+        close=encode(close),
+        cue=encode(cue),
+        newline=encode("\n") if fmt.newline else (),
+        waits=tuple(map(encode, policy.wait)),
+        transition=encode(policy.transition),
+        stops=(*as_stops(fmt.stops, encode), *eos),
         answer_stops=(*eos, *more),
         context=engine.context,
         decode=engine.decode,

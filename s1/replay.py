@@ -29,6 +29,11 @@ class CachedContinuation:
     stop: Stop | None = None
     exact: bool = True
 
+    @property
+    def reach(self) -> tuple[bool, int]:
+        """How much it can serve, for comparison."""
+        return self.finish == "stop", len(self.ids)
+
     def serves(self, request: Continuation) -> bool:
         """Whether the first of these tokens are what `request` would get."""
         if self.stops != request.stops:
@@ -40,21 +45,21 @@ class CachedContinuation:
             greedy and self.min_tokens == 0 and ended > request.min_tokens
         )
 
-    @property
-    def unsure(self) -> int:
-        """How many of the last tokens may begin a stop of several tokens, which a longer request would find."""
-        return max((_most_tokens(stop) for stop in self.stops), default=1) - 1
+    def sure(self, most: int) -> int:
+        """How many of the first `most` tokens a request for that many, or more, surely gets.
 
-
-def _most_tokens(stop: Stop) -> int:
-    """Most tokens that can spell `stop`: a long one may come as other tokens than its ids, down to bytes."""
-    return 1 if len(stop.ids) == 1 else len(stop.text.encode())
+        The last before a limit may begin a stop of several tokens. A longer request would find it there; a shorter
+        one with a minimum would still have the beginning of a stop that the longer has suppressed.
+        """
+        count, longest = min(most, len(self.ids)), max((stop.most_tokens for stop in self.stops), default=1)
+        unsure = self.finish == "length" if count < most else self.min_tokens > most - longest + 1
+        return max(0, count - (longest - 1) * unsure)
 
 
 class ReplayCache:
     """An engine over another engine, for the policies of one question and sample.
 
-    Not for concurrent use until the longest policy is done; after that the others may run concurrently.
+    Requests may run concurrently; each decodes what no other has finished or left before it began.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -84,47 +89,54 @@ class ReplayCache:
         """Continue `request.prefix` from the cache as far as possible, then with the engine."""
         key = request.prefix, request.sampling, request.redraw
         cached = self._cached.get(key)
+        made = CachedContinuation(request.min_tokens, request.stops)
         if cached is not None and cached.serves(request):
-            count = len(cached.ids)
-            if count >= request.max_tokens:
-                yield self._replay(cached, request.max_tokens, Chunk((), "length"))
+            count, sure = len(cached.ids), cached.sure(request.max_tokens)
+            if sure == request.max_tokens:
+                yield self._replay(cached, sure, Chunk((), "length"))
                 return
-            if cached.stop is not None and count + _most_tokens(cached.stop) <= request.max_tokens:
+            if cached.stop is not None and count + cached.stop.most_tokens <= request.max_tokens:
                 yield self._replay(cached, count, Chunk((), "stop", cached.stop))
                 return
-            sure = count - cached.unsure
-            if request.sampling.temperature == 0 and sure > 0:  # continue after the tokens that are sure
+            if sure and (request.sampling.temperature == 0 or request.sampling.seed is not None):
                 yield self._replay(cached, sure, Chunk(()))
-                del cached.ids[sure:]
-                cached.finish = cached.stop = None
-                rest = replace(
-                    request,
-                    prefix=request.prefix + tuple(cached.ids),
-                    max_tokens=request.max_tokens - sure,
-                    min_tokens=max(0, request.min_tokens - sure),
-                )
-                async with aclosing(self._decode(rest, cached)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-                return
-        cached = self._cached[key] = CachedContinuation(request.min_tokens, request.stops)
-        async with aclosing(self._decode(request, cached)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+                made.ids, made.exact = cached.ids[:sure], cached.exact
+        try:
+            async with aclosing(self._decode(request, made)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            known = self._cached.get(key)  # another request may have come as far meanwhile
+            if known is None or not known.serves(request) or made.reach > known.reach:
+                self._cached[key] = made
 
     def _replay(self, cached: CachedContinuation, count: int, end: Chunk) -> Chunk:
         self.replayed_tokens += count
         return replace(end, ids=tuple(cached.ids[:count]), exact=cached.exact)
 
-    async def _decode(self, request: Continuation, cached: CachedContinuation) -> AsyncGenerator[Chunk, None]:
-        async with aclosing(self.inner.stream(request)) as chunks:
-            async for chunk in chunks:
-                cached.ids.extend(chunk.ids)
-                cached.exact = cached.exact and chunk.exact
-                self.decoded_tokens += len(chunk.ids)
-                if chunk.finish == "stop":
-                    cached.finish, cached.stop = chunk.finish, chunk.stop
-                yield chunk
+    async def _decode(self, request: Continuation, made: CachedContinuation) -> AsyncGenerator[Chunk, None]:
+        """The tokens of `request` after those that `made` has, which takes them too.
+
+        A sample is drawn again from its beginning, because a server restarts its random numbers with each request.
+        Where an engine does not repeat its sample, it continues after what has been passed on.
+        """
+        known = tuple(made.ids)
+        tries = [(request, known)] if known and request.sampling.temperature > 0 else []
+        for asked, again in [*tries, (request.after(known), ())]:
+            async with aclosing(self.inner.stream(asked)) as chunks:
+                async for chunk in chunks:
+                    self.decoded_tokens += len(chunk.ids)
+                    repeated, ids = chunk.ids[: len(again)], chunk.ids[len(again) :]
+                    if repeated != again[: len(repeated)] or (chunk.finish and len(repeated) < len(again)):
+                        break
+                    again = again[len(repeated) :]
+                    made.ids.extend(ids)
+                    made.exact = made.exact and chunk.exact
+                    made.finish, made.stop = chunk.finish, chunk.stop
+                    if ids or chunk.finish:
+                        yield replace(chunk, ids=ids)
+                else:
+                    return
 
 
 def longest_first(policies: Sequence[BudgetPolicy]) -> list[BudgetPolicy]:

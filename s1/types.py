@@ -13,7 +13,7 @@ import re
 import types as _types
 import typing
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -159,6 +159,11 @@ class Stop:
     text: str
     ids: tuple[int, ...]
 
+    @property
+    def most_tokens(self) -> int:
+        """Most tokens that can spell it: a long one may come as other tokens than its ids, down to bytes."""
+        return 1 if len(self.ids) == 1 else len(self.text.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
@@ -171,6 +176,15 @@ class Continuation:
     sampling: Sampling = Sampling()
     redraw: int = 0
     """How often the sample has had to draw again where an end was drawn before: such a draw needs new numbers."""
+
+    def after(self, ids: Sequence[int]) -> Continuation:
+        """What is left of this request when `ids` have been decoded."""
+        return replace(
+            self,
+            prefix=self.prefix + tuple(ids),
+            max_tokens=self.max_tokens - len(ids),
+            min_tokens=max(0, self.min_tokens - len(ids)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

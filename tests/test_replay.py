@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_model import FORMATS, GREEDY, TAGS, TokenModel, force, run
+from token_model import FORMATS, GREEDY, PROMPT, TAGS, TokenModel, force, run
 
+from s1.budget import Forcing, drive
 from s1.engines.scripted import ScriptedEngine
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
 from s1.replay import ReplayCache, longest_first
 from s1.types import Chunk, Continuation, Generation, Sampling, Stop
 
@@ -159,3 +162,79 @@ def test_leaving_a_continuation_early_closes_the_engine_at_once() -> None:
 def test_the_longest_policy_comes_first() -> None:
     short, long, waiting = BudgetPolicy(max_thinking=5), BudgetPolicy(), BudgetPolicy(max_thinking=5, waits=1)
     assert longest_first([short, long, waiting]) == [waiting, long, short]
+
+
+class Slow(TokenModel):
+    """Lets other requests in after each chunk."""
+
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        async for chunk in super().stream(request):
+            await asyncio.sleep(0)
+            yield chunk
+
+
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@given(
+    st.lists(policies(), min_size=2, max_size=5),
+    st.sampled_from([GREEDY, Sampling(1.0, seed=5)]),
+    st.sampled_from(FORMATS),
+    st.integers(0, 999),
+    st.lists(st.integers(0, 20), min_size=10, max_size=10),
+)
+def test_requests_at_the_same_time_do_not_disturb_each_other(
+    chosen: list[BudgetPolicy], sampling: Sampling, fmt: ThinkingFormat, seed: int, delays: list[int]
+) -> None:
+    async def later(forcing: Forcing, engine: ReplayCache, delay: int) -> Generation:
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        return await drive(forcing, engine)
+
+    async def together(engine: ReplayCache, again: int) -> list[Generation]:
+        rows = [Forcing(encode_prompt(engine, fmt, p, PROMPT), sampling) for p in chosen * again]
+        pairs = zip(rows, delays, strict=False)
+        return await asyncio.gather(*(later(row, engine, delay) for row, delay in pairs))
+
+    cache = ReplayCache(Slow(seed, ends_in=12))
+    alone = [generation(force(TokenModel(seed, ends_in=12), policy, fmt, sampling)) for policy in chosen]
+    assert list(map(generation, asyncio.run(together(cache, 2)))) == alone * 2
+    assert list(map(generation, asyncio.run(together(cache, 1)))) == alone  # what they left behind is whole
+
+
+def test_a_sample_that_was_left_is_replayed_and_goes_on_as_it_would_alone() -> None:
+    request = Continuation((1,), 40, sampling=Sampling(1.0, seed=3))
+    model, cache = TokenModel(4, chunk=2), ReplayCache(TokenModel(4, chunk=2))
+
+    async def leave() -> None:
+        async with aclosing(cache.stream(request)) as chunks:
+            async for _ in chunks:
+                return
+
+    run(leave())
+    assert cache.decoded_tokens == 2
+    assert collect(cache, request)[0] == collect(model, request)[0]
+    assert cache.replayed_tokens == 2
+
+
+def test_a_sample_that_the_engine_does_not_repeat_stays_one_text() -> None:
+    class Restless(ScriptedEngine):
+        async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+            for token in request.prefix[-1] + 1 + 10 * len(self.asked), request.prefix[-1] + 2:
+                self.asked.append(request)
+                yield Chunk((token,))
+            yield Chunk((), "length")
+
+    cache = ReplayCache(Restless([]))
+    request = Continuation((1,), 3, sampling=Sampling(1.0, seed=3))
+
+    async def first(count: int) -> list[int]:
+        ids = list[int]()
+        async with aclosing(cache.stream(request)) as chunks:
+            async for chunk in chunks:
+                ids += chunk.ids
+                if len(ids) == count:
+                    break
+        return ids
+
+    left = run(first(1))
+    whole = run(first(3))
+    assert whole[:1] == left and whole[1] > left[0]

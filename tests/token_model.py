@@ -2,7 +2,8 @@
 
 Unlike the scripted engine it never runs out of text, writes bytes that need not be valid UTF-8, and gives the
 same continuation however a prefix was reached. Masking works as in a real engine: the second choice under
-greedy decoding, another draw under sampling.
+greedy decoding, another draw under sampling. An end of several tokens before the minimum is taken back, and its first
+token is masked there.
 """
 
 from __future__ import annotations
@@ -70,16 +71,24 @@ class TokenModel(ScriptedEngine):
         single = frozenset(s.ids[0] for s in request.stops if len(s.ids) == 1)
         everything, out = list(request.prefix), list[int]()
         last = Chunk((), "length")
+        banned = dict[int, frozenset[int]]()
         while len(out) < request.max_tokens:
             masked = single if len(out) < request.min_tokens else frozenset[int]()
+            masked |= banned.get(len(out), frozenset())
             everything.append(self.next(everything, request, masked))
             out.append(everything[-1])
             for stop in request.stops:
                 begin = len(out) - len(stop.ids)
-                if begin >= request.min_tokens and tuple(out[begin:]) == stop.ids:
+                if begin < 0 or tuple(out[begin:]) != stop.ids:
+                    continue
+                if begin < request.min_tokens:
+                    banned = {at: ids for at, ids in banned.items() if at <= begin}
+                    banned[begin] = banned.get(begin, frozenset()) | {stop.ids[0]}
+                    del out[begin:], everything[len(request.prefix) + begin :]
+                else:
                     last = Chunk((), "stop", stop)
                     del out[begin:]
-                    break
+                break
             if last.finish == "stop":
                 break
         for at in range(0, len(out), self._size):

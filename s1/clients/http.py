@@ -37,7 +37,8 @@ class RequestFailure(EngineFailure):
     """A request without a whole reply: refused by the server, never arrived, cut off, or unreadable.
 
     status: the HTTP status of a refusal, else None. body: the server's words, key masked. retry_after: seconds that
-    the server asks to wait, None where it names none. received: bytes of the reply that had arrived.
+    the server asks to wait, None where it names none. received: bytes of the reply that had arrived. cut: the
+    connection broke after the reply had begun.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class RequestFailure(EngineFailure):
         body: str = "",
         retry_after: float | None = None,
         received: int = 0,
+        cut: bool = False,
     ) -> None:
         super().__init__(message, hint)
         self.status, self.body, self.retry_after, self.received = status, body, retry_after, received
+        self.cut = cut
 
 
 class Event(NamedTuple):
@@ -183,7 +186,8 @@ class ServerClient:
         else:
             message = f"{url} sent a reply that cannot be read ({first_line(error)})."
             hint = "Check the address (it usually ends in /v1), and any proxy before the server."
-        return RequestFailure(message, hint, received=received)
+        cut = response is not None and isinstance(error, openai.APIConnectionError)
+        return RequestFailure(message, hint, received=received, cut=cut)
 
     def _refusal(self, error: openai.APIStatusError, url: str) -> RequestFailure:
         status, wait = error.status_code, wanted_seconds(error.response.headers, time.time())

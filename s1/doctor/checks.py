@@ -68,7 +68,7 @@ def check_delimiters(f: ModelFacts) -> Finding:
         return problem(found, "Name the right format with --format, or add the tokens and train them.")
     several = ", ".join(f"{s.text!r} is {len(s.ids)} tokens" for s in f.stops if len(s.ids) > 1)
     if several:
-        found = f"{several}: found by ids and by text, but cannot be masked before a minimum"
+        found = f"{several}: found by ids and by text, and taken back before a minimum"
         return note(found, "Use a wait string to force a minimum; s1.budget_processor refuses this format.")
     return ok("each end of thinking is one token: " + ", ".join(repr(s.text) for s in f.stops))
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -29,7 +29,7 @@ from s1.engines.hf_checkpoint import checkpoint_facts, default_cache_bytes
 from s1.engines.hf_kv_cache import WIDTH
 from s1.engines.hf_row import BatchCounts, BatchRow
 from s1.engines.model_files import DTYPES, find_model, load_tokenizer, load_weights
-from s1.engines.requests import check_request
+from s1.engines.requests import check_request, suppress_early_stops
 from s1.engines.stops import StopMatcher, plan_stops
 from s1.engines.tokenizer import TokenizedEngine, eos_ids, tokenizer_of
 from s1.errors import BadConfig, EngineFailure, first_line
@@ -158,9 +158,8 @@ class HFEngine(TokenizedEngine):
     async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         """Continue `request.prefix`. Only `request.stops` end it early: any other EOS is an ordinary token.
 
-        Before `min_tokens`, stops that are a single token and the model's EOS are never drawn; a stop of
-        several tokens that begins earlier is ordinary output. Raises BadInput when the request cannot be
-        served, EngineFailure when the model fails. Leaving the iteration frees the row.
+        Before `min_tokens` no stop comes and the model's EOS is never drawn. Raises BadInput when the request
+        cannot be served, EngineFailure when the model fails. Leaving the iteration frees the row.
         """
         if self._closed:
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
@@ -168,8 +167,19 @@ class HFEngine(TokenizedEngine):
         if request.max_tokens == 0:
             yield Chunk((), "length")
             return
+        plan = self._plan_of(request.stops)
+        matcher = StopMatcher(plan, self._vocabulary, min_tokens=request.min_tokens)
+        decode = partial(self._decode, None if plan.by_id_alone else matcher)
+        async with aclosing(suppress_early_stops(request, matcher, decode)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _decode(
+        self, matcher: StopMatcher | None, request: Continuation, banned: frozenset[int]
+    ) -> AsyncGenerator[Chunk, None]:
+        """One row of the batch."""
         queue: asyncio.Queue[Chunk | EngineFailure] = asyncio.Queue()
-        row = self.row_of(request, (asyncio.get_running_loop(), queue))
+        row = self.row_of(request, matcher, banned, (asyncio.get_running_loop(), queue))
         self._submit(row)
         try:
             while True:
@@ -192,14 +202,18 @@ class HFEngine(TokenizedEngine):
             with suppress(AttributeError):  # another libc does not have this function
                 ctypes.CDLL(None).malloc_trim(0)
 
-    def row_of(self, request: Continuation, handle: Any = None) -> BatchRow:
+    def row_of(
+        self,
+        request: Continuation,
+        matcher: StopMatcher | None = None,
+        banned: frozenset[int] = frozenset(),
+        handle: Any = None,
+    ) -> BatchRow:
         """The request as a row for `batch`, with a random seed if it has none."""
-        plan = self._plan_of(request.stops)
-        matcher = None
-        if not plan.by_id_alone:
-            matcher = StopMatcher(plan, self._vocabulary, min_tokens=request.min_tokens)
-        seed = request.sampling.seed
-        return BatchRow(request, plan, matcher, secrets.randbits(63) if seed is None else seed, handle)
+        plan, seed = self._plan_of(request.stops), request.sampling.seed
+        return BatchRow(
+            request, plan, matcher, secrets.randbits(63) if seed is None else seed, handle, banned
+        )
 
     def _submit(self, row: BatchRow) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ class BatchRow:
     seed: int
     handle: Any = None
     """For the caller's use; the batch never reads it."""
+    banned: frozenset[int] = frozenset()
+    """Ids that the first draw excludes."""
     ids: list[int] = field(default_factory=list)
     """The prefix and what was drawn after it."""
     blocks: list[int] = field(default_factory=list)
@@ -43,6 +46,16 @@ class BatchRow:
     def __post_init__(self) -> None:
         self.ids = list(self.request.prefix)
         self.blocks = extend_blocks([], self.ids)
+
+    @property
+    def masked_until(self) -> int:
+        """How many tokens must be drawn before the masks of the next draw change."""
+        return 1 if self.banned and not self.sampled else self.request.min_tokens
+
+    def masked(self, eos: Sequence[int]) -> set[int]:
+        """Ids that the next draw excludes: those banned, and below the minimum the ends of one token."""
+        ends = {*self.plan.by_id, *eos} if self.sampled < self.request.min_tokens else set[int]()
+        return ends | self.banned if not self.sampled else ends
 
     def missing(self, shared: int) -> int:
         """Tokens to prefill when the first `shared` are cached: none when decoding steps can feed them."""

@@ -10,19 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import urllib.parse
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from s1.clients.http import ServerClient
+from s1.clients.http import RequestFailure, ServerClient
+from s1.clients.retry import backoff_seconds
 from s1.engines.background_loop import BackgroundLoop
-from s1.engines.openai_probe import BIAS, Server, probe_server
-from s1.engines.requests import check_request, seed_at, single_ids, valid_count
+from s1.engines.openai_completions import Piece, body_of, piece_of
+from s1.engines.openai_probe import Server, probe_server
+from s1.engines.requests import (
+    REDRAWS,
+    check_request,
+    single_ids,
+    suppress_early_stops,
+    valid_count,
+)
 from s1.engines.stops import StopMatcher, TextStops, Vocabulary, plan_stops
 from s1.engines.tokenizer import EngineTokenizer, TokenizedEngine
 from s1.errors import BadConfig, EngineFailure, Unsupported
+from s1.formats import encode_after
 from s1.types import Chunk, Continuation, Finish, Stop
 
 MOST_PADDING = 1024
@@ -50,7 +61,8 @@ def load(
     assume: extensions that the server supports although it cannot show it, with commas (`openai_probe.EXTENSIONS`).
     api_key_env: the environment variable that holds the key, which is sent to this server and never written down.
     timeout: seconds without an event after which a request fails. retries: how often a refused request, or one that
-    never arrived, is repeated. connections: most at once. template: arguments of the chat template.
+    never arrived, is repeated, and how often a broken stream is taken up again without a new token between.
+    connections: most at once. template: arguments of the chat template.
     """
     url = server_url(address or os.environ.get("OPENAI_BASE_URL", ""))
     if not (timeout >= 1e-3 and retries >= 0 and connections >= 1 and (context is None or context >= 1)):
@@ -70,7 +82,7 @@ def load(
         assume=names,
         template=template,
     )
-    return OpenAIEngine(client, server, text)
+    return OpenAIEngine(client, server, text, retries)
 
 
 def server_url(address: str) -> str:
@@ -93,24 +105,13 @@ def server_url(address: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One event of a stream: token ids, or text where the server reports none."""
-
-    ids: tuple[int, ...]
-    text: str
-    finish: str | None
-    reason: Any
-    """`stop_reason` of vLLM: the id or string that ended the stream."""
-
-
 class OpenAIEngine(TokenizedEngine):
     """Engine over a server. May be used from several event loops; its connections belong to a loop of its own."""
 
-    def __init__(self, client: ServerClient, server: Server, text: EngineTokenizer) -> None:
+    def __init__(self, client: ServerClient, server: Server, text: EngineTokenizer, retries: int = 4) -> None:
         name = f"openai:{client.url}?model={urllib.parse.quote(server.model, safe='/')}"
         super().__init__(name, server.context, text)
-        self.server, self._client = server, client
+        self.server, self._client, self._retries = server, client, retries
         self._padding = set[int]()
         """Ids beyond the vocabulary that the model has drawn; every later request bans them."""
         self._shown: dict[int, bool] = {}
@@ -133,7 +134,16 @@ class OpenAIEngine(TokenizedEngine):
         if request.max_tokens == 0:
             yield Chunk((), "length")
             return
-        async with aclosing(self._loop.stream(lambda: self._continue(request))) as chunks:
+        if self.server.ids_out:
+            vocabulary = self._text.vocabulary or Vocabulary(
+                lambda token: b"?", self._text.encode, frozenset(single_ids(request))
+            )
+            plan = plan_stops(request.stops, vocabulary)
+            matcher = StopMatcher(plan, vocabulary, min_tokens=request.min_tokens)
+            make = partial(suppress_early_stops, request, matcher, partial(self._by_ids, matcher))
+        else:
+            make = partial(self._by_text, request)
+        async with aclosing(self._loop.stream(make)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -153,6 +163,12 @@ class OpenAIEngine(TokenizedEngine):
                     f"If its manual says that it does, add assume={name} to the address; otherwise do without, or "
                     "use a vLLM server.",
                 )
+        several = [stop.text for stop in request.stops if len(stop.ids) != 1]
+        if request.min_tokens and several and not self.server.logit_bias:
+            raise Unsupported(
+                f"{self.name} cannot hold back {several[0]!r}, which is several tokens: it ignores logit_bias.",
+                "Do without a minimum and use a wait string that is not empty, or use a server with logit_bias.",
+            )
         stops = {stop.text for stop in request.stops}
         if "ignore_eos" not in supported and not set(self.eos_texts) <= stops:
             raise Unsupported(
@@ -165,63 +181,53 @@ class OpenAIEngine(TokenizedEngine):
                 "Give its folder or Hub id: tokenizer=org/name.",
             )
 
-    async def _continue(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
-        decode = self._by_ids if self.server.ids_out else self._by_text
-        got: list[int] = []
-        if request.min_tokens and "min_tokens" not in self.server.supported:
-            # First the minimum with every end banned, then the rest. The server's cache makes the second prefill cheap.
-            ends = [i for text in self.eos_texts for i in self._text.encode(text)[:1]]
-            first = replace(request, max_tokens=request.min_tokens, min_tokens=0, stops=())
-            async with aclosing(decode(first, (*single_ids(request), *ends))) as chunks:
-                async for chunk in chunks:
-                    got.extend(chunk.ids)
-                    yield replace(chunk, finish=None)
-            request = replace(_rest(request, got), min_tokens=0)
-        if request.max_tokens <= 0:
-            yield Chunk((), "length", exact=self.server.exact)
-            return
-        async with aclosing(decode(request, ())) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def _by_ids(self, request: Continuation, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
+    async def _by_ids(
+        self, matcher: StopMatcher, request: Continuation, banned: frozenset[int]
+    ) -> AsyncGenerator[Chunk, None]:
         """Stops are matched here, on the ids; the server itself ends at those of one token where it can.
 
-        When the model draws an id beyond the vocabulary, the request continues from there with that id banned.
+        Several requests, where some tokens must not be drawn at first, where the model draws an id beyond the
+        vocabulary (which is banned from then on), and where the connection breaks. banned: not to be drawn at once.
         """
-        vocabulary = self._text.vocabulary or Vocabulary(
-            lambda token: b"?", self._text.encode, frozenset(single_ids(request))
-        )
-        matcher = StopMatcher(
-            plan_stops(request.stops, vocabulary), vocabulary, min_tokens=request.min_tokens
-        )
-        exact, got = self.server.exact, list[int]()
+        exact, got, failures = self.server.exact, list[int](), 0
         while True:
+            before, rest = len(got), request.after(got)
+            part, bans = self._part(rest, () if got else banned)
             padding: int | None = None
-            async with aclosing(self._pieces(_rest(request, got), {*banned, *self._padding})) as pieces:
-                async for piece in pieces:
-                    valid = valid_count(piece.ids, self._text.vocab_size)
-                    if valid < len(piece.ids):
-                        padding = piece.ids[valid]
-                    if len(got) + valid > request.max_tokens:
-                        raise EngineFailure(f"{self.name} gave more than {request.max_tokens} tokens.")
-                    got.extend(piece.ids[:valid])
-                    ids, stop = matcher.feed(piece.ids[:valid])
-                    if piece.finish is not None:
-                        await _drain(pieces)
-                    if stop is not None:
-                        yield Chunk(ids, "stop", stop, exact)
-                        return
-                    if padding is None and piece.finish is not None:
-                        finish, stop = self._finished(piece, request)
-                        yield Chunk(ids + matcher.flush(), finish, stop, exact)
-                        return
-                    if ids:
-                        yield Chunk(ids, exact=exact)
-                    if padding is not None:
-                        break
+            failure: EngineFailure = self._cut_off()
+            try:
+                async with aclosing(self._pieces(part, bans | self._padding)) as pieces:
+                    async for piece in pieces:
+                        valid = valid_count(piece.ids, self._text.vocab_size)
+                        if valid < len(piece.ids):
+                            padding = piece.ids[valid]
+                        got.extend(piece.ids[:valid])
+                        if len(got) - before > part.max_tokens:
+                            raise EngineFailure(f"{self.name} gave more than {part.max_tokens} tokens.")
+                        ids, stop = matcher.feed(piece.ids[:valid])
+                        if piece.finish is not None:
+                            await _drain(pieces)
+                        if stop is not None:
+                            yield Chunk(ids, "stop", stop, exact)
+                            return
+                        if padding is None and piece.finish is not None and not _goes_on(piece, part, rest):
+                            finish, stop = self._finished(piece, request)
+                            yield Chunk(ids + matcher.flush(), finish, stop, exact)
+                            return
+                        if ids:
+                            yield Chunk(ids, exact=exact)
+                        if padding is not None:
+                            break
+            except RequestFailure as error:
+                if not error.cut:
+                    raise
+                failure = error
+            if len(got) == request.max_tokens:  # the end was all that the connection lost
+                yield Chunk(matcher.flush(), "length", exact=exact)
+                return
             if padding is None:
-                raise self._cut_off()
+                failures = await self._count_failure(0 if len(got) > before else failures + 1, failure)
+                continue
             if padding in self._padding or len(self._padding) >= MOST_PADDING:
                 raise EngineFailure(
                     f"{self.name} drew the id {padding}, which is banned or one of too many beyond the vocabulary.",
@@ -229,28 +235,96 @@ class OpenAIEngine(TokenizedEngine):
                 )
             self._padding.add(padding)
 
-    async def _by_text(self, request: Continuation, banned: Iterable[int]) -> AsyncGenerator[Chunk, None]:
-        """Text is turned into ids piece by piece, so counts are estimates."""
+    async def _by_text(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        """As `_by_ids`; text is turned into ids piece by piece, so counts are estimates."""
         await self._check_shown(request)
-        texts, count = TextStops(request.stops), 0
-        async with aclosing(self._pieces(request, set(banned))) as pieces:
-            async for piece in pieces:
-                text, stop = texts.feed(piece.text)
-                finish: Finish | None = "stop" if stop else None
-                if piece.finish is not None:
-                    await _drain(pieces)
-                if stop is None and piece.finish is not None:
-                    finish, stop = self._finished(piece, request)
-                    text += texts.flush()
-                ids = self._text.encode(text) if text else ()
-                if count + len(ids) > request.max_tokens:
-                    ids, finish, stop = ids[: request.max_tokens - count], "length", None
-                count += len(ids)
-                if ids or finish:
-                    yield Chunk(ids, finish, stop, exact=False)
-                if finish:
-                    return
-        raise self._cut_off()
+        passed, count, failures, redraws, banned = "", 0, 0, 0, set[tuple[int, Stop]]()
+
+        def is_early(held: str) -> bool:
+            return count + len(self._encode_part(held)) < request.min_tokens
+
+        texts = TextStops(request.stops, is_early)
+        while True:
+            before = len(passed) + len(texts.held)
+            rest = replace(
+                request.after(self._encode_part(passed + texts.held)),
+                max_tokens=request.max_tokens - count - len(self._encode_part(texts.held)),
+                redraw=request.redraw + REDRAWS * redraws,
+            )
+            if rest.max_tokens <= 0:
+                yield Chunk(
+                    self._encode_part(texts.flush())[: request.max_tokens - count], "length", exact=False
+                )
+                return
+            part, bans = self._part(rest, self._beginnings(s for at, s in banned if at == before))
+            failure: EngineFailure = self._cut_off()
+            try:
+                async with aclosing(self._pieces(part, bans)) as pieces:
+                    async for piece in pieces:
+                        text, stop = texts.feed(piece.text)
+                        passed += text
+                        finish: Finish | None = "stop" if stop and not texts.early else None
+                        if piece.finish is not None:
+                            await _drain(pieces)
+                        if stop is None and piece.finish is not None and not _goes_on(piece, part, rest):
+                            finish, stop = self._finished(piece, request)
+                            text += texts.flush()
+                        ids = self._encode_part(text)
+                        if count + len(ids) > request.max_tokens:
+                            ids, finish, stop = ids[: request.max_tokens - count], "length", None
+                        count += len(ids)
+                        if ids or finish:
+                            yield Chunk(ids, finish, stop if finish else None, exact=False)
+                        if finish:
+                            return
+                        if texts.early:
+                            break
+            except RequestFailure as error:
+                if not error.cut:
+                    raise
+                failure = error
+            place = len(passed) + len(texts.held)
+            if texts.early is None:
+                failures = await self._count_failure(0 if place > before else failures + 1, failure)
+                continue
+            if (place, texts.early) in banned:
+                raise EngineFailure(f"{self.name} drew {texts.early.text!r} again, which was excluded.")
+            banned = {(at, s) for at, s in banned if at <= place} | {(place, texts.early)}
+            redraws, texts.early = redraws + 1, None
+
+    def _part(self, rest: Continuation, banned: Collection[int]) -> tuple[Continuation, set[int]]:
+        """The beginning of `rest` that one request of the server decodes, and the ids that it must not draw.
+
+        Bans hold for a whole request. So the token that excludes `banned` is a request of its own, and so is a minimum
+        where the server does not know min_tokens. The server's cache makes another prefill cheap.
+        """
+        bans, tokens, knows = (
+            set(banned),
+            1 if banned else rest.max_tokens,
+            "min_tokens" in self.server.supported,
+        )
+        if rest.min_tokens and not knows:
+            tokens = min(tokens, rest.min_tokens)
+            bans |= {*single_ids(rest), *(i for text in self.eos_texts for i in self._text.encode(text)[:1])}
+        least = min(rest.min_tokens, tokens) if knows else 0
+        return replace(rest, max_tokens=tokens, min_tokens=least), bans
+
+    def _beginnings(self, stops: Iterable[Stop]) -> set[int]:
+        """The tokens with which a stop may begin."""
+        begun = (self._encode_part(stop.text[:n]) for stop in stops for n in range(1, len(stop.text) + 1))
+        return {ids[0] for ids in begun if len(ids) == 1}
+
+    def _encode_part(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that follows others."""
+        return (encode_after(text, self.encode, self.decode) or self.encode(text)) if text else ()
+
+    async def _count_failure(self, failures: int, failure: EngineFailure) -> int:
+        """`failures` in a row without a new token; raises `failure` where they are too many, else waits a little."""
+        if failures > self._retries:
+            raise failure
+        if failures:
+            await asyncio.sleep(backoff_seconds(failures - 1, first=0.5, chance=random.random()))
+        return failures
 
     def _cut_off(self) -> EngineFailure:
         return EngineFailure(
@@ -302,77 +376,17 @@ class OpenAIEngine(TokenizedEngine):
         self, request: Continuation, banned: set[int], forced: int | None = None
     ) -> AsyncGenerator[Piece, None]:
         """One HTTP request."""
-        body = self._body(request, banned, forced)
+        body = body_of(request, self.server, self._text, banned, forced)
         async with aclosing(self._client.events("/completions", body)) as events:
             async for event in events:
-                piece = self._piece(event.data, request)
+                piece = piece_of(event.data, request, self.server, self.name)
                 if piece is not None:
                     yield piece
 
-    def _body(self, request: Continuation, banned: set[int], forced: int | None) -> dict[str, Any]:
-        server, sampling = self.server, request.sampling
-        is_random = sampling.temperature > 0
-        body: dict[str, Any] = {
-            "model": server.model,
-            "prompt": list(request.prefix) if server.ids_in else self._text.decode(request.prefix),
-            "max_tokens": request.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p if is_random else 1.0,
-            "stream": True,
-            "presence_penalty": 0.0,  # explicit, because a server may take other defaults from the checkpoint
-            "frequency_penalty": 0.0,
-        }
-        if server.ids_out:
-            body["return_token_ids"] = True
-        bias = {str(i): -BIAS for i in sorted(banned)} | ({str(forced): BIAS} if forced is not None else {})
-        if bias:
-            body["logit_bias"] = bias
-        if server.is_vllm:
-            body |= {
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-                "top_k": 0,
-                "add_special_tokens": False,
-                "skip_special_tokens": False,
-            }
-        extensions = {
-            "top_k": sampling.top_k if is_random else None,
-            "seed": seed_at(sampling.seed, len(request.prefix), request.redraw) if is_random else None,
-            "min_tokens": request.min_tokens or None,
-            "stop_token_ids": single_ids(request),
-            "ignore_eos": True,
-        }
-        return body | {k: v for k, v in extensions.items() if k in server.supported and v is not None}
 
-    def _piece(self, event: Any, request: Continuation) -> Piece | None:
-        """An event, checked. None for one without a choice, such as usage."""
-        choices = event.get("choices") if isinstance(event, dict) else None
-        if choices == []:
-            return None
-        choice = choices[0] if isinstance(choices, list) else None
-        if not isinstance(choice, dict):
-            raise EngineFailure(f"{self.name} sent an event without a choice: {str(event)[:200]}")
-        ids: Any = choice.get("token_ids") if self.server.ids_out else ()
-        if ids is None and choice.get("finish_reason"):
-            ids = ()
-        if not isinstance(ids, (list, tuple)) or not all(type(i) is int for i in ids):
-            raise EngineFailure(f"{self.name} sent an event without token ids: {str(event)[:200]}")
-        seen = choice.get("prompt_token_ids")
-        if isinstance(seen, list) and self.server.ids_in and tuple(seen) != request.prefix:
-            raise EngineFailure(f"{self.name} did not use the prompt that it was given.")
-        return Piece(
-            tuple(ids), str(choice.get("text") or ""), choice.get("finish_reason"), choice.get("stop_reason")
-        )
-
-
-def _rest(request: Continuation, got: Sequence[int]) -> Continuation:
-    """What is left of a request after `got`."""
-    return replace(
-        request,
-        prefix=request.prefix + tuple(got),
-        max_tokens=request.max_tokens - len(got),
-        min_tokens=max(0, request.min_tokens - len(got)),
-    )
+def _goes_on(piece: Piece, part: Continuation, rest: Continuation) -> bool:
+    """Whether a request ended only because it was a part."""
+    return piece.finish == "length" and part.max_tokens < rest.max_tokens
 
 
 async def _drain(pieces: AsyncGenerator[Piece, None]) -> None:

@@ -1,12 +1,18 @@
-"""Checks and derived values that every engine needs before it decodes a request."""
+"""What every engine needs around a request: checks, derived values, and stops that come before the minimum."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 
-from s1.errors import BadInput
-from s1.types import Continuation
+from s1.engines.stops import StopMatcher
+from s1.errors import BadInput, EngineFailure
+from s1.types import Chunk, Continuation
+
+REDRAWS = 1 << 16
+"""A request counts its own redraws above those of the caller, so that no draw uses a number twice."""
 
 
 def check_request(request: Continuation, *, context: int, vocab_size: int | None) -> None:
@@ -55,3 +61,36 @@ def valid_count(ids: Sequence[int], vocab_size: int | None) -> int:
     """How many of `ids` come before the first one outside the vocabulary (padding of the embedding)."""
     size = float("inf") if vocab_size is None else vocab_size
     return next((n for n, i in enumerate(ids) if not 0 <= i < size), len(ids))
+
+
+async def suppress_early_stops(
+    request: Continuation,
+    matcher: StopMatcher,
+    decode: Callable[[Continuation, frozenset[int]], AsyncGenerator[Chunk, None]],
+) -> AsyncGenerator[Chunk, None]:
+    """The chunks of `request`, without the stops that begin before its minimum.
+
+    An engine masks stops of one token. Other stops are seen only when their last token is out: then all of their tokens
+    are dropped, and the request goes on from there, without the token with which the stop began and with new random
+    numbers. decode: continues a request, feeding `matcher`; its first draw excludes the given ids.
+    Raises EngineFailure when `decode` draws an excluded id.
+    """
+    got, redraws, banned = list[int](), 0, dict[int, set[int]]()
+    while True:
+        drawn = (*got, *matcher.held)
+        rest = replace(request.after(drawn), redraw=request.redraw + REDRAWS * redraws)
+        async with aclosing(decode(rest, frozenset(banned.get(len(drawn), ())))) as chunks:
+            async for chunk in chunks:
+                got += chunk.ids
+                if chunk.finish != "stop" or matcher.early is None:
+                    yield chunk
+                elif chunk.ids:
+                    yield replace(chunk, finish=None, stop=None)
+        if matcher.early is None:
+            return
+        place, token = len(got) + len(matcher.held), matcher.early
+        banned = {at: ids for at, ids in banned.items() if at <= place}
+        if token in banned.setdefault(place, set()):
+            raise EngineFailure(f"The engine drew the token {token}, which was excluded.")
+        banned[place].add(token)
+        redraws, matcher.early = redraws + 1, None

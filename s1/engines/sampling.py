@@ -90,8 +90,8 @@ class DrawPlan:
 
     def __init__(self, rows: Sequence[BatchRow], eos: Sequence[int], device: torch.device) -> None:
         self.device = device
-        self.masked = [row for row in rows if row.sampled < row.request.min_tokens]
-        pairs = [(row.index, i) for row in self.masked for i in {*row.plan.by_id, *eos}]
+        self.masked = [(row, row.masked_until) for row in rows if row.sampled < row.masked_until]
+        pairs = [(row.index, i) for row, _ in self.masked for i in row.masked(eos)]
         self.masked_at = torch.tensor(pairs, device=device).unbind(1) if pairs else None
         sampling = [row for row in rows if row.request.sampling.temperature > 0]
         plain = [r for r in sampling if r.request.sampling.top_p >= 1 and r.request.sampling.top_k == 0]
@@ -105,8 +105,8 @@ class DrawPlan:
         self.top_p = self._numbers([r.request.sampling.top_p for r in filtered])
 
     def is_stale(self) -> bool:
-        """Whether a masked row has reached its `min_tokens`."""
-        return any(row.sampled >= row.request.min_tokens for row in self.masked)
+        """Whether the masks of a row have changed."""
+        return any(row.sampled >= until for row, until in self.masked)
 
     def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
         if self.masked_at is not None:

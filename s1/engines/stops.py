@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from s1.errors import BadInput
+from s1.formats import encode_after
 from s1.types import Stop
 
 
@@ -30,7 +31,7 @@ class Vocabulary:
     bytes_of: Callable[[int], bytes]
     """UTF-8 bytes of one id. The bytes of a sequence are the bytes of its ids, joined."""
     encode: Callable[[str], Sequence[int]]
-    """Ids of a text, none added."""
+    """Ids of a text that follows others, none added."""
     added: frozenset[int] = frozenset()
     """Ids of added tokens, special ones included, which no other tokens can spell."""
 
@@ -53,6 +54,11 @@ class StopPlan:
     """Last byte -> proper prefixes of stop texts that end in it, longest first."""
     inert: dict[int, bool] = field(default_factory=dict)
     """Id -> whether it can pass when nothing is held back. Filled as ids are seen."""
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that a stop and a half character before it take."""
+        return 3 + max((len(text) for text, _ in self.by_text), default=1)
 
     @property
     def by_id_alone(self) -> bool:
@@ -86,26 +92,39 @@ def plan_stops(stops: Sequence[Stop], vocabulary: Vocabulary) -> StopPlan:
 class StopMatcher:
     """The stops of one continuation. How the ids are split into calls of `feed` does not change the result.
 
-    A stop counts if it begins after the first `min_tokens` ids; an earlier one is ordinary output. (An engine
-    that has the logits masks single-id stops until then. A stop of several tokens cannot be masked, so its
-    tokens pass.) Of several stops that the same id completes, the first to begin wins, then the longest.
+    A stop counts if it begins after the first `min_tokens` ids. At an earlier one the matcher drops its ids and sets
+    `early`; the engine then draws again from there (`suppress_early_stops`). Of several stops that the same id
+    completes, the first to begin wins, then the longest.
     """
 
-    __slots__ = ("_held", "_min_tokens", "_plan", "_released", "_starts", "_text", "_vocabulary")
+    __slots__ = (
+        "_context", "_held", "_min_tokens", "_passed", "_plan", "_released", "_starts", "_text", "_vocabulary", "early"
+    )  # fmt: skip
 
     def __init__(self, plan: StopPlan, vocabulary: Vocabulary, *, min_tokens: int = 0) -> None:
         self._plan, self._vocabulary, self._min_tokens = plan, vocabulary, min_tokens
         self._released = 0
         self._held: list[int] = []
+        self._context = 0  # how many of them were passed on before others after them were dropped
+        self._passed: list[int] = []  # what was passed on before the minimum
         self._starts: list[int] = []  # byte offset of each held id in _text
         self._text = b""
+        self.early: int | None = None
+        """The id that was drawn where a stop began too early, which was dropped with what followed it."""
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """The ids held back."""
+        return tuple(self._held[self._context :])
 
     def feed(self, ids: Sequence[int]) -> Fed:
-        """Take more ids. After a stop the rest of `ids` is ignored, and the matcher must not be fed again."""
+        """Take more ids. After a stop the rest of `ids` is ignored; only after an early one may it be fed again."""
         out: list[int] = []
         for token in ids:
             if not self._held and self._is_inert(token):
                 out.append(token)
+                if self._released < self._min_tokens:
+                    self._passed.append(token)
                 self._released += 1
                 continue
             kept, stop = self._take(token)
@@ -140,14 +159,21 @@ class StopMatcher:
         found = self._first_stop(token, begin)
         if found is not None:
             at, stop = found
+            if bisect_right(self._starts, at) <= self._min_tokens - self._released:
+                return Fed(self._drop_from(at), stop)
             return Fed(self._kept_before(at), stop)
         return Fed(self._release(self._first_needed()), None)
 
     def _first_stop(self, token: int, begin: int) -> tuple[int, Stop] | None:
-        """The winning stop that ends in the newest id, with the byte offset where it begins."""
-        plan, held, starts = self._plan, self._held, self._starts
-        # Index of the first held id where a stop may begin.
+        """The winning stop that ends in the newest id, with the byte where it begins; an early one if no other."""
         allowed = max(0, self._min_tokens - self._released)
+        return self._stop_from(allowed, token, begin) or (
+            self._stop_from(0, token, begin) if allowed else None
+        )
+
+    def _stop_from(self, allowed: int, token: int, begin: int) -> tuple[int, Stop] | None:
+        """The winning stop that begins in the held id number `allowed` or later."""
+        plan, held, starts = self._plan, self._held, self._starts
         if allowed >= len(held):
             return None
         found: list[tuple[int, int, Stop]] = []
@@ -167,6 +193,22 @@ class StopMatcher:
         at, _, stop = min(found, key=lambda each: each[:2])
         return at, stop
 
+    def _drop_from(self, at: int) -> tuple[int, ...]:
+        """Drop the ids from the one that holds byte `at` on, or from the first of its character, but none that was
+        passed on. Those before it that may now begin a stop are held again. Returns the others."""
+        first = bisect_right(self._starts, at) - 1
+        while first > 0 and _is_inside_character(self._text, self._starts[first]):
+            first -= 1
+        first = max(first, self._context)
+        self.early = self._held[first]
+        again = self._passed[-self._plan.longest :]
+        self._held = [*again, *self._held[self._context : first]]
+        self._context, self._released = len(again), len(self._passed) - len(again)
+        texts = [self._vocabulary.bytes_of(token) for token in self._held]
+        self._starts = [sum(map(len, texts[:n])) for n in range(len(texts))]
+        self._text = b"".join(texts)
+        return self._release(self._first_needed())
+
     def _kept_before(self, at: int) -> tuple[int, ...]:
         """Ids for the held text before byte `at`: whole ids, then the first part of a cut one, encoded again.
 
@@ -181,7 +223,7 @@ class StopMatcher:
         if whole < len(self._held):
             rest = self._text[self._starts[whole] : at].decode(errors="ignore")
             kept += list(self._vocabulary.encode(rest))[: len(self._held) - whole] if rest else []
-        return tuple(kept)
+        return tuple(kept[self._context :])
 
     def _first_needed(self) -> int:
         """Index of the first held id that a later stop may still need."""
@@ -202,8 +244,10 @@ class StopMatcher:
         return needed
 
     def _release(self, count: int) -> tuple[int, ...]:
-        out = tuple(self._held[:count])
+        out = tuple(self._held[self._context : count])
         if count:
+            self._context = max(0, self._context - count)
+            self._passed += out[: max(0, self._min_tokens - len(self._passed))]
             cut = self._starts[count] if count < len(self._starts) else len(self._text)
             self._held = self._held[count:]
             self._starts = [start - cut for start in self._starts[count:]]
@@ -218,6 +262,12 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
     def encode(text: str) -> Sequence[int]:
         ids: Sequence[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def encode_part(text: str) -> Sequence[int]:
+        return encode_after(text, encode, decode) or encode(text)
 
     added = {int(i): str(token.content).encode() for i, token in tokenizer.added_tokens_decoder.items()}
     kinds = _decoder_kinds(tokenizer)
@@ -238,7 +288,7 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
             return str(piece).replace("\u2581", " ").encode()
         return str(tokenizer.decode([token], skip_special_tokens=False)).encode()
 
-    return Vocabulary(bytes_of, encode, frozenset(added))
+    return Vocabulary(bytes_of, encode_part, frozenset(added))
 
 
 def _decoder_kinds(tokenizer: Any) -> frozenset[str]:
@@ -274,32 +324,41 @@ def _is_inside_character(text: bytes, at: int) -> bool:
 
 
 class TextStops:
-    """Stops in a stream of text. Holds back what may begin a stop."""
+    """Stops in a stream of text. Holds back what may begin a stop.
 
-    def __init__(self, stops: Sequence[Stop]) -> None:
-        self._stops = sorted(stops, key=lambda stop: -len(stop.text))
-        self._held = ""
+    is_early: whether a stop may not yet follow the text held so far, given up to that stop. The text of such a stop is
+    dropped.
+    """
+
+    def __init__(self, stops: Sequence[Stop], is_early: Callable[[str], bool] = lambda text: False) -> None:
+        self._stops, self._is_early = sorted(stops, key=lambda stop: -len(stop.text)), is_early
+        self.held = ""
+        self.early: Stop | None = None
+        """The stop that came too early, after the text held."""
 
     def feed(self, text: str) -> tuple[str, Stop | None]:
         """Text that may be passed on, and the first complete stop if there is one (the longest of several)."""
-        self._held += text
-        found = [(self._held.find(stop.text), n) for n, stop in enumerate(self._stops)]
+        self.early = None
+        self.held += text
+        found = [(self.held.find(stop.text), n) for n, stop in enumerate(self._stops)]
         at, n = min((each for each in found if each[0] >= 0), default=(-1, -1))
+        if n >= 0 and not self._is_early(self.held[:at]):
+            return self.held[:at], self._stops[n]
         if n >= 0:
-            return self._held[:at], self._stops[n]
+            self.early, self.held = self._stops[n], self.held[:at]
         keep = max(
             (
                 size
                 for stop in self._stops
                 for size in range(1, len(stop.text))
-                if self._held.endswith(stop.text[:size])
+                if self.held.endswith(stop.text[:size])
             ),
             default=0,
         )
-        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return out, None
+        out, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+        return out, self.early
 
     def flush(self) -> str:
         """The text held back, for a continuation that ended without a stop."""
-        out, self._held = self._held, ""
+        out, self.held = self.held, ""
         return out

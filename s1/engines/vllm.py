@@ -10,12 +10,13 @@ import itertools
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 from s1.engines.background_loop import BackgroundLoop
 from s1.engines.model_files import find_model, plain_source
-from s1.engines.requests import check_request, seed_at, single_ids, valid_count
+from s1.engines.requests import check_request, seed_at, single_ids, suppress_early_stops, valid_count
 from s1.engines.stops import StopMatcher, plan_stops
 from s1.engines.tokenizer import LocalTokenizer, TokenizedEngine, tokenizer_at
 from s1.errors import BadConfig, EngineFailure, MissingExtra, first_line
@@ -119,8 +120,7 @@ class VLLMEngine(TokenizedEngine):
     async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         """Continue `request.prefix`. Raises BadInput before decoding, EngineFailure when vLLM fails.
 
-        Before `min_tokens`, stops of a single token and the model's EOS are never drawn; a stop of several
-        tokens that begins earlier is ordinary output. Leaving the iteration aborts the request.
+        Before `min_tokens` no stop comes and the model's EOS is never drawn. Leaving the iteration aborts the request.
         """
         if self._loop.is_closed:
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
@@ -128,16 +128,23 @@ class VLLMEngine(TokenizedEngine):
         if request.max_tokens == 0:
             yield Chunk((), "length")
             return
-        async with aclosing(self._loop.stream(lambda: self._decode(request))) as chunks:
+        matcher = StopMatcher(self._plan_of(request.stops), self._vocabulary, min_tokens=request.min_tokens)
+        decode = partial(self._decode, matcher)
+        made = self._loop.stream(lambda: suppress_early_stops(request, matcher, decode))
+        async with aclosing(made) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def _decode(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+    async def _decode(
+        self, matcher: StopMatcher, request: Continuation, banned: frozenset[int]
+    ) -> AsyncGenerator[Chunk, None]:
         from vllm.inputs import TokensPrompt
 
-        matcher = StopMatcher(self._plan_of(request.stops), self._vocabulary, min_tokens=request.min_tokens)
+        # A bias holds for a whole request, so the token that excludes `banned` is a request of its own.
+        part = replace(request, max_tokens=1, min_tokens=min(1, request.min_tokens)) if banned else request
         prompt = TokensPrompt(prompt_token_ids=list(request.prefix))
-        outputs = self.llm.generate(prompt, self._params(request), f"s1-{next(self._numbers)}")
+        outputs = self.llm.generate(prompt, self._params(part, banned), f"s1-{next(self._numbers)}")
+        got: tuple[int, ...] = ()
         try:
             async with aclosing(outputs):
                 async for output in outputs:
@@ -151,6 +158,10 @@ class VLLMEngine(TokenizedEngine):
                     if stop is not None:
                         yield Chunk(ids, "stop", stop)
                         return
+                    if made.finish_reason == "length" and part.max_tokens < request.max_tokens:
+                        if ids:
+                            yield Chunk(ids)
+                        break
                     if made.finish_reason is not None:
                         yield Chunk(ids + matcher.flush(), *self._finished(made, request))
                         return
@@ -160,7 +171,11 @@ class VLLMEngine(TokenizedEngine):
             raise
         except Exception as error:  # vLLM's errors have no common base
             raise EngineFailure(f"{self.name}: {first_line(error)}", "See vLLM's log above.") from error
-        raise EngineFailure(f"{self.name}: the stream ended early.", "See vLLM's log above.")
+        if not got or part.max_tokens == request.max_tokens:
+            raise EngineFailure(f"{self.name}: the stream ended early.", "See vLLM's log above.")
+        async with aclosing(self._decode(matcher, request.after(got), frozenset())) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _finished(self, made: Any, request: Continuation) -> tuple[Finish, Stop | None]:
         if made.finish_reason == "length":
@@ -170,7 +185,7 @@ class VLLMEngine(TokenizedEngine):
                 return "stop", stop
         raise EngineFailure(f"{self.name} ended with {made.finish_reason!r}.", "See vLLM's log above.")
 
-    def _params(self, request: Continuation) -> Any:
+    def _params(self, request: Continuation, banned: frozenset[int]) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -185,7 +200,7 @@ class VLLMEngine(TokenizedEngine):
             seed=seed_at(sampling.seed, len(request.prefix), request.redraw) if sampled else None,
             stop_token_ids=single_ids(request),
             ignore_eos=True,  # only the request's stops end it
-            logit_bias=self._padding or None,
+            logit_bias=self._padding | dict.fromkeys(banned, NEVER) or None,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )

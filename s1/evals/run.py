@@ -33,7 +33,8 @@ from s1.types import Engine, Generation, Grade, Question, Sampling, to_json
 MOST_FAILURES = 0.2
 """A run in which more than this share of the requests fails is stopped."""
 FEWEST_REQUESTS = 20
-"""Failures are judged as if at least so many requests had been made."""
+"""Failures are judged as if at least so many requests had been made. Requests in flight count as made, because a
+failure often comes sooner than a success."""
 
 
 @dataclass
@@ -46,6 +47,8 @@ class RunProgress:
     right: int = 0
     failed: int = 0
     """Requests that the engine broke off."""
+    running: int = 0
+    """Questions and samples in flight."""
     errors: int = 0
     """These, and questions that do not fit the context."""
     last_error: str = ""
@@ -177,6 +180,7 @@ async def _run_all(
         async with slots:
             cache = ReplayCache(engine)
             task = Task(cache, fmt, question, sample, plan.sampling_of(question, sample), kind, reward)
+            state.running += 1
             for method in todo:
                 decoded = cache.decoded_tokens
                 try:
@@ -196,11 +200,13 @@ async def _run_all(
                 state.last_error = generation.error or state.last_error
                 state.right += found.outcome == "right"
                 progress(state)
-                if state.failed > MOST_FAILURES * max(state.done, FEWEST_REQUESTS):
+                made = state.done + state.running - 1
+                if state.failed > MOST_FAILURES * max(made, FEWEST_REQUESTS):
                     raise S1Error(
                         f"{state.failed} of {state.done} requests failed. The last error: {generation.error}",
                         "Fix this, then rerun the command to resume; what succeeded is kept.",
                     )
+            state.running -= 1
 
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -6,9 +6,10 @@ the s1 paper ran for its comparison with parallel scaling (section 6.2; SEMANTIC
     width first steps -> score all -> share the remaining leaves among them -> their next steps -> ...
                              `-- a branch that has answered leaves, and takes its leaf with it
 
-A step ends at a delimiter. Each branch is a `Forcing` (section 3.1), so budgets and waits work as in every
-other method. The seed of a fork follows from its path, and a first child draws on as its parent did, so that a
-search of width 1 is the plain sample.
+A step ends with the token that completes its delimiter, whatever tokens the model spells it with. Each branch is
+a `Forcing` (section 3.1) whose request is broken off there, so budgets and waits work as in every other method and
+the model goes on from the tokens that it drew. The seed of a fork follows from its path, and a first child draws on
+as its parent did; the last branch runs to its end, so that a search of width 1 is the plain sample.
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing, drive, texts_of
 from s1.errors import BadConfig, EngineFailure
-from s1.formats import as_stops
 from s1.methods import Method, Task, label_with
 from s1.methods.budget_forcing import begin
 from s1.methods.rollouts import check_count, combined, completed, scores_of, side_by_side
 from s1.methods.voting import pick_winner
 from s1.policy import BudgetPolicy
 from s1.seeds import seed_of
-from s1.types import Chunk, Continuation, Engine, Generation, Sampling, Spent, Stop
+from s1.types import Chunk, Generation, Sampling, Spent
 
 STEPS = {"petri": " ."}
 """What ends a step, by the name of the format: an attempt in petri, a paragraph elsewhere."""
@@ -86,7 +86,7 @@ class Rebase(Method):
         self.check(task.sampling, task.reward)
         began = time.perf_counter()
         step = self.step or STEPS.get(task.fmt.name, PARAGRAPH)
-        tree, error = _Tree(self, task, as_stops((step,), task.engine.encode)), None
+        tree, error = _Tree(self, task, step), None
         try:
             chosen = await tree.search(begin(task, self.policy))
         except EngineFailure as failure:
@@ -140,7 +140,7 @@ class _Tree:
 
     method: Rebase
     task: Task
-    stops: tuple[Stop, ...]
+    step: str
     """What ends a step."""
     leaves: list[Generation] = field(default_factory=list)
     frontier: list[Generation] = field(default_factory=list)
@@ -162,16 +162,17 @@ class _Tree:
         """The leaf that wins; None when every branch failed. Raises EngineFailure when the reward model fails."""
         branches = [self._fork(_Branch((), root), i) for i in range(self.method.width)]
         for depth in range(self.method.max_steps + 1):
-            to_end = depth == self.method.max_steps
+            to_end = depth == self.method.max_steps or len(branches) == 1
             grown = await side_by_side(self._grow(branch.forcing, to_end) for branch in branches)
             self.leaves += filter(_has_ended, grown)
             branches = [b for b, so_far in zip(branches, grown, strict=True) if not _has_ended(so_far)]
             self.frontier = [so_far for so_far in grown if not _has_ended(so_far)]
             if not branches:
                 break
-            counts: Sequence[int] = (1,)
-            if len(branches) > 1:  # as many children as branches, because each branch is one leaf
-                counts = shares(await self._scores(self.frontier), len(branches), self.method.balance)
+            # As many children as branches, because each branch is one leaf.
+            counts = [1]
+            if len(branches) > 1:
+                counts = list(shares(await self._scores(self.frontier), len(branches), self.method.balance))
             branches = [
                 self._fork(b, k) for b, count in zip(branches, counts, strict=True) for k in range(count)
             ]
@@ -212,51 +213,33 @@ class _Tree:
         """Think to the end of the step, of the thinking or of its budget."""
         left = self.method.step_tokens
         while left > 0 and (request := forcing.ask()) is not None and forcing.phase == "thinking":
-            longest = max(len(stop.ids) for stop in request.stops)
-            tokens = min(request.max_tokens, max(left, longest))
-            shorter = replace(request, max_tokens=tokens, stops=(*request.stops, *self.stops))
-            if request.min_tokens:  # an engine would hold back the end of the step too: first without it
-                tokens = max(request.min_tokens, min(request.max_tokens, longest))
-                shorter = replace(request, max_tokens=tokens)
-            decoded = await _decode(self.task.engine, shorter)
-            chunk = self._as_requested(decoded, shorter, request)
-            forcing.feed(chunk)
-            if decoded.finish == "stop":
+            ids, finished = list(request.prefix[-4:]), False
+            begin = len(ids)
+            async with aclosing(self.task.engine.stream(request)) as chunks:
+                async for chunk in chunks:
+                    ids += chunk.ids
+                    new = range(len(ids) - len(chunk.ids) + 1, len(ids) + 1)
+                    end = next((n for n in new if n - begin == left or self._ends_step(ids, begin, n)), None)
+                    if (
+                        end is not None
+                    ):  # a finish in the same chunk comes again, however the engine divides its chunks
+                        forcing.feed(Chunk(chunk.ids[: end - new.start + 1], exact=chunk.exact))
+                        return
+                    finished = not forcing.feed(chunk)
+                    if finished:
+                        break
+            if not finished:
+                raise EngineFailure("The engine ended a continuation without a finish.")
+            if chunk.finish == "stop":
                 return
-            left -= len(chunk.ids)
+            left -= len(ids) - begin
 
-    def _as_requested(self, decoded: Chunk, shorter: Continuation, request: Continuation) -> Chunk:
-        """What `shorter` decoded, as a chunk of the machine's own `request`.
-
-        The delimiter of a step is the model's text: it is put back, and the thinking continues after it. Where
-        the step is over by its length, tokens that may begin a stop are left to the next request.
-        """
-        if decoded.stop is not None and decoded.stop in self.stops:
-            room = request.max_tokens - len(decoded.ids)
-            return Chunk(decoded.ids + decoded.stop.ids[:room], exact=decoded.exact)
-        if decoded.finish == "length" and shorter.max_tokens < request.max_tokens:
-            kept = len(decoded.ids) - _begun(decoded.ids, request.stops)
-            return Chunk(decoded.ids[:kept], exact=decoded.exact)
-        return decoded
+    def _ends_step(self, ids: Sequence[int], begin: int, end: int) -> bool:
+        """Whether token `end - 1` completes the delimiter; before `begin` is only context for the decoder."""
+        begin = max(begin, end - len(self.step.encode()))
+        parts = [ids[max(0, begin - 4) : begin], ids[begin:end]]
+        return self.step in texts_of(parts, self.task.engine.decode)[-1]
 
 
 def _has_ended(so_far: Generation) -> bool:
     return so_far.finish is not None or so_far.error is not None
-
-
-async def _decode(engine: Engine, request: Continuation) -> Chunk:
-    """A whole continuation as one chunk."""
-    ids, is_exact = list[int](), True
-    async with aclosing(engine.stream(request)) as chunks:
-        async for chunk in chunks:
-            ids += chunk.ids
-            is_exact = is_exact and chunk.exact
-            if chunk.finish is not None:
-                return Chunk(tuple(ids), chunk.finish, chunk.stop, is_exact)
-    raise EngineFailure("The engine ended a continuation without a finish reason.")
-
-
-def _begun(ids: Sequence[int], stops: Sequence[Stop]) -> int:
-    """How many tokens at the end of `ids` begin a stop."""
-    lengths = (n for stop in stops for n in range(1, len(stop.ids)) if tuple(ids[-n:]) == stop.ids[:n])
-    return max(lengths, default=0)

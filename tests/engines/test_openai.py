@@ -354,7 +354,6 @@ BROKEN = {
     "no json": (events("data: oops\n\n"), "cannot be read"),
     "json without a bottom": (events(f"data: {'[' * 100_000}\n\n"), "cannot be read"),
     "bytes that are no text": (lambda handler: handler.answer(200, b"\xff\xfe\x00"), "cannot be read"),
-    "another encoding than it names": (gzipped, "in the middle"),
     "a redirect": (status(307, "moved", {"Location": "/elsewhere"}), "307.*another address"),
     "another shape": (events('data: {"hello": 1}\n\n'), "without a choice"),
     "a list": (events("data: [1, 2]\n\n"), "without a choice"),
@@ -362,9 +361,6 @@ BROKEN = {
     "ids that are none": (events('data: {"choices": [{"token_ids": ["7"]}]}\n\n'), "without token ids"),
     "too much": (events('data: {"choices": [{"token_ids": [7, 7, 7, 7, 7, 7]}]}\n\n'), "more than 4"),
     "an error within": (events(HALF, 'data: {"error": {"message": "engine died"}}\n\n'), "engine died"),
-    "an early end": (events(HALF, "data: [DONE]\n\n"), "in the middle"),
-    "nothing": (events(), "in the middle"),
-    "half a stream": (half, "in the middle"),
     "an unknown end": (
         events('data: {"choices": [{"token_ids": [7], "finish_reason": "content_filter"}]}\n\n'),
         "content_filter",
@@ -392,10 +388,47 @@ def test_a_broken_request_keeps_what_had_arrived_in_its_generation(tokenizer, fo
         prompt = encode_prompt(
             engine, FORMATS["petri"], BudgetPolicy(max_thinking=30), "<|user|> 3<|assistant|>"
         )
-        server.faults.append(half)
+        server.faults.append(BROKEN["an error within"][0])
         generation = asyncio.run(drive(Forcing(prompt), engine))
-        assert generation.error is not None and "in the middle" in generation.error
+        assert generation.error is not None and "engine died" in generation.error
         assert [s.token_ids for s in generation.segments if s.by == "model"] == [(7, 8)]
+
+
+CUT = {
+    "an early end": events(HALF, "data: [DONE]\n\n"),
+    "nothing": events(),
+    "half a stream": half,
+    "another encoding than it names": gzipped,
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_cut_stream_is_continued_from_the_tokens_that_had_arrived(kind, tokenizer, folder):
+    had = (7, 8) if CUT[kind] in (CUT["an early end"], half) else ()
+    with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
+        expected = all_of(engine, Continuation((5, *had), 6 - len(had)))
+        server.bodies.clear()
+        server.faults.append(CUT[kind])
+        ids, *how = all_of(engine, Continuation((5,), 6))
+        assert (ids, *how) == (had + expected[0], *expected[1:])
+        assert [body["prompt"] for body in server.bodies] == [[5], [5, *had]]
+        assert server.bodies[1]["max_tokens"] == 6 - len(had)
+
+
+def test_a_stream_that_is_cut_again_and_again_without_a_token_is_given_up(tokenizer, folder):
+    with served(tokenizer, options=f"tokenizer={folder}&retries=1") as (server, engine):
+        server.faults += [half, events(), half, events(), events()]
+        with pytest.raises(EngineFailure, match="in the middle"):
+            all_of(engine, Continuation((5,), 9))
+        assert len(server.bodies) == 5 and server.bodies[-1]["prompt"] == [5, 7, 8, 7, 8]
+
+
+def test_a_server_that_is_gone_after_a_cut_is_not_waited_for_twice(tokenizer, folder):
+    with served(tokenizer, options=f"tokenizer={folder}&retries=1") as (server, engine):
+        server.faults += [half, status(400, "no such model")]
+        with pytest.raises(EngineFailure, match="no such model"):
+            all_of(engine, Continuation((5,), 9))
+        assert len(server.bodies) == 2
 
 
 def test_a_connection_that_breaks_before_any_answer_is_tried_again(tokenizer, folder):

@@ -54,43 +54,47 @@ def stop_of(text: str) -> Stop:
     return Stop(text, tuple(encode(text)))
 
 
-def run(ids, stops, *, cuts=(), min_tokens=0):
-    """Feed `ids` in pieces that end at `cuts`; everything that came out, the stop, and the ids per piece."""
+def run(ids, stops, **how):
+    """What came out, and the stop."""
+    return fed(ids, stops, **how)[:2]
+
+
+def fed(ids, stops, *, cuts=(), min_tokens=0):
+    """Feed `ids` in pieces that end at `cuts`: everything that came out or is still held at a stop that came too early,
+    the stop, and the id at which it was too early."""
     matcher = StopMatcher(plan_stops(stops, VOCABULARY), VOCABULARY, min_tokens=min_tokens)
     out: list[int] = []
     borders = [0, *sorted(c for c in cuts if 0 < c < len(ids)), len(ids)]
     for a, b in zip(borders, borders[1:], strict=False):
-        fed = matcher.feed(ids[a:b])
-        out.extend(fed.ids)
-        if fed.stop:
-            return out, fed.stop
-    return out + list(matcher.flush()), None
+        new, stop = matcher.feed(ids[a:b])
+        out.extend(new)
+        if stop:
+            return out + list(matcher.held if matcher.early is not None else ()), stop, matcher.early
+    return out + list(matcher.flush()), None, None
 
 
 def naive(ids, stops, min_tokens):
-    """The same from whole texts: after each id, look through all text so far. The text kept and the stop."""
+    """The same from whole texts: after each id, look through all text so far. The text kept, the stop, and how many ids
+    come before a stop that is too early (None where it is not)."""
     for n in range(1, len(ids) + 1):
         text = b"".join(map(bytes_of, ids[:n]))
         before = [len(b"".join(map(bytes_of, ids[:k]))) for k in range(n + 1)]
-        if n <= min_tokens:
-            continue
-        floor = before[min_tokens]
-        found = []
-        for stop in stops:
-            if len(stop.ids) == 1 and ids[n - 1] == stop.ids[0]:
-                found.append((before[n - 1], -len(stop.text), stop))
-            if (
-                len(stop.ids) > 1
-                and n - len(stop.ids) >= min_tokens
-                and tuple(ids[:n][-len(stop.ids) :]) == stop.ids
-            ):
-                found.append((before[n - len(stop.ids)], -len(stop.text), stop))
-            if not (len(stop.ids) == 1 and stop.ids[0] in ADDED) and stop.text.encode() in text[floor:]:
-                found.append((text.index(stop.text.encode(), floor), -len(stop.text), stop))
-        if found:
-            at, _, stop = min(found, key=lambda f: f[:2])
-            return text[:at], stop
-    return b"".join(map(bytes_of, ids)), None
+        for least in (min(n, min_tokens), 0):
+            floor = before[least]
+            found = []
+            for stop in stops:
+                if len(stop.ids) == 1 and ids[n - 1] == stop.ids[0] and n > least:
+                    found.append((before[n - 1], -len(stop.text), stop))
+                first = n - len(stop.ids)
+                if len(stop.ids) > 1 and first >= least and tuple(ids[first:n]) == stop.ids:
+                    found.append((before[first], -len(stop.text), stop))
+                if not (len(stop.ids) == 1 and stop.ids[0] in ADDED) and stop.text.encode() in text[floor:]:
+                    found.append((text.index(stop.text.encode(), floor), -len(stop.text), stop))
+            if found:
+                at, _, stop = min(found, key=lambda f: f[:2])
+                early = max(k for k in range(n) if before[k] <= at)
+                return text[:at], stop, early if early < min_tokens else None
+    return b"".join(map(bytes_of, ids)), None, None
 
 
 some_ids = st.lists(
@@ -109,11 +113,14 @@ some_stops = st.lists(
 @given(some_ids, some_stops, st.sets(st.integers(1, 23)), st.integers(0, 6))
 @example(encode("中")[:1] * 3, [stop_of("中</")], set(), 0)
 def test_the_matcher_agrees_with_a_search_through_the_whole_text(ids, stops, cuts, min_tokens):
-    out, stop = run(ids, stops, cuts=cuts, min_tokens=min_tokens)
-    text, expected = naive(ids, stops, min_tokens)
+    out, stop, dropped = fed(ids, stops, cuts=cuts, min_tokens=min_tokens)
+    text, expected, early = naive(ids, stops, min_tokens)
     assert stop == expected
     if stop is None:
         assert out == ids
+    elif early is not None:  # the ids before the one in which the stop begins, without a half character
+        assert out == ids[: len(out)] and dropped == ids[len(out)]
+        assert len(out) == early or bytes_of(ids[early])[0] & 0xC0 == 0x80
     else:
         assert len(out) <= len(ids)
         made = b"".join(map(bytes_of, out))
@@ -121,8 +128,8 @@ def test_the_matcher_agrees_with_a_search_through_the_whole_text(ids, stops, cut
         assert text.startswith(made)
         if made != text:
             assert min_tokens <= len(out)
-    assert (out, stop) == run(ids, stops, cuts=(), min_tokens=min_tokens)
-    assert (out, stop) == run(ids, stops, cuts=range(1, 30), min_tokens=min_tokens)
+    assert (out, stop, dropped) == fed(ids, stops, cuts=(), min_tokens=min_tokens)
+    assert (out, stop, dropped) == fed(ids, stops, cuts=range(1, 30), min_tokens=min_tokens)
 
 
 def test_a_single_added_token_stops_by_id_and_its_spelled_out_text_does_not():
@@ -158,11 +165,14 @@ def test_ids_that_may_begin_a_stop_are_held_back_and_the_others_are_not():
     assert matcher.flush() == (ord("<"),)
 
 
-def test_a_stop_before_min_tokens_is_ordinary_output():
+def test_a_stop_before_min_tokens_is_dropped_and_says_where_it_began():
     stop = stop_of("aba")
-    ids = [*b"aba", 120, *b"aba", 121]
-    assert run(ids, [stop], min_tokens=1) == ([*b"aba", 120], stop)
-    assert run(ids, [stop], min_tokens=5) == (ids, None)
+    assert fed([120, *b"aba", 121], [stop], min_tokens=2) == ([120], stop, ord("a"))
+    assert fed([120, *b"aba", 121], [stop], min_tokens=1) == ([120], stop, None)
+    # What follows may complete a stop together with what was kept.
+    matcher = StopMatcher(plan_stops([stop_of("ab<")], VOCABULARY), VOCABULARY, min_tokens=9)
+    assert matcher.feed([*b"aab<"]) == ((ord("a"),), stop_of("ab<")) and matcher.held == ()
+    assert matcher.feed(b"b<") == ((), stop_of("ab<")) and matcher.early == ord("b")
 
 
 def test_of_stops_completed_together_the_first_then_the_longest_wins():

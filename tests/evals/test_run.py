@@ -134,6 +134,24 @@ def test_a_question_that_does_not_fit_is_an_error_of_that_question_alone(tmp_pat
     assert failed == {"long"}
 
 
+def test_failures_that_come_before_the_first_success_do_not_stop_a_run(tmp_path):
+    """A broken stream ends sooner than a whole one: 10 of 80 fail, and they are the first."""
+
+    class Uneven(ScriptedEngine):
+        async def stream(self, request):
+            number = int(self.decode(request.prefix).partition("q")[2].partition("<")[0])
+            if number % 8 == 0:
+                raise EngineFailure("cut off")
+            await asyncio.sleep(0.2)
+            async for chunk in super().stream(request):
+                yield chunk
+
+    one = Plan((BudgetPolicy(max_answer=20),))
+    evaluate(benchmark(80), Uneven(model), FMT, one, tmp_path / "run")
+    found = runs.read_generations(tmp_path / "run")
+    assert sum(g.error is not None for g in found) == 10 and len(found) == 80
+
+
 def test_samples_have_their_own_seeds_and_need_a_temperature(tmp_path):
     with pytest.raises(BadConfig, match="temperature"):
         plan(samples=2)

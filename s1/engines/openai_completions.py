@@ -1,0 +1,83 @@
+"""What is sent to a completions endpoint, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from s1.engines.openai_probe import BIAS, Server
+from s1.engines.requests import seed_at, single_ids
+from s1.engines.tokenizer import EngineTokenizer
+from s1.errors import EngineFailure
+from s1.types import Continuation
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One event of a stream: token ids, or text where the server reports none."""
+
+    ids: tuple[int, ...]
+    text: str
+    finish: str | None
+    reason: Any
+    """`stop_reason` of vLLM: the id or string that ended the stream."""
+
+
+def body_of(
+    request: Continuation, server: Server, text: EngineTokenizer, banned: set[int], forced: int | None
+) -> dict[str, Any]:
+    """The body of one request. banned: ids that it must not draw; forced: the only id that it may draw."""
+    sampling = request.sampling
+    is_random = sampling.temperature > 0
+    body: dict[str, Any] = {
+        "model": server.model,
+        "prompt": list(request.prefix) if server.ids_in else text.decode(request.prefix),
+        "max_tokens": request.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p if is_random else 1.0,
+        "stream": True,
+        "presence_penalty": 0.0,  # explicit, because a server may take other defaults from the checkpoint
+        "frequency_penalty": 0.0,
+    }
+    if server.ids_out:
+        body["return_token_ids"] = True
+    bias = {str(i): -BIAS for i in sorted(banned)} | ({str(forced): BIAS} if forced is not None else {})
+    if bias:
+        body["logit_bias"] = bias
+    if server.is_vllm:
+        body |= {
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "top_k": 0,
+            "add_special_tokens": False,
+            "skip_special_tokens": False,
+        }
+    extensions = {
+        "top_k": sampling.top_k if is_random else None,
+        "seed": seed_at(sampling.seed, len(request.prefix), request.redraw) if is_random else None,
+        "min_tokens": request.min_tokens or None,
+        "stop_token_ids": single_ids(request),
+        "ignore_eos": True,
+    }
+    return body | {k: v for k, v in extensions.items() if k in server.supported and v is not None}
+
+
+def piece_of(event: Any, request: Continuation, server: Server, name: str) -> Piece | None:
+    """An event, checked; None for one without a choice, such as usage. `name` is the engine's, for errors."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    if choices == []:
+        return None
+    choice = choices[0] if isinstance(choices, list) else None
+    if not isinstance(choice, dict):
+        raise EngineFailure(f"{name} sent an event without a choice: {str(event)[:200]}")
+    ids: Any = choice.get("token_ids") if server.ids_out else ()
+    if ids is None and choice.get("finish_reason"):
+        ids = ()
+    if not isinstance(ids, (list, tuple)) or not all(type(i) is int for i in ids):
+        raise EngineFailure(f"{name} sent an event without token ids: {str(event)[:200]}")
+    seen = choice.get("prompt_token_ids")
+    if isinstance(seen, list) and server.ids_in and tuple(seen) != request.prefix:
+        raise EngineFailure(f"{name} did not use the prompt that it was given.")
+    return Piece(
+        tuple(ids), str(choice.get("text") or ""), choice.get("finish_reason"), choice.get("stop_reason")
+    )
