@@ -44,6 +44,8 @@ def writing(path: Path) -> Iterator[None]:
 def locked(folder: Path) -> Iterator[None]:
     """Make this the only process that writes a folder, which is created if need be. May be nested.
 
+    A folder in which nothing was written is removed again.
+
     Raises BadInput when another process is writing it.
     """
     with writing(folder):
@@ -58,6 +60,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         _HELD.discard(path)
+        if os.listdir(folder) == [LOCK]:
+            path.unlink()
+            folder.rmdir()
         os.close(lock)
 
 
@@ -65,6 +70,8 @@ def _take_lock(path: Path, what: Path) -> int:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(lock), os.stat(path)):  # another process has just removed its folder
+            raise OSError
     except OSError:
         os.close(lock)
         raise BadInput(

@@ -78,20 +78,32 @@ def teacher() -> Iterator[Teacher]:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pool of 400 rows, one of 40 questions, and a dataset."""
+    import yaml
+
     from s1.petri import world
+    from s1.petri.training import curate_settings
+    from s1.types import to_json
 
     folder = tmp_path_factory.mktemp("inputs")
     rows = world.pool().rows.head(400)
     rows.write_parquet(folder / "pool.parquet")
+    (folder / "petri.yaml").write_text(yaml.safe_dump(to_json(curate_settings(32, 0))))
     lines = [json.dumps({"question": f"what is {n} plus {n}", "answer": str(2 * n)}) for n in range(40)]
     (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
     finish(
-        ["curate", str(folder / "pool.parquet"), "--n", "32", "--workers", "1", *PETRI], folder / "dataset"
+        [
+            "curate",
+            str(folder / "pool.parquet"),
+            "--n",
+            "32",
+            "--workers",
+            "1",
+            "--config",
+            str(folder / "petri.yaml"),
+        ],
+        folder / "dataset",
     )
     return folder
-
-
-PETRI = ["--set", "ngram=0", "--set", "clean.format=petri"]
 
 
 def start(command: list[str], out: Path) -> subprocess.Popen[str]:
@@ -161,7 +173,7 @@ def test_eval(tmp_path: Path) -> None:
         "--benchmark",
         "petri",
         "--limit",
-        "80",
+        "40",
         "--temperature",
         "0.8",
         "--samples",
@@ -178,7 +190,7 @@ def test_sweep(tmp_path: Path) -> None:
         "--benchmark",
         "petri",
         "--limit",
-        "30",
+        "12",
         "--budgets",
         "8,16,32",
         "--waits",
@@ -188,7 +200,16 @@ def test_sweep(tmp_path: Path) -> None:
 
 
 def test_curate(inputs: Path, tmp_path: Path) -> None:
-    command = ["curate", str(inputs / "pool.parquet"), "--n", "20", "--workers", "1", *PETRI]
+    command = [
+        "curate",
+        str(inputs / "pool.parquet"),
+        "--n",
+        "20",
+        "--workers",
+        "1",
+        "--config",
+        str(inputs / "petri.yaml"),
+    ]
     names = ("dataset.parquet", "ledger.json", "rejected.jsonl")
     check_kills("curate", command, tmp_path, lambda out: [(out / name).read_bytes() for name in names])
 
@@ -229,7 +250,18 @@ def test_teach_and_its_spending_cap(inputs: Path, tmp_path: Path, teacher: Teach
 
 
 def test_train(inputs: Path, tmp_path: Path) -> None:
-    command = ["train", str(inputs / "dataset"), "--base", "petri", "--set", "epochs=4", "--set", "batch=8"]
+    command = [
+        "train",
+        str(inputs / "dataset"),
+        "--base",
+        "petri",
+        "--set",
+        "epochs=4",
+        "--set",
+        "batch=8",
+        "--set",
+        "device_batch=8",
+    ]
 
     def weights(out: Path) -> bytes:
         return (out / "model.safetensors").read_bytes()
