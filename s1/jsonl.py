@@ -1,4 +1,7 @@
-"""JSON and JSON Lines files: values one a line, files replaced in one step, and a log that survives a kill."""
+"""JSON and JSON Lines files: values one a line, files replaced in one step, and a log that survives a kill.
+
+Also here: the lock of a folder, and the error of a disk that refuses.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,8 +20,65 @@ from s1.types import from_json, to_json
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+LOCK = ".lock"
+"""The file in a folder that the process that writes the folder has locked."""
+_HELD: set[Path] = set()
+"""Lock files of the folders that this process has locked."""
 SYNC_SECONDS = 5.0
 """A kill loses nothing that was appended; a power cut loses at most this much."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file where the disk refuses: it is full, its quota is used up, or it is read-only. Raises S1Error."""
+    try:
+        yield
+    except OSError as error:
+        raise S1Error(
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Fix this, then rerun the command; what was stored so far is kept.",
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make this the only process that writes a folder, which is created if need be. May be nested.
+
+    A folder in which nothing was written is removed again.
+
+    Raises BadInput when another process is writing it.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / LOCK).resolve()
+    if path in _HELD:
+        yield
+        return
+    lock = _take_lock(path, folder)
+    _HELD.add(path)
+    try:
+        yield
+    finally:
+        _HELD.discard(path)
+        if os.listdir(folder) == [LOCK]:
+            path.unlink()
+            folder.rmdir()
+        os.close(lock)
+
+
+def _take_lock(path: Path, what: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(lock), os.stat(path)):  # another process has just removed its folder
+            raise OSError
+    except OSError:
+        os.close(lock)
+        raise BadInput(
+            f"{what} is in use by another process, which writes it.",
+            "Wait until that process ends, or name another folder.",
+        ) from None
+    return lock
 
 
 def dump_line(value: Any) -> bytes:
@@ -42,17 +103,18 @@ def read_json(kind: type[T], file: Path) -> T:
 def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Replace a file in one step: a reader sees the old content or the new, also after a power cut."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        for piece in (content,) if isinstance(content, bytes) else content:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with writing(path):
+        with part.open("wb") as file:
+            for piece in (content,) if isinstance(content, bytes) else content:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def whole_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -115,15 +177,8 @@ class AppendLog(Generic[K]):
         self.path = path
         self._places: dict[K, tuple[int, int]] = {}
         self._file, self._size, self._synced = -1, 0, time.monotonic()
-        self._lock = os.open(lock or path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise BadInput(
-                f"{path} is in use by another process.",
-                "Wait until that process ends, or name another folder.",
-            ) from None
+        is_ours = lock is not None and lock.resolve() in _HELD
+        self._lock = -1 if is_ours else _take_lock(lock or path, lock.parent if lock else path)
 
     def load(self, key_of: Callable[[int, bytes], K | None]) -> None:
         """Index the file. `key_of` takes the number and the bytes of a line; None leaves the line unindexed.
@@ -170,19 +225,18 @@ class AppendLog(Generic[K]):
     def append(self, key: K | None, value: Any) -> None:
         """Store one value under a key, or under none. Raises S1Error when the disk refuses; nothing is torn."""
         line = dump_line(value)
-        try:
-            write_all(self._file, line)
-        except OSError as error:
-            os.ftruncate(self._file, self._size)
-            raise S1Error(
-                f"{self.path} cannot be written: {error.strerror}.",
-                "Fix this, then rerun the command to resume; everything stored so far is kept.",
-            ) from error
+        with writing(self.path):
+            try:
+                write_all(self._file, line)
+            except OSError:
+                os.ftruncate(self._file, self._size)
+                raise
         if key is not None:
             self._places[key] = (self._size, len(line))
         self._size += len(line)
         if time.monotonic() - self._synced > SYNC_SECONDS:
-            os.fsync(self._file)
+            with writing(self.path):
+                os.fsync(self._file)
             self._synced = time.monotonic()
 
     def rewrite(self, keys: Iterable[K]) -> None:

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from s1.errors import BadConfig, BadInput
-from s1.jsonl import AppendLog, dump_line, parse_line, parse_object, read_lines, write_bytes, write_json
+from s1.jsonl import LOCK, AppendLog, dump_line, parse_line, parse_object, read_lines, write_bytes, write_json
 from s1.types import Generation, Grade, Outcome, Question, Sampling, from_json, to_json
 from s1.version import installed
 
 SCHEMA = 2
 CONFIG, QUESTIONS, GENERATIONS = "config.json", "questions.jsonl", "generations.jsonl"
-GRADES, METRICS, LOCK = "grades.jsonl", "metrics.json", ".lock"
+GRADES, METRICS = "grades.jsonl", "metrics.json"
 LIBRARIES = ("s1", "torch", "transformers", "tokenizers", "trl", "datasets", "vllm", "math-verify", "numpy")
 """What can change a result; config.json holds their versions."""
 

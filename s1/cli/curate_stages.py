@@ -155,7 +155,6 @@ def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
     """The pool that was named, on disk; its traces measured where a tokenizer is given."""
     from s1.config import split_pairs
     from s1.data.executor import open_executor
-    from s1.data.ingest import work_folder
     from s1.data.pool import pool_of_frame, read_pool
 
     tokenizer = getattr(arguments, "tokenizer", None)
@@ -169,13 +168,10 @@ def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
         yield pool
         return
     columns = dict(split_pairs(arguments.column or ()))
-    with (
-        work_folder(arguments.out) as work,
-        open_executor(
-            arguments.executor or "local", workers=arguments.workers, address=arguments.ray_address
-        ) as executor,
-    ):
-        yield read_pool(arguments.pool, columns, tokenizer=tokenizer, work=work, executor=executor)
+    with open_executor(
+        arguments.executor or "local", workers=arguments.workers, address=arguments.ray_address
+    ) as executor:
+        yield read_pool(arguments.pool, columns, tokenizer=tokenizer, work=arguments.work, executor=executor)
 
 
 def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:

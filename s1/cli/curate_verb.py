@@ -95,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from s1.cli.curate_stages import COMMANDS
+    from s1.data.ingest import work_folder
 
     stage = arguments.pool[0] if arguments.pool[0] in OPTIONS else ""
     if stage:
@@ -110,5 +111,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadConfig(f"{name}: no pool was named.", "Name a file or folder.")
     if arguments.out is None and stage != "decontaminate" and (arguments.pool or stage != "collect"):
         raise BadConfig(f"{name} needs --out.", "Name an output folder.")
-    COMMANDS[stage](stage, arguments)
+    with work_folder(arguments.out) as arguments.work:  # locks the output folder
+        COMMANDS[stage](stage, arguments)
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from s1.cli.options import add_model, add_sampling, check_format, chosen_model, open_engine, sampling
 from s1.cli.progress import ProgressBar
+from s1.jsonl import locked
 from s1.terminal import visible
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def evaluate_plan(
     check_format(arguments.format)
     engine = open_engine(model)
     try:
-        with ProgressBar(benchmark.name) as bar:
+        with locked(out), ProgressBar(benchmark.name) as bar:
             metrics = evaluate(
                 benchmark, engine, choose_format(engine, arguments.format), plan, out,
                 model=model, reward=reward, progress=bar.show_run,
@@ -112,7 +113,8 @@ def write_report(folder: Path) -> list[Path]:
     from s1.report.figures import scaling_figure
     from s1.report.page import write_page
 
-    return [*scaling_figure(read_metrics(folder), folder), write_page(folder)]
+    with locked(folder):
+        return [*scaling_figure(read_metrics(folder), folder), write_page(folder)]
 
 
 def _folder_name(benchmark: str, model: str, verb: str, plan: Plan) -> str:

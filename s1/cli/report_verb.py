@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.errors import BadConfig, require
     from s1.evals.run import grade_run
     from s1.grading.equivalence import require_for
+    from s1.jsonl import locked
     from s1.report.text import metrics_text
     from s1.runs import read_config
     from s1.types import to_json
@@ -66,8 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     with open_judge(arguments.judge, arguments.url, arguments.folder) as judge:
         if arguments.compare_graders:
             return _compare_graders(arguments, judge)
-        metrics = grade_run(arguments.folder, arguments.grading, judge=judge, judged_by=arguments.judge or "")
-    written = write_report(arguments.folder)
+        with locked(arguments.folder):
+            metrics = grade_run(
+                arguments.folder, arguments.grading, judge=judge, judged_by=arguments.judge or ""
+            )
+            written = write_report(arguments.folder)
     if arguments.json:
         print(json.dumps(to_json(metrics)))
     else:

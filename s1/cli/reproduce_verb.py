@@ -16,6 +16,7 @@ from s1.cli.evaluation import add_limit, add_reward
 from s1.cli.options import open_engine, silence_libraries
 from s1.cli.progress import ProgressBar
 from s1.errors import BadConfig, require
+from s1.jsonl import locked
 from s1.terminal import visible
 
 if TYPE_CHECKING:
@@ -76,17 +77,18 @@ def run(arguments: argparse.Namespace) -> int:
     recipes = [load_recipe(name, petri=benchmark.name == "petri", changes=changes) for name in names]
     reward = load_reward(arguments.reward) if arguments.reward else None
     silence_libraries()
-    if arguments.model:
-        models = _named_models(arguments.model)
-    else:
-        models, reward = _petri_models(recipes, reward, arguments)
-    sections = []
-    for recipe in recipes:
-        sections += _run(recipe, models, benchmark, reward, arguments)
-    report = arguments.report or arguments.out / "report.md"
-    _write(report, sections, benchmark, arguments)
-    print(visible("\n".join(sections)))
-    print(visible(f"Written to {report}"))
+    with locked(arguments.out):
+        if arguments.model:
+            models = _named_models(arguments.model)
+        else:
+            models, reward = _petri_models(recipes, reward, arguments)
+        sections = []
+        for recipe in recipes:
+            sections += _run(recipe, models, benchmark, reward, arguments)
+        report = arguments.report or arguments.out / "report.md"
+        _write(report, sections, benchmark, arguments)
+        print(visible("\n".join(sections)))
+        print(visible(f"Written to {report}"))
     return 0
 
 

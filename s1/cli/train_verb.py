@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.data.read_traces import read_traces
     from s1.errors import BadConfig, require
     from s1.formats import get_format
+    from s1.jsonl import locked
     from s1.train.settings import TrainSettings, train_recipe
     from s1.train.sft import train
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadConfig("--merge needs an adapter, and this run trains all weights.", "Leave --merge out.")
     chosen = get_format(arguments.format or fmt)
     silence_libraries()
-    with ProgressBar("train") as bar:
+    with locked(arguments.out), ProgressBar("train") as bar:
         traces = read_traces(arguments.dataset)
         out = train(base, traces, arguments.out, chosen, settings, progress=bar.show_training)
     if arguments.merge:

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from s1.errors import BadInput, S1Error
-from s1.grading.equivalence import compare
+from s1.grading.equivalence import SECONDS, compare
 from s1.grading.extract import extract_answer
 from s1.grading.normal import clean, number
 from s1.grading.units import split_unit
@@ -19,7 +19,7 @@ def grade(
     kind: str = "math",
     *,
     profile: str = "strict",
-    timeout: float = 5.0,
+    timeout: float = SECONDS,
 ) -> Grade:
     """The grade of one generation. Only the answer phase is read, never the thinking.
 

@@ -209,15 +209,6 @@ def words_of(text: str) -> str:
     return _SYNONYMS.get(words, words)
 
 
-def nesting(text: str) -> int:
-    """The depth of brackets of any kind, or the number of powers where that is more."""
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-    return max(deepest, text.count("^"))
-
-
 def to_latex(text: str) -> str:
     """LaTeX for the algebra, with the marks of `clean` turned back into `\\text{...}`."""
     text = join_thousands(text).replace("*", "\\cdot ")

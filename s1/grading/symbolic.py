@@ -5,6 +5,7 @@ It imports nothing from s1, reads one JSON job per line and writes one JSON line
 
 from __future__ import annotations
 
+import cmath
 import contextlib
 import json
 import logging
@@ -12,39 +13,50 @@ import os
 import signal
 import sys
 import time
+import zlib
+from functools import lru_cache
 from typing import Any
 
-MEMORY_BYTES = 4 << 30
+MEMORY_BYTES = 1 << 30
 """Limit on this process's address space, where the system supports one."""
+REMEMBERED = 1024
+"""Expressions whose parsed form and value are kept: in a vote, each is compared with all others."""
+UNEQUAL = 1e-5
+"""Two values that differ by a larger share of themselves are not equal, however they were rounded."""
 
 
 def main() -> None:
-    """Answers jobs from stdin until it closes."""
+    """Answers jobs from stdin until it closes, or until the memory was full once."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries that print must not write into the replies
 
-    def send(reply: dict[str, object]) -> None:
-        replies.write(json.dumps(reply) + "\n")
+    def send(**reply: object) -> None:
+        replies.write(json.dumps({**reply, "used": time.process_time()}) + "\n")
         replies.flush()
 
     try:
         import math_verify  # noqa: F401
     except ImportError:
-        send({"missing": "math-verify"})
+        send(missing="math-verify")
         return
     logging.disable(logging.CRITICAL)
     _limit_memory()
-    send({"ready": True})
+    send(ready=True)
     for line in sys.stdin:
         job = json.loads(line)
         began = time.process_time()
         _limit_seconds(job["seconds"])
+        equal: bool | None = False
         try:
             equal = symbolic_equal(job["gold"], job["answer"])
-        except (Exception, RecursionError, MemoryError):  # the parser may raise anything: not equal
-            equal = False
+        except MemoryError:
+            equal = None
+        except Exception:  # the parser may raise anything: not equal
+            pass
         _limit_seconds(0)
-        send({"equal": equal, "seconds": time.process_time() - began})
+        send(equal=equal, seconds=time.process_time() - began)
+        if equal is None:
+            return
 
 
 def _limit_seconds(seconds: float) -> None:
@@ -62,23 +74,56 @@ def _limit_memory() -> None:
 
 def symbolic_equal(gold: str, answer: str) -> bool:
     """Whether two LaTeX expressions are equal. It may never return: call it under a time limit only."""
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import verify
     from sympy import Expr
     from sympy.core.relational import Relational
 
-    config = [LatexExtractionConfig()]
-    parsed = [
-        parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None)
-        for text in (gold, answer)
-    ]
-    if not all(parsed):
+    left, right = _parsed(gold), _parsed(answer)
+    if not left or not right or _differ(_value(gold), _value(answer)):
         return False
-    left, right = parsed[0][0], parsed[1][0]
-    if verify(*parsed, timeout_seconds=None, allow_set_relation_comp=True):
-        return _close(left, right)
+    if verify(left, right, timeout_seconds=None, allow_set_relation_comp=True):
+        return _close(left[0], right[0])
+    left, right = left[0], right[0]
     if isinstance(left, Expr) and isinstance(right, Expr):
         return _equal_with_imaginary_unit(left, right) or _equal_where_positive(left, right)
     return isinstance(left, Relational) and isinstance(right, Relational) and _same_region(left, right)
+
+
+@lru_cache(REMEMBERED)
+def _parsed(text: str) -> Any:
+    from math_verify import LatexExtractionConfig, parse
+
+    return parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
+
+
+@lru_cache(REMEMBERED)
+def _value(text: str) -> Any:
+    """The number that an expression gives when each letter is a certain positive number; None where unsure.
+
+    Equal expressions have the same value, so most unequal ones need no algebra. Left out are forms for which
+    another rule may find equality (single letters, the letter i, percentages) and those computed with approximation.
+    """
+    from sympy import Expr, Integral, Limit, Product, Rational, Sum, Symbol, UnevaluatedExpr
+
+    found = _parsed(text)[0]
+    if not isinstance(found, Expr) or isinstance(found, Symbol) or found.is_Matrix:
+        return None
+    names = {letter: letter.name for letter in found.free_symbols}
+    if "i" in names.values() or found.has(Integral, Limit, Product, Sum, UnevaluatedExpr):
+        return None
+    points = {
+        letter: Rational(zlib.crc32(name.encode()) % 9967 + 1009, 9973) for letter, name in names.items()
+    }
+    with contextlib.suppress(ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError):
+        value = complex(found.subs(points).evalf(15, strict=True))
+        return value if cmath.isfinite(value) else None
+    return None
+
+
+def _differ(gold: complex | None, answer: complex | None) -> bool:
+    return (
+        gold is not None and answer is not None and abs(gold - answer) > UNEQUAL * max(abs(gold), abs(answer))
+    )
 
 
 def _equal_with_imaginary_unit(gold: Any, answer: Any) -> bool:

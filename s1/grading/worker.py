@@ -1,8 +1,11 @@
 """A child process that compares expressions and can be killed.
 
 sympy can spend hours, or all memory, on an expression of ten characters, and a thread cannot stop it.
-So one child runs `symbolic.py`: a JSON line in, a JSON line out. It starts at the first comparison, is
-killed when it passes its time limit, starts again when next needed, and is closed at exit.
+So one child runs `symbolic.py`: a JSON line in, a JSON line out. It starts at the first comparison, ends when
+it passes its limit of memory or processor time, starts again when next needed, and is closed at exit.
+
+Processor time decides, so that a busy machine does not turn right answers into wrong ones. Wall-clock time is the
+outer guard: a child that passes it is killed, and if it had hardly got the processor, the pair is tried once more.
 """
 
 from __future__ import annotations
@@ -22,9 +25,8 @@ from s1.errors import MissingExtra, S1Error
 
 CHILD = Path(__file__).with_name("symbolic.py")
 STARTUP_SECONDS = 120.0
-PATIENCE = 20
-"""Limits are in processor time, so that a busy machine does not turn right answers into wrong ones.
-After this many times the limit in wall-clock time the child is killed anyway."""
+WALL_SECONDS = 5.0
+"""Longest wall-clock time of one comparison, where 2.5 times its processor seconds are not longer still."""
 
 
 class SymbolicResult(NamedTuple):
@@ -41,20 +43,25 @@ class Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._owner = os.getpid()
+        self._used = 0.0
+        """Processor seconds of the child when it last replied."""
 
     def equal(self, gold: str, answer: str, seconds: float) -> SymbolicResult:
         """Compares two LaTeX expressions within `seconds` of the child's processor time.
 
-        The child may take PATIENCE times as long in wall-clock time. Raises MissingExtra without math-verify.
+        Raises MissingExtra without math-verify.
         """
-        wall_seconds = seconds * (PATIENCE if hasattr(signal, "setitimer") else 1)
+        job = {"gold": gold, "answer": answer, "seconds": seconds}
         with self._lock:
-            job = {"gold": gold, "answer": answer, "seconds": seconds}
-            found = _read_reply(self._started(), wall_seconds, job)
-            if not found:
-                self._stop()
-                return SymbolicResult(None, seconds)
-            return SymbolicResult(found["equal"], found["seconds"])
+            for _ in range(2):
+                found = _read_reply(self._started(), max(WALL_SECONDS, 2.5 * seconds), job)
+                if found and found["equal"] is not None:
+                    self._used = found["used"]
+                    return SymbolicResult(found["equal"], found["seconds"])
+                status, used = self._stop()
+                if found or status != -signal.SIGKILL or used > seconds / 4:
+                    break
+            return SymbolicResult(None, seconds)
 
     def close(self) -> None:
         """Ends the child. The next call starts another."""
@@ -77,22 +84,27 @@ class Worker:
         )
         state = _read_reply(self._process, STARTUP_SECONDS)
         if state.get("ready"):
+            self._used = state["used"]
             return self._process
         self._stop()
         if missing := state.get("missing"):
             raise MissingExtra(missing, "grading")
         raise S1Error("The process that compares answers did not start.", f"Run `python {CHILD}` to see why.")
 
-    def _stop(self) -> None:
+    def _stop(self) -> tuple[int, float]:
+        """End the child, if there is one; returns its exit status and its processor seconds since its last reply."""
         if self._process is None:
-            return
+            return 0, 0.0
+        before = os.times()
         self._process.kill()
-        self._process.wait()
+        status = self._process.wait()
+        after = os.times()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):  # text still buffered for the dead child
                     pipe.close()
         self._process = None
+        return status, sum(after[2:4]) - sum(before[2:4]) - self._used
 
 
 def _read_reply(

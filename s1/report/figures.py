@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from s1.errors import BadInput, MissingExtra
 from s1.evals.metrics import Metrics, Point
+from s1.jsonl import write_bytes
 from s1.report.curve import (
     STYLES,
     Dot,
@@ -49,9 +50,14 @@ def scaling_figure(
         )
     paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
     with _figure(metrics, title or title_of(metrics), caption_of(metrics)) as figure:
-        figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+        for path, settings in zip(paths, ({"dpi": 200, "metadata": {"Software": None}}, _SVG), strict=True):
+            file = io.BytesIO()
+            figure.savefig(file, format=path.suffix[1:], **settings)
+            write_bytes(path, file.getvalue())
     return paths
+
+
+_SVG: dict[str, Any] = {"metadata": {"Date": None, "Creator": None}}
 
 
 def page_figure(metrics: Metrics) -> str:

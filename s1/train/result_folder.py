@@ -10,6 +10,7 @@ from typing import Any
 
 from s1.errors import BadConfig
 from s1.formats import ThinkingFormat, write_format
+from s1.jsonl import LOCK
 
 RECORD, CHECKPOINTS = "train.json", "checkpoints"
 """The record of a finished run, and the folder of an unfinished one, which has a record of its own."""
@@ -19,7 +20,7 @@ def is_finished(out: Path, record: dict[str, Any]) -> bool:
     """Whether `out` holds the result of this run. Raises BadConfig when it holds anything else."""
     if out.is_file():
         raise BadConfig(f"{out} is a file.", "Name a folder with --out.")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or not any(f.name != LOCK for f in out.iterdir()):
         return False
     for file in (out / RECORD, out / CHECKPOINTS / RECORD):
         if file.is_file():

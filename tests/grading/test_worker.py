@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from s1.errors import MissingExtra
 from s1.grading import compare
-from s1.grading.worker import PATIENCE, Worker
+from s1.grading.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,9 +48,7 @@ def test_equal_expressions_are_found_equal(worker: Worker) -> None:
 
 def test_a_monstrous_expression_is_stopped_and_the_next_is_answered(worker: Worker) -> None:
     worker.equal("x", "x", 5.0)
-    before = time.monotonic()
     assert worker.equal("9^{9^{9^{9}}}", "1", 0.5).equal is None
-    assert time.monotonic() - before < 0.5 * PATIENCE + 30  # which it may need on a busy machine
     assert worker.equal("x+2", "2+x", 5.0).equal is True
 
 
@@ -140,4 +137,18 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_running_out_of_time_is_named_in_the_verdict() -> None:
-    assert compare("9^{9^{9^{9}}}", "9^{9^{9}}", timeout=0.3) == (False, "timeout")
+    assert compare(r"\sum_{k=1}^{99999} \sin(k x)", "7", timeout=0.3) == (False, "timeout")
+
+
+def test_a_child_without_a_processor_is_tried_again_and_one_that_works_hard_is_not(
+    worker: Worker, children: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s1.grading.worker.WALL_SECONDS", 1.0)
+    worker.close()
+    worker.equal("x", "x", 5.0)
+    count = len(children)
+    os.kill(children[-1].pid, signal.SIGSTOP)
+    assert worker.equal("x+5", "5+x", 0.4).equal is True
+    assert len(children) == count + 1
+    assert worker.equal(r"\sum_{k=1}^{99999} \sin(k x)", "7", 0.4).equal is None
+    assert len(children) == count + 1

@@ -1,0 +1,68 @@
+"""Answers made to exhaust the grader cost it little, and what comes after them is graded as before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from monsters import POOLS, monster_pairs
+from pace import slowness
+
+from s1.grading import compare, extract_answer
+from s1.grading.equivalence import SECONDS
+from s1.grading.symbolic import MEMORY_BYTES
+
+GRADE = """
+import json, resource, sys, time
+sys.path.insert(0, sys.argv[1])
+from monsters import monster_pairs
+from s1.grading import equivalent
+from s1.grading.worker import WORKER
+def used():
+    return sum(resource.getrusage(who).ru_utime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+equal, slowest = [], (0.0, 0)
+for place, (gold, answer) in enumerate(monster_pairs()):
+    WORKER.close()  # so that what the child used is counted
+    before = used()
+    equal += [(gold, answer)] * equivalent(gold, answer)
+    WORKER.close()
+    slowest = max(slowest, (used() - before, place))
+peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps([equal, slowest, peak * 1024]))
+"""
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_monster_has_no_answer_in_common_with_a_plain_one(pool: str) -> None:
+    for text in POOLS[pool][::7]:
+        assert not compare("7", text, timeout=0.2).equal
+        assert not compare(text[:1990], "x+1", timeout=0.2).equal
+    assert compare("1+x", "x+1").equal
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_monster_in_a_box_is_extracted(pool: str) -> None:
+    for text in POOLS[pool]:
+        extract_answer(f"So the answer is \\boxed{{{text}}}.")
+        extract_answer(f"The answer is ${text}$.")
+
+
+@pytest.mark.slow
+def test_no_monster_takes_more_than_the_limits_of_time_and_memory() -> None:
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", GRADE, str(here)],
+        cwd=here.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    equal, (slowest, place), peak = json.loads(done.stdout)
+    assert not equal
+    start = 2.0  # of a child, for importing sympy
+    assert slowest < (2 * SECONDS + start) * slowness(), monster_pairs()[place]
+    assert peak < 1.05 * MEMORY_BYTES

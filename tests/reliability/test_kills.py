@@ -1,0 +1,269 @@
+"""Killed at random moments and run again, every command ends with what an uninterrupted run gives."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s1.runs import digest
+
+ROOT = Path(__file__).parents[2]
+SEED = 2026
+KILLS = 8
+"""Of each of the five commands."""
+USD_PER_WORD = 1.0
+
+pytestmark = pytest.mark.slow
+
+
+class Teacher(ThreadingHTTPServer):
+    """A paid model: a dollar for each word of prompt and reply, counted when the call comes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Replies)
+        self.daemon_threads = True
+        self.words = 0
+        self.lock = threading.Lock()
+
+
+class _Replies(BaseHTTPRequestHandler):
+    server: Teacher
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        question = body["messages"][-1]["content"]
+        message = {
+            "role": "assistant",
+            "reasoning_content": f"about {question}",
+            "content": f"answer {question}",
+        }
+        used = {"prompt_tokens": len(question.split()), "completion_tokens": 2 * len(question.split()) + 2}
+        with self.server.lock:
+            self.server.words += sum(used.values())
+        time.sleep(0.15)
+        data = json.dumps(
+            {"choices": [{"message": message, "finish_reason": "stop"}], "usage": used}
+        ).encode()
+        try:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(data)
+        except OSError:
+            pass  # the client was killed
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[Teacher]:
+    server = Teacher()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of 400 rows, one of 40 questions, and a dataset."""
+    import yaml
+
+    from s1.petri import world
+    from s1.petri.training import curate_settings
+    from s1.types import to_json
+
+    folder = tmp_path_factory.mktemp("inputs")
+    rows = world.pool().rows.head(400)
+    rows.write_parquet(folder / "pool.parquet")
+    (folder / "petri.yaml").write_text(yaml.safe_dump(to_json(curate_settings(32, 0))))
+    lines = [json.dumps({"question": f"what is {n} plus {n}", "answer": str(2 * n)}) for n in range(40)]
+    (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    finish(
+        [
+            "curate",
+            str(folder / "pool.parquet"),
+            "--n",
+            "32",
+            "--workers",
+            "1",
+            "--config",
+            str(folder / "petri.yaml"),
+        ],
+        folder / "dataset",
+    )
+    return folder
+
+
+def start(command: list[str], out: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "s1", *command, "--out", str(out)]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(command: list[str], out: Path) -> float:
+    """Run to the end; returns the seconds."""
+    before = time.monotonic()
+    process = start(command, out)
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, error
+    return time.monotonic() - before
+
+
+def check_kills(
+    name: str,
+    command: list[str],
+    folder: Path,
+    result: Callable[[Path], Any],
+) -> None:
+    """Kill `command` KILLS times; whenever it ends, and at last, its result must be that of a run without kills."""
+    seconds = finish(command, folder / "whole")
+    expected, draw, out, kills, rounds = (
+        result(folder / "whole"),
+        random.Random(f"{SEED} {name}"),
+        folder / "killed",
+        0,
+        0,
+    )
+    while kills < KILLS:
+        moment = draw.uniform(0.25, 1.0) * seconds
+        process = start(command, out)
+        try:
+            error = process.communicate(timeout=moment)[1]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            print(f"{name}: kill {kills} after {moment:.2f} of {seconds:.2f} s")
+            if not (
+                out / "ledger.json"
+            ).is_file():  # which a curation writes last, and then refuses the folder
+                continue
+        else:
+            assert process.returncode == 0, error
+        assert result(out) == expected
+        rounds += 1
+        out = folder / f"killed-{rounds}"
+    finish(command, out)
+    assert result(out) == expected
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+def run_result(out: Path) -> Any:
+    return digest(out), (out / "grades.jsonl").read_bytes()
+
+
+def test_eval(tmp_path: Path) -> None:
+    command = [
+        "eval",
+        "--model",
+        "petri",
+        "--benchmark",
+        "petri",
+        "--limit",
+        "40",
+        "--temperature",
+        "0.8",
+        "--samples",
+        "2",
+    ]
+    check_kills("eval", command, tmp_path, run_result)
+
+
+def test_sweep(tmp_path: Path) -> None:
+    command = [
+        "sweep",
+        "--model",
+        "petri",
+        "--benchmark",
+        "petri",
+        "--limit",
+        "12",
+        "--budgets",
+        "8,16,32",
+        "--waits",
+        "1,2",
+    ]
+    check_kills("sweep", command, tmp_path, run_result)
+
+
+def test_curate(inputs: Path, tmp_path: Path) -> None:
+    command = [
+        "curate",
+        str(inputs / "pool.parquet"),
+        "--n",
+        "20",
+        "--workers",
+        "1",
+        "--config",
+        str(inputs / "petri.yaml"),
+    ]
+    names = ("dataset.parquet", "ledger.json", "rejected.jsonl")
+    check_kills("curate", command, tmp_path, lambda out: [(out / name).read_bytes() for name in names])
+
+
+def test_teach_and_its_spending_cap(inputs: Path, tmp_path: Path, teacher: Teacher) -> None:
+    """The cap holds over all kills: what the server was paid is never more."""
+    cap = 2500.0
+    config = tmp_path / "teacher.yaml"
+    config.write_text(
+        f"usd_per_million_in: {1e6 * USD_PER_WORD}\nusd_per_million_out: {1e6 * USD_PER_WORD}\n"
+        f"max_tokens: 16\nconcurrency: 4\nstream: false\nmax_usd: {100 * cap}\n"
+    )
+    url = f"http://127.0.0.1:{teacher.server_port}/v1"
+    command = [
+        "curate",
+        "teach",
+        str(inputs / "questions.jsonl"),
+        "--model",
+        "m",
+        "--url",
+        url,
+        "--config",
+        str(config),
+    ]
+    check_kills("teach", command, tmp_path, lambda out: (out / "pool.parquet").read_bytes())
+
+    config.write_text(config.read_text().replace(str(100 * cap), str(cap)))
+    teacher.words, draw = 0, random.Random(SEED)
+    for _ in range(4):
+        process = start(command, tmp_path / "capped")
+        try:
+            process.communicate(timeout=draw.uniform(1.0, 3.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    start(command, tmp_path / "capped").communicate(timeout=300)
+    assert 0 < teacher.words * USD_PER_WORD <= cap
+
+
+def test_train(inputs: Path, tmp_path: Path) -> None:
+    command = [
+        "train",
+        str(inputs / "dataset"),
+        "--base",
+        "petri",
+        "--set",
+        "epochs=4",
+        "--set",
+        "batch=8",
+        "--set",
+        "device_batch=8",
+    ]
+
+    def weights(out: Path) -> bytes:
+        return (out / "model.safetensors").read_bytes()
+
+    check_kills("train", command, tmp_path, weights)
