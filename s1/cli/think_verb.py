@@ -151,7 +151,7 @@ class StreamedText:
     def _show(self, text: str, phase: Phase, by: Owner) -> None:
         if not text:
             return
-        if phase == "answer" and by != "forced":
+        if phase == "answer":
             self._show_answer(text)
             return
         text = visible(text)

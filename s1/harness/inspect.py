@@ -211,7 +211,7 @@ def _printed(error: S1Error) -> Exception:
 
 
 def _spent(generation: Generation) -> int:
-    """Tokens after the prompt: thinking, answer, and the delimiters and cue that were forced."""
+    """Tokens after the prompt: thinking, delimiter, cue and answer."""
     return sum(len(s.token_ids) for s in generation.segments if s.phase != "prompt")
 
 

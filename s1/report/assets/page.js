@@ -2,7 +2,7 @@
 // Everything a model wrote reaches the page through textContent.
 const $ = (id) => document.getElementById(id);
 const MARKS = { "right": "✓", "wrong": "✗", "cut": "…", "no answer": "–", "error": "!", "not graded": "?" };
-const PHASES = ["Prompt", "Thinking", "Answer"];
+const PROMPT = 0, DELIMITER = 2, PARTS = [["Thinking", [1, DELIMITER]], ["Answer", [3]]];
 
 let index, cells, shown = [], blocks = new Map();
 const state = { policy: 0, question: 0, sample: 0, show: "all", against: 0, find: "" };
@@ -90,9 +90,9 @@ async function textsOf(question) {
 
 function spans(segments, texts) {
   const box = element("div", undefined, "tokens");
-  for (const [, forced, text, length] of segments) {
+  for (const [phase, forced, text, length] of segments) {
     const words = texts[text].slice(0, length);
-    if (!forced) { box.append(element("span", words, "model")); continue; }
+    if (!forced) { box.append(element("span", words, phase === DELIMITER ? "delimiter" : "model")); continue; }
     const mark = element("mark", undefined, "forced");
     mark.title = "appended by the forcing, not written by the model";
     mark.append(element("span", "forced", "tag"), document.createTextNode(words));
@@ -120,17 +120,14 @@ async function drawTrace() {
   } else {
     const legend = element("p", undefined, "legend-row");
     legend.append(element("mark", "forced"), document.createTextNode(
-      " was appended by the forcing (waits, end of thinking, cue); all else was written by the model."));
+      " was appended by the forcing: waits, the end of a thinking that was cut, the cue. All else is the model's."));
     parts.push(legend);
-    for (const phase of [0, 1, 2]) {
-      const segments = stored[2].filter((segment) => segment[0] === phase);
-      if (!segments.length) continue;
-      if (phase === 0) {
-        const fold = element("details"), box = element("div", undefined, "tokens");
-        box.append(...segments.map(([, , text, length]) => element("span", held[0][text].slice(0, length))));
-        fold.append(element("summary", "Prompt"), box);
-        parts.push(fold);
-      } else parts.push(element("h3", PHASES[phase]), spans(segments, held[0]));
+    const fold = element("details");
+    fold.append(element("summary", "Prompt"), spans(stored[2].filter(([phase]) => phase === PROMPT), held[0]));
+    parts.push(fold);
+    for (const [name, phases] of PARTS) {
+      const segments = stored[2].filter(([phase]) => phases.includes(phase));
+      if (segments.length) parts.push(element("h3", name), spans(segments, held[0]));
     }
   }
   trace.replaceChildren(...parts);
