@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -85,5 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in written:
         print(visible(f"Written: {path}"))
     print(visible(f"{duration(time.perf_counter() - began)} in all"))
-    print('Try it: s1 think "solve 5 x + 14 = 7 mod 23" --waits 4')
+    print(
+        visible(f'Try it: s1 think "solve 4 x + 11 = 16 mod 23" --waits 4 --model {shlex.quote(str(model))}')
+    )
     return 0

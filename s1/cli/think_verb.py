@@ -16,7 +16,6 @@ from s1.cli.options import (
     add_sampling,
     budget_policy,
     check_format,
-    chosen_model,
     open_engine,
     sampling,
 )
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     messages.append({"role": "user", "content": question})
     check_format(arguments.format)
-    engine = open_engine(chosen_model(arguments.model))
+    engine = open_engine(arguments.model)
     shown = StreamedText(engine.decode, sys.stderr, sys.stdout)
 
     async def think() -> Generation:
