@@ -89,7 +89,9 @@ def _points(metrics: Metrics) -> str:
     """One row for each policy; some columns need several rollouts or samples."""
     several, samples = has_rollouts(metrics), metrics.samples
     head = ["policy", "accuracy %", "95 % interval", "thinking tokens", *["of all rollouts"] * several,
-            "answer tokens", "cut %", "unanswered"]  # fmt: skip
+            "answer tokens", "thinking cut %", "answer cut", "no answer"]  # fmt: skip
+    errors = any(p.outcomes["error"] for p in metrics.points)
+    head += ["error"] * errors
     if samples > 1:
         head += [f"pass@{samples} %", f"maj@{samples} %"]
     rows = []
@@ -102,8 +104,10 @@ def _points(metrics: Metrics) -> str:
             *[_tokens(p.spent.thinking)] * several,
             _number(p.answer_tokens),
             _number(p.cut_share, 0),
-            str(p.outcomes["cut"] + p.outcomes["no answer"] + p.outcomes["error"]),
+            str(p.outcomes["cut"]),
+            str(p.outcomes["no answer"]),
         ]
+        cells += [str(p.outcomes["error"])] * errors
         if samples > 1:
             cells += [_number((each or {}).get(str(samples))) for each in (p.pass_at_k, p.maj_at_k)]
         rows.append((f'<tr class="{escape(p.kind)}" data-policy="{escape(p.key)}">', cells))

@@ -18,7 +18,7 @@ from s1.report.curve import (
 )
 from s1.report.figures import page_figure, scaling_figure
 
-pytest.importorskip("matplotlib", reason="matplotlib draws the figure; install s1[report]")
+pytest.importorskip("matplotlib", reason="matplotlib draws the figure; install .[report]")
 
 
 def point(key, tokens, accuracy, kind="budget", rollouts=1.0, own=None, **more):

@@ -2,6 +2,8 @@
 // Everything a model wrote reaches the page through textContent.
 const $ = (id) => document.getElementById(id);
 const MARKS = { "right": "✓", "wrong": "✗", "cut": "…", "no answer": "–", "error": "!", "not graded": "?" };
+const NAMES = { "cut": "answer cut" };
+const nameOf = (outcome) => NAMES[outcome] || outcome;
 const PROMPT = 0, DELIMITER = 2, PARTS = [["Thinking", [1, DELIMITER]], ["Answer", [3]]];
 
 let index, cells, shown = [], blocks = new Map();
@@ -50,7 +52,7 @@ function drawList() {
     const found = outcome(at(question, state.policy, state.sample));
     const mark = element("span", MARKS[found], "mark");
     mark.classList.add(found.replace(" ", "-"));
-    mark.title = found;
+    mark.title = nameOf(found);
     item.append(mark, element("span", index.questions[question][1]));
     item.dataset.question = question;
     return item;
@@ -68,7 +70,7 @@ function facts(question, cell) {
     list.append(pair);
   };
   const found = outcome(cell);
-  add("outcome", `${MARKS[found]} ${found}`, found);
+  add("outcome", `${MARKS[found]} ${nameOf(found)}`, found);
   add("answer found", cell[4] === null ? "none" : cell[4]);
   add("reference", question[2] === null ? "none" : question[2]);
   add("thinking tokens", cell[5].toLocaleString("en"));
@@ -101,11 +103,17 @@ function spans(segments, texts) {
   return box;
 }
 
+// Scrolls the list alone: scrollIntoView would move the page too, past its title where it is narrow.
+function middleOf(item) {
+  const list = $("list"), top = item.offsetTop - list.offsetTop, bottom = top + item.offsetHeight - list.clientHeight;
+  return Math.min(Math.max(list.scrollTop, bottom), top);
+}
+
 async function drawTrace() {
   const trace = $("trace"), { question: number, policy, sample } = state;
   for (const item of $("list").children) {
     const current = Number(item.dataset.question) === number;
-    if (current) { item.setAttribute("aria-current", "true"); item.scrollIntoView({ block: "nearest" }); }
+    if (current) { item.setAttribute("aria-current", "true"); $("list").scrollTop = middleOf(item); }
     else item.removeAttribute("aria-current");
   }
   const cell = at(number, policy, sample);
@@ -189,7 +197,7 @@ async function start() {
   const policies = index.policies.map(([, label], i) => [String(i), label]);
   fill("policy", policies);
   fill("against", policies);
-  fill("show", [["all", "all"], ...index.outcomes.map((o) => [o, o]),
+  fill("show", [["all", "all"], ...index.outcomes.map((o) => [o, nameOf(o)]),
     ["gained", "wrong → right"], ["lost", "right → wrong"]]);
   fill("sample", Array.from({ length: index.samples }, (_, i) => [String(i), String(i)]));
   $("sample-label").hidden = index.samples < 2;
