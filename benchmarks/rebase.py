@@ -77,10 +77,9 @@ def report(out: Path, widths: list[int]) -> None:
         costs = (point.spent.thinking, point.spent.answer, point.spent.reward)
         print(f"{point.label:<24} {held:<20} {costs[0]:>9.0f} {costs[1]:>7.0f} {costs[2]:>13.0f}")
     shares, differences = right_shares(out), []
-    right = {point.label: shares[point.key] for point in metrics.points}
     for n in widths:
         for other in ("majority", "weighted"):
-            before, after = right[method_of(other, n).key], right[method_of("rebase", n).key]
+            before, after = shares[method_of(other, n).key], shares[method_of("rebase", n).key]
             shared = sorted(before.keys() & after.keys())  # a bootstrap depends on the order
             found = paired_difference({q: before[q] for q in shared}, {q: after[q] for q in shared})
             differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})
