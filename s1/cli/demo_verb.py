@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with ProgressBar("  sweep") as bar:
             metrics = evaluate(world.benchmark(sizes.questions), engine, choose_format(engine), plan, out,
-                               model="petri, curated", progress=bar.show_run)  # fmt: skip
+                               model="the model of this demo", progress=bar.show_run)  # fmt: skip
     finally:
         asyncio.run(engine.close())
 
