@@ -429,7 +429,7 @@ def _tokens(generation: Generation) -> int:
 
 def _draws(generation: Generation) -> int:
     """Tokens drawn for a generation: the model's own, and each stop that ended one of its spans."""
-    own = sum(len(s.token_ids) for s in generation.segments if s.by == "model")
+    own = sum(len(s.token_ids) for s in generation.segments if s.by == "model" and s.phase != "delimiter")
     return own + generation.waits + (not generation.cut) + (generation.finish == "stop")
 
 
@@ -439,10 +439,12 @@ def _sharing(generations: Sequence[Generation]) -> float:
     for generation in generations:
         path = 0
         for n, segment in enumerate(generation.segments):
-            if n and segment.by == "forced" and (segment.phase == "thinking" or not generation.cut):
+            wait = segment.phase == "thinking" and segment.by == "forced"
+            begins = segment.phase == "delimiter" and generation.segments[n - 1].phase == "thinking"
+            if wait or (begins and not generation.cut):
                 seen.add(path)  # the stop that was drawn here
             for token in segment.token_ids:
-                seen |= {path} if segment.by == "model" else set()
+                seen |= {path} if segment.by == "model" and segment.phase != "delimiter" else set()
                 path = hash((path, token))
         seen |= {path} if generation.finish == "stop" else set()
     return sum(map(_draws, generations)) / len(seen)

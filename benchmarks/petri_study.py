@@ -19,14 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s1.cli.common import Line, quiet, run_progress, train_progress
-from s1.petri.demo import attempted
-
 from s1 import runs
+from s1.cli.options import silence_libraries
+from s1.cli.progress import ProgressBar
 from s1.data.attempts import attempt
 from s1.data.clean import PETRI
 from s1.data.pipeline import CurateSettings, curate
-from s1.data.pool import read_pool
 from s1.data.read_traces import as_traces
 from s1.engines import load_engine
 from s1.evals.intervals import flips, paired_difference
@@ -34,6 +32,7 @@ from s1.evals.metrics import Metrics
 from s1.evals.run import Plan, evaluate, policies_of
 from s1.formats import FORMATS
 from s1.petri import world
+from s1.petri.training import stored_pool
 from s1.policy import BudgetPolicy
 from s1.report.text import metrics_text
 from s1.train.sft import train
@@ -65,10 +64,11 @@ def main() -> None:
         "--votes", type=int, default=8, help="samples per question for majority vote; 0 for none"
     )
     arguments = parser.parse_args()
-    quiet()
+    silence_libraries()
     out: Path = arguments.out
     benchmark = world.benchmark(arguments.questions, arguments.split, arguments.exam_seed)
-    pool = _pool(out / "pool")
+    with ProgressBar("attempts of the base model") as bar:
+        pool = stored_pool(out / "pool", 10_000, 0, bar.update)
     report: dict[str, Any] = {"split": arguments.split, "questions": arguments.questions, "sets": {}}
     report["base"] = _base(benchmark, out / f"base-{arguments.split}")
     budget_tokens = 0.0
@@ -86,8 +86,9 @@ def main() -> None:
             if matched:
                 per_step = recipe.batch * tokens / rows.height
                 recipe = replace(recipe, max_steps=round((budget_tokens or 400_000) / per_step))
-            model = train(str(world.base_model()), as_traces(rows), out / "models" / label, FORMATS["petri"], recipe,
-                          progress=train_progress(Line(), label))  # fmt: skip
+            with ProgressBar(label) as bar:
+                model = train(str(world.base_model()), as_traces(rows), out / "models" / label, FORMATS["petri"],
+                              recipe, progress=bar.show_training)  # fmt: skip
             trained = time.perf_counter()
             folder = out / f"{label}-{arguments.split}"
             metrics = _evaluate(benchmark, model, folder, label)
@@ -102,17 +103,9 @@ def main() -> None:
     print(json.dumps(report))
 
 
-def _pool(folder: Path) -> Any:
-    file = folder / "pool.parquet"
-    if file.is_file():
-        return read_pool(file)
-    line = Line()
-    pool = attempted(
-        world.pool(), 0, lambda name, done, total: line.show(f"{name} {done}/{total}", final=done == total)
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    pool.rows.write_parquet(file)
-    return pool
+def _watched(benchmark: Any, engine: Any, plan: Plan, folder: Path, label: str) -> Metrics:
+    with ProgressBar(label) as bar:
+        return evaluate(benchmark, engine, FORMATS["petri"], plan, folder, model=label, progress=bar.show_run)
 
 
 def _engine(model: Path) -> Any:
@@ -125,9 +118,7 @@ def _base(benchmark: Any, folder: Path) -> dict[str, Any]:
     try:
         verdicts = attempt(engine, list(benchmark.questions), kind="exact", max_tokens=12)
         plan = Plan((BudgetPolicy(max_thinking=256, max_answer=12),))
-        metrics = evaluate(
-            benchmark, engine, FORMATS["petri"], plan, folder, progress=run_progress(Line(), "base")
-        )
+        metrics = _watched(benchmark, engine, plan, folder, "base")
     finally:
         asyncio.run(engine.close())
     return {"direct": 100 * sum(map(bool, verdicts)) / len(verdicts), "thinking": to_json(metrics.points)}
@@ -136,8 +127,7 @@ def _base(benchmark: Any, folder: Path) -> dict[str, Any]:
 def _evaluate(benchmark: Any, model: Path, folder: Path, label: str) -> Metrics:
     engine = _engine(model)
     try:
-        return evaluate(benchmark, engine, FORMATS["petri"], Plan(POLICIES), folder, model=label,
-                        progress=run_progress(Line(), label))  # fmt: skip
+        return _watched(benchmark, engine, Plan(POLICIES), folder, label)
     finally:
         asyncio.run(engine.close())
 
@@ -213,7 +203,7 @@ def _votes(benchmark: Any, model: Path, folder: Path, samples: int) -> dict[str,
     policy = BudgetPolicy(max_answer=12)
     plan = Plan((policy,), samples=samples, sampling=Sampling(temperature=0.8, seed=1))
     try:
-        evaluate(benchmark, engine, FORMATS["petri"], plan, folder, progress=run_progress(Line(), "votes"))
+        _watched(benchmark, engine, plan, folder, "votes")
     finally:
         asyncio.run(engine.close())
     grades = runs.read_grades(folder)

@@ -1,7 +1,7 @@
 """REBASE against votes of the same number of rollouts on petri; `docs/guides/rebase.md` holds the result.
 
-    python -m s1.petri.reward --model CHECKPOINT --out runs/prm
-    python benchmarks/rebase.py --model CHECKPOINT --reward runs/prm --out runs/rebase --split dev --questions 150
+    python -m scripts.petri.train_reward --out runs/prm
+    python benchmarks/rebase.py --reward runs/prm --out runs/rebase --split dev --questions 150
 
 Accuracies come with 95 % intervals; comparisons are paired on the same questions. A killed run resumes;
 `--only-report` reports what is complete so far. The last line is JSON.
@@ -15,8 +15,8 @@ import json
 import sys
 from pathlib import Path
 
-from s1.cli.common import Line, quiet, run_progress
-
+from s1.cli.options import silence_libraries
+from s1.cli.progress import ProgressBar
 from s1.engines import load_engine
 from s1.evals.compare_runs import right_shares
 from s1.evals.intervals import paired_difference
@@ -32,7 +32,7 @@ PLAIN = BudgetPolicy(max_answer=12)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", help="folder of the fine-tuned petri model")
+    parser.add_argument("--model", default="petri", help="folder of a fine-tuned petri model")
     parser.add_argument("--reward", type=Path, help="folder of its reward model")
     parser.add_argument("--out", type=Path, default=Path("runs/rebase"))
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=8, help="questions side by side")
     parser.add_argument("--only-report", action="store_true")
     given = parser.parse_args()
-    quiet()
+    silence_libraries()
     if not given.only_report:
         run(given)
     report(given.out, given.widths)
@@ -54,10 +54,11 @@ def run(given: argparse.Namespace) -> None:
     questions, reward = world.benchmark(given.questions, given.split), load_reward(f"petri:{given.reward}")
     engine = load_engine(given.model, max_batch=128)
     try:
-        evaluate(
-            questions, engine, FORMATS["petri"], plan, given.out, model="petri", reward=reward,
-            concurrency=given.concurrency, progress=run_progress(Line(), f"petri {given.split}"),
-        )  # fmt: skip
+        with ProgressBar(f"petri {given.split}") as bar:
+            evaluate(
+                questions, engine, FORMATS["petri"], plan, given.out, model="petri", reward=reward,
+                concurrency=given.concurrency, progress=bar.show_run,
+            )  # fmt: skip
     finally:
         asyncio.run(engine.close())
 
@@ -76,10 +77,9 @@ def report(out: Path, widths: list[int]) -> None:
         costs = (point.spent.thinking, point.spent.answer, point.spent.reward)
         print(f"{point.label:<24} {held:<20} {costs[0]:>9.0f} {costs[1]:>7.0f} {costs[2]:>13.0f}")
     shares, differences = right_shares(out), []
-    right = {point.label: shares[point.key] for point in metrics.points}
     for n in widths:
         for other in ("majority", "weighted"):
-            before, after = right[method_of(other, n).key], right[method_of("rebase", n).key]
+            before, after = shares[method_of(other, n).key], shares[method_of("rebase", n).key]
             shared = sorted(before.keys() & after.keys())  # a bootstrap depends on the order
             found = paired_difference({q: before[q] for q in shared}, {q: after[q] for q in shared})
             differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})

@@ -77,7 +77,7 @@ class Forcing:
                 f"The transition takes {len(encoded.transition)} of {self.limit} tokens of thinking.",
                 "Shorten it or raise max_thinking.",
             )
-        self._own("prompt", "forced", self.encoded.prompt)
+        self._own("prompt", "format", self.encoded.prompt)
 
     # --- what the machine wants ---------------------------------------------------------------------
 
@@ -155,13 +155,13 @@ class Forcing:
         if chunk.finish == "stop":
             self._drawn = len(self._prefix()) + (len(chunk.stop.ids) if chunk.stop else 1)
             answered = chunk.stop in self.encoded.answer_stops
-            self._thinking_ended(answered and self.encoded.policy.on_eos_in_thinking == "answer")
+            self._thinking_ended(answered and self.encoded.policy.on_eos_in_thinking == "answer", chunk.stop)
         elif chunk.finish == "length":
             self._budget_spent()
         return chunk.finish is None
 
-    def _thinking_ended(self, at_once: bool) -> None:
-        """The model ends its thinking: suppress that, or let it answer. `at_once` means never suppress."""
+    def _thinking_ended(self, at_once: bool, stop: Stop | None) -> None:
+        """The model ends its thinking with `stop`: suppress that, or let it answer. `at_once`: never suppress."""
         policy = self.encoded.policy
         if self._in_grace:
             self._cut()
@@ -183,9 +183,9 @@ class Forcing:
             return
         if self._official:
             self.cut = self._trim_to_limit()
-            self._close(newline=False, with_cue=False)
+            self._close(newline=False, with_cue=False, stop=None if self.cut else stop)
         else:
-            self._close(newline=self._needs_newline(), with_cue=policy.cue == "always")
+            self._close(newline=self._needs_newline(), with_cue=policy.cue == "always", stop=stop)
 
     def _budget_spent(self) -> None:
         if self._official:
@@ -212,10 +212,17 @@ class Forcing:
         last = (*self.encoded.prompt[-8:], *self.thinking[-8:])[-8:]
         return bool(self.encoded.newline) and not self.encoded.decode(last).endswith("\n")
 
-    def _close(self, *, newline: bool, with_cue: bool) -> None:
-        if newline:
-            self._own("answer", "forced", self.encoded.newline)
-        self._own("answer", "forced", self.encoded.close + (self.encoded.cue if with_cue else ()))
+    def _close(self, *, newline: bool, with_cue: bool, stop: Stop | None = None) -> None:
+        """Append the delimiter. Where the model wrote one, `stop`, what it wrote is its own and the rest the format's;
+        an end of turn is no delimiter."""
+        close, drawn = self.encoded.close, 0
+        by: Owner = "forced"
+        if stop is not None and stop not in self.encoded.answer_stops:
+            by, drawn = "format", len(stop.ids) if close[: len(stop.ids)] == stop.ids else 0
+        self._own("delimiter", by, self.encoded.newline if newline else ())
+        self._own("delimiter", "model", close[:drawn])
+        self._own("delimiter", by, close[drawn:])
+        self._own("delimiter", "forced", self.encoded.cue if with_cue else ())
         self.phase = "answer"
 
     def _trim_to_limit(self) -> bool:
@@ -273,8 +280,8 @@ class Forcing:
             policy=self.encoded.policy.key,
             segments=segments,
             thinking_tokens=sum(len(s.token_ids) for s in segments if s.phase == "thinking"),
-            answer_tokens=sum(len(s.token_ids) for s in segments if s.phase == "answer" and s.by == "model"),
-            forced_tokens=sum(len(s.token_ids) for s in segments if s.phase != "prompt" and s.by == "forced"),
+            answer_tokens=sum(len(s.token_ids) for s in segments if s.phase == "answer"),
+            forced_tokens=sum(len(s.token_ids) for s in segments if s.by == "forced"),
             waits=self.waits,
             cut=self.cut,
             grace_used=self.grace_used,

@@ -52,7 +52,7 @@ class MissingExtra(S1Error):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"This needs the package {package}, which is not installed.",
-            f'Install it with: pip install "s1[{extra}]"',
+            f'Install it in the checkout of s1: pip install -e ".[{extra}]"',
         )
 
 

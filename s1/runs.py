@@ -26,7 +26,7 @@ from s1.jsonl import LOCK, AppendLog, dump_line, parse_line, parse_object, read_
 from s1.types import Generation, Grade, Outcome, Question, Sampling, from_json, to_json
 from s1.version import installed
 
-SCHEMA = 2
+SCHEMA = 3
 CONFIG, QUESTIONS, GENERATIONS = "config.json", "questions.jsonl", "generations.jsonl"
 GRADES, METRICS = "grades.jsonl", "metrics.json"
 LIBRARIES = ("s1", "torch", "transformers", "tokenizers", "trl", "datasets", "vllm", "math-verify", "numpy")

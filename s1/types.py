@@ -19,8 +19,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from s1.errors import BadInput
 
-Phase = Literal["prompt", "thinking", "answer"]
-Owner = Literal["model", "forced"]
+Phase = Literal["prompt", "thinking", "delimiter", "answer"]
+Owner = Literal["model", "forced", "format"]
 Finish = Literal["stop", "length"]
 Outcome = Literal["right", "wrong", "cut", "no answer", "error"]
 
@@ -57,7 +57,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive tokens with the same phase and owner. The prompt counts as forced."""
+    """Consecutive tokens with the same phase and owner.
+
+    "model": drawn by the model. "forced": appended by the forcing, which are waits, the transition, the cue, and the
+    delimiter where the model did not end its thinking itself. "format": the prompt, and what the format adds to a
+    delimiter that the model wrote.
+    """
 
     token_ids: tuple[int, ...]
     text: str
@@ -92,7 +97,7 @@ class Generation:
     """Tokens between the delimiters, forced ones included, delimiters excluded (section 3.1)."""
     answer_tokens: int
     forced_tokens: int
-    """Tokens that the forcing appended after the prompt: waits, delimiter, cue."""
+    """Tokens that the forcing appended: waits, transition, cue, and the delimiter after a cut."""
     waits: int
     """How many waits were appended."""
     cut: bool
@@ -112,7 +117,7 @@ class Generation:
     """What the method spent on this answer; None when it is only this generation's own tokens."""
 
     def text_of(self, phase: Phase) -> str:
-        """The text of one phase, with forced tokens and forced delimiters."""
+        """The text of one phase, with its forced tokens."""
         return "".join(s.text for s in self.segments if s.phase == phase)
 
     @property
@@ -123,7 +128,7 @@ class Generation:
     @property
     def answer(self) -> str:
         """What the model wrote after the delimiter and the cue."""
-        return "".join(s.text for s in self.segments if s.phase == "answer" and s.by == "model").strip()
+        return self.text_of("answer").strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from token_model import FORMATS, PROMPT, SPELLED, TAGS, TokenModel, force
 from s1.budget import SENTENCE_ENDS, Forcing, texts_of
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, BadInput
-from s1.formats import ThinkingFormat
+from s1.formats import ThinkingFormat, get_format
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
 from s1.types import Chunk, Continuation, Generation
@@ -72,6 +72,7 @@ def test_every_request_keeps_every_rule(
     encoded = encode_prompt(engine, fmt, policy, PROMPT)
     got = force(engine, policy, fmt)
     thinking = [s for s in got.segments if s.phase == "thinking"]
+    delimiter = [s for s in got.segments if s.phase == "delimiter"]
     answer = [s for s in got.segments if s.phase == "answer"]
     everything = ids_of(got)
 
@@ -89,15 +90,15 @@ def test_every_request_keeps_every_rule(
         assert got.waits <= policy.waits
     # the generation
     assert got.thinking_tokens == sum(len(s.token_ids) for s in thinking)
-    assert got.answer_tokens == sum(len(s.token_ids) for s in answer if s.by == "model")
-    forced = [s for s in got.segments if s.phase != "prompt" and s.by == "forced"]
+    assert got.answer_tokens == sum(len(s.token_ids) for s in answer)
+    forced = [s for s in got.segments if s.by == "forced"]
     assert got.forced_tokens == sum(len(s.token_ids) for s in forced)
     assert "".join(s.text for s in got.segments) == engine.decode(everything)
-    assert got.segments == (got.segments[0], *thinking, *answer)
+    assert got.segments == (got.segments[0], *thinking, *delimiter, *answer)
+    assert {s.by for s in answer} <= {"model"} and got.segments[0].by == "format"
     assert got.segments[0].token_ids == encoded.prompt
     # an answer phase, opened by the delimiter, with the cue after a cut only
-    opened = answer[0].token_ids
-    assert answer[0].by == "forced"
+    opened = tuple(i for s in delimiter for i in s.token_ids)
     before = engine.decode((*encoded.prompt, *(i for s in thinking for i in s.token_ids)))
     newline = encoded.newline if fmt.newline and not before.endswith("\n") else ()
     with_cue = policy.cue == "always" or (policy.cue == "cut" and got.cut)
@@ -147,21 +148,55 @@ def thinking_of(generation: Generation) -> str:
 def test_a_natural_end_gets_the_delimiter_and_no_cue() -> None:
     got = force(ScriptedEngine(["think\n</think>", "four<|end|>"]), BudgetPolicy(max_thinking=100))
     assert thinking_of(got) == "think\n"
-    assert got.text_of("answer") == "</think>\n\nfour"
+    assert (got.text_of("delimiter"), got.answer) == ("</think>\n\n", "four")
     assert (got.cut, got.waits, got.finish) == (False, 0, "stop")
+
+
+def owners(generation: Generation) -> list[tuple[str, str]]:
+    """Who wrote what between thinking and answer."""
+    return [(s.by, s.text) for s in generation.segments if s.phase == "delimiter"]
+
+
+@pytest.mark.parametrize(
+    ("fmt", "thinking", "owned"),
+    [
+        (get_format("petri"), "so 7</think>", [("model", "</think>")]),
+        (get_format("think"), "so 7\n</think>", [("model", "</think>"), ("format", "\n\n")]),
+        (get_format("think"), "so 7</think>", [("format", "\n"), ("model", "</think>"), ("format", "\n\n")]),
+        (get_format("s1"), "so 7\n<|im_start|>", [("model", "<|im_start|>"), ("format", "answer\n")]),
+        (get_format("think"), "so 7\n<|end|>", [("forced", "</think>\n\n")]),
+        (
+            get_format("harmony"),
+            "so 7<|channel|>",
+            [("format", "<|end|><|start|>assistant<|channel|>final<|message|>")],
+        ),
+    ],
+    ids=["all", "newlines after", "newlines around", "s1", "end of turn", "another block"],
+)
+def test_the_end_that_the_model_chose_is_the_models(
+    fmt: ThinkingFormat, thinking: str, owned: list[tuple[str, str]]
+) -> None:
+    got = force(ScriptedEngine([thinking, "7<|end|>"]), BudgetPolicy(), fmt)
+    assert owners(got) == owned
+    assert (got.forced_tokens > 0) == any(by == "forced" for by, _ in owned)
+
+
+def test_an_end_at_the_limit_and_its_cue_are_forced() -> None:
+    got = force(ScriptedEngine(["thinking on and on", "four<|end|>"]), BudgetPolicy(max_thinking=8))
+    assert owners(got) == [("forced", "\n</think>\n\nFinal Answer:")]
 
 
 def test_a_cut_gets_the_delimiter_on_its_own_line_and_the_cue() -> None:
     got = force(ScriptedEngine(["thinking on and on", "four<|end|>"]), BudgetPolicy(max_thinking=8))
     assert thinking_of(got) == "thinking"
-    assert got.text_of("answer") == "\n</think>\n\nFinal Answer:four"
+    assert (got.text_of("delimiter"), got.answer) == ("\n</think>\n\nFinal Answer:", "four")
     assert got.cut
 
 
 def test_an_end_of_turn_while_thinking_still_gets_an_answer() -> None:
     got = force(ScriptedEngine(["done<|end|>", "four<|end|>"]), BudgetPolicy(max_thinking=100))
     assert thinking_of(got) == "done"
-    assert got.text_of("answer") == "\n</think>\n\nfour"
+    assert (got.text_of("delimiter"), got.answer) == ("\n</think>\n\n", "four")
 
 
 def test_an_end_of_turn_while_thinking_is_suppressed_like_a_delimiter() -> None:
@@ -180,7 +215,7 @@ def test_an_end_of_turn_while_thinking_may_go_to_the_answer_at_once() -> None:
 def test_a_delimiter_at_once_is_an_empty_thinking() -> None:
     got = force(ScriptedEngine(["</think>", "four<|end|>"]), BudgetPolicy(max_thinking=100))
     assert (got.thinking_tokens, got.cut) == (0, False)
-    assert got.text_of("answer") == "</think>\n\nfour"
+    assert (got.text_of("delimiter"), got.answer) == ("</think>\n\n", "four")
 
 
 @pytest.mark.parametrize("limit", [0, 1])
@@ -190,7 +225,7 @@ def test_the_smallest_limits_are_kept(limit: int) -> None:
         BudgetPolicy(max_thinking=limit),
     )
     assert (got.thinking_tokens, got.cut) == (limit, True)
-    assert got.text_of("answer").endswith("Final Answer:4")
+    assert got.text_of("delimiter").endswith("Final Answer:") and got.answer == "4"
 
 
 def test_no_room_for_an_answer_asks_for_none() -> None:
@@ -328,7 +363,7 @@ def test_a_minimum_beyond_the_context_is_refused() -> None:
 def test_a_prompt_that_opens_without_a_newline_gets_one_before_the_delimiter() -> None:
     fmt = ThinkingFormat("bare", "<think>", "</think>\n\n", ("</think>",), newline=True)
     got = force(ScriptedEngine(["</think>", "4<|end|>"]), BudgetPolicy(), fmt)
-    assert got.text_of("answer") == "\n</think>\n\n4"
+    assert (got.text_of("delimiter"), got.answer) == ("\n</think>\n\n", "4")
 
 
 def test_multi_byte_characters_across_segments_keep_their_text() -> None:

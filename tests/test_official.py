@@ -110,14 +110,14 @@ def test_every_round_has_the_full_limit_and_the_rest_is_cut_off_afterwards() -> 
     got = forced(["12345<|im_start|>", "67890<|im_end|>", "x<|im_start|>", "y<|im_end|>"], of(8, 2, ""))
     assert got.text_of("thinking") == "12345678"
     # Quirk: the last round ended by itself, so the cut in mid-sentence gets no newline and no phrase.
-    assert got.text_of("answer") == "<|im_start|>answery"
+    assert (got.text_of("delimiter"), got.answer) == ("<|im_start|>answer", "y")
     assert got.cut
 
 
 def test_the_newline_is_judged_on_the_text_before_the_cut() -> None:
     got = forced(["123<|im_start|>", "567\n", "y<|im_end|>"], of(4, 1, ""))
     assert got.text_of("thinking") == "1235"
-    assert got.text_of("answer") == "<|im_start|>answer\nFinal Answer:y"
+    assert (got.text_of("delimiter"), got.answer) == ("<|im_start|>answer\nFinal Answer:", "y")
 
 
 def test_an_end_of_turn_is_suppressed_too() -> None:

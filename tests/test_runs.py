@@ -45,7 +45,7 @@ QUESTIONS = [Question(id=f"q{i}", text=f"What is {i} + {i}?", answer=str(2 * i))
 
 def generation(question: str, policy: str = "natural", sample: int = 0, **change) -> Generation:
     segments = (
-        Segment((1, 2), "Q: é \u2028 \ud800", "prompt", "forced"),
+        Segment((1, 2), "Q: é \u2028 \ud800", "prompt", "format"),
         Segment((3, 4), f"so {question}\n", "thinking", "model"),
         Segment((5,), "Wait", "thinking", "forced"),
         Segment((6,), "4", "answer", "model"),
@@ -282,10 +282,10 @@ OLD = {
 )
 def test_a_run_folder_of_another_schema_is_refused_and_left_as_it_is(tmp_path, read):
     fill(tmp_path, ALL[:1])
-    for schema in (1, 3):
+    for schema in (2, 4):
         (tmp_path / "config.json").write_text(json.dumps({**OLD, "schema": schema}))
         before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-        with pytest.raises(BadInput, match=f"schema {schema}.*reads schema 2") as error:
+        with pytest.raises(BadInput, match=f"schema {schema}.*reads schema 3") as error:
             read(tmp_path)
         assert "new folder" in error.value.hint
         with pytest.raises(BadInput, match=f"schema {schema}"):

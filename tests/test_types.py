@@ -123,12 +123,12 @@ def test_sampling_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_the_answer_is_what_the_model_wrote_after_the_delimiter():
     segments = (
-        Segment((1,), "<think>", "prompt", "forced"),
+        Segment((1,), "<think>", "prompt", "format"),
         Segment((2,), " 3 + 4", "thinking", "model"),
         Segment((3,), " Wait", "thinking", "forced"),
-        Segment((4,), "</think> Answer :", "answer", "forced"),
+        Segment((4,), "</think> Answer :", "delimiter", "forced"),
         Segment((5,), " 7 ", "answer", "model"),
     )
     generation = Generation("q", 0, "natural", segments, 2, 1, 3, 1, False, "stop")
     assert generation.thinking == "3 + 4 Wait" and generation.answer == "7"
-    assert generation.text_of("answer") == "</think> Answer : 7 "
+    assert generation.text_of("answer") == " 7 "

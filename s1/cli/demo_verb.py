@@ -1,13 +1,16 @@
 """Run the whole path on the petri world: pool, curate, train, sweep, report, in about five minutes on two cores.
 
 Everything is really computed: the base weights ship with s1, the rest is made here. A demo that was
-interrupted resumes. docs/petri.md says what this small world can and cannot show.
+interrupted resumes. The time depends on the processor and on what else runs on it: 5 minutes on two idle cores, 14
+where others used them; after a few seconds the demo says how long it takes here. docs/petri.md says what this small
+world can and cannot show.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +27,13 @@ class Sizes(NamedTuple):
     pool: int
     n: int
     questions: int
+    attempts: float
+    """The part of the whole time that the attempts of the base model take, as measured on two machines."""
 
 
-FULL, QUICK = Sizes(10_000, 1000, 400), Sizes(700, 240, 60)
+FULL, QUICK = Sizes(10_000, 1000, 400, 0.43), Sizes(700, 240, 60, 0.18)
+FORECAST_SECONDS = 5.0
+"""When the demo says how long it will take: the speed of the processor is then known."""
 BUDGETS, WAITS = (16, 32, 64, 128), (1, 2, 4)
 
 
@@ -65,9 +72,25 @@ def _run(arguments: argparse.Namespace) -> int:
 
     print(visible(f"1/4 curate: {sizes.pool:,} questions with traces of the teacher"))
     with ProgressBar("  attempts of the base model") as bar:
+        began_at: list[tuple[float, int]] = []
+        is_forecast = False
+
+        def attempted(done: int, total: int) -> None:
+            nonlocal is_forecast
+            bar.update(done, total)
+            began_at.append((time.perf_counter(), done))
+            passed, more = began_at[-1][0] - began_at[0][0], done - began_at[0][1]
+            if more and not is_forecast and passed >= FORECAST_SECONDS:
+                is_forecast = True
+                print(
+                    visible(
+                        f"  about {duration(passed * total / more / sizes.attempts)} in all on this machine"
+                    )
+                )
+
         make_dataset(
-            out / "curated", **sizes._asdict(), seed=seed,
-            stage=lambda stage: print(visible("  " + stage.line)), progress=bar.update,
+            out / "curated", n=sizes.n, pool=sizes.pool, questions=sizes.questions, seed=seed,
+            stage=lambda stage: print(visible("  " + stage.line)), progress=attempted,
         )  # fmt: skip
 
     print(visible(f"2/4 train: the base model on the {sizes.n} selected traces, 4 epochs"))
@@ -82,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         with ProgressBar("  sweep") as bar:
             metrics = evaluate(world.benchmark(sizes.questions), engine, choose_format(engine), plan, out,
-                               model="petri, curated", progress=bar.show_run)  # fmt: skip
+                               model="the model of this demo", progress=bar.show_run)  # fmt: skip
     finally:
         asyncio.run(engine.close())
 
@@ -92,5 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for path in written:
         print(visible(f"Written: {path}"))
     print(visible(f"{duration(time.perf_counter() - began)} in all"))
-    print('Try it: s1 think "solve 5 x + 14 = 7 mod 23" --waits 4')
+    print(
+        visible(f'Try it: s1 think "solve 4 x + 11 = 16 mod 23" --waits 4 --model {shlex.quote(str(model))}')
+    )
     return 0

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1.cli.options import add_model, add_sampling, check_format, chosen_model, open_engine, sampling
+from s1.cli.options import add_model, add_sampling, check_format, open_engine, sampling
 from s1.cli.progress import ProgressBar
 from s1.jsonl import locked
 from s1.terminal import visible
@@ -79,7 +79,6 @@ def evaluate_plan(
     from s1.report.text import metrics_text
     from s1.types import to_json
 
-    model = chosen_model(arguments.model)
     benchmark = load_benchmark(arguments.benchmark, arguments.limit)
     plan = Plan(
         policies,
@@ -88,15 +87,17 @@ def evaluate_plan(
         methods=tuple(load_method(spec, policy=base) for spec in arguments.method),
     )
     reward = load_reward(arguments.reward) if arguments.reward else None
-    out: Path = arguments.out or Path("runs") / _folder_name(benchmark.name, model, arguments.verb, plan)
+    out: Path = arguments.out or Path("runs") / _folder_name(
+        benchmark.name, arguments.model, arguments.verb, plan
+    )
     check_before(benchmark, plan, out, reward)
     check_format(arguments.format)
-    engine = open_engine(model)
+    engine = open_engine(arguments.model)
     try:
         with locked(out), ProgressBar(benchmark.name) as bar:
             metrics = evaluate(
                 benchmark, engine, choose_format(engine, arguments.format), plan, out,
-                model=model, reward=reward, progress=bar.show_run,
+                model=arguments.model, reward=reward, progress=bar.show_run,
             )  # fmt: skip
     finally:
         asyncio.run(engine.close())

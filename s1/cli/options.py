@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s1.errors import BadConfig, BadInput
+from s1.errors import BadConfig
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Options
@@ -24,7 +24,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """--model and --format."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", help="checkpoint folder, Hub id or engine spec (default: what `s1 demo` trained)"
+        "--model",
+        default="petri",
+        help="checkpoint folder, Hub id or engine spec (default: petri, the small model that ships)",
     )
     add_format(group)
 
@@ -138,16 +140,6 @@ def sampling(arguments: argparse.Namespace, default_seed: int | None = None) -> 
         return Sampling(temperature=arguments.temperature)
     seed = default_seed if arguments.seed is None else arguments.seed
     return Sampling(temperature=arguments.temperature, seed=seed)
-
-
-def chosen_model(named: str | None) -> str:
-    """The model of --model, or else the one that the demo trained."""
-    if named:
-        return named
-    model = DEMO / "model"
-    if not (model / "train.json").is_file():  # written last
-        raise BadInput("There is no --model and no demo model here.", "Name a model, or run `s1 demo` first.")
-    return str(model)
 
 
 def check_format(name: str | None) -> None:

@@ -16,7 +16,6 @@ from s1.cli.options import (
     add_sampling,
     budget_policy,
     check_format,
-    chosen_model,
     open_engine,
     sampling,
 )
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     messages.append({"role": "user", "content": question})
     check_format(arguments.format)
-    engine = open_engine(chosen_model(arguments.model))
+    engine = open_engine(arguments.model)
     shown = StreamedText(engine.decode, sys.stderr, sys.stdout)
 
     async def think() -> Generation:
@@ -151,7 +150,7 @@ class StreamedText:
     def _show(self, text: str, phase: Phase, by: Owner) -> None:
         if not text:
             return
-        if phase == "answer" and by != "forced":
+        if phase == "answer":
             self._show_answer(text)
             return
         text = visible(text)

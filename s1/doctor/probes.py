@@ -174,7 +174,7 @@ def judge_natural(found: Generation, stop: Stop | None, facts: ModelFacts) -> Fi
 
 def judge_maximum(found: Generation, limit: int) -> Finding:
     """The cut must be at the limit, with the delimiter forced right after it."""
-    after = next((s for s in found.segments if s.phase == "answer"), None)
+    after = next((s for s in found.segments if s.phase == "delimiter"), None)
     if found.cut and found.thinking_tokens == limit and after is not None and after.by == "forced":
         return ok(f"a limit of {limit} cut the thinking at {found.thinking_tokens} tokens")
     gave = f"a limit of {limit} gave {found.thinking_tokens} thinking tokens (cut: {found.cut})"
@@ -193,9 +193,8 @@ def judge_repeat(found: Generation, wanted: tuple[int, ...]) -> Finding:
 
 def judge_answer(found: Generation) -> Finding:
     """Trap: an empty answer after a forced cut."""
-    text = "".join(s.text for s in found.segments if s.phase == "answer" and s.by == "model")
-    if text.strip():
-        return ok(f"after the cut an answer follows: {' '.join(text.split())[:40]!r}")
+    if found.answer:
+        return ok(f"after the cut an answer follows: {' '.join(found.answer.split())[:40]!r}")
     return note("the answer after the cut was empty", "Try cue always, or another cue.")
 
 

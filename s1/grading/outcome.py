@@ -73,14 +73,9 @@ def committed(
 
 
 def answer_text(generation: Generation) -> str:
-    """The model's answer, with "Final Answer:" before it if that cue was forced.
-
-    Forced delimiters are left out: they belong to the format, not to the answer.
-    """
-    segments = [s for s in generation.segments if s.phase == "answer"]
-    own = "".join(s.text for s in segments if s.by == "model")
-    forced = "".join(s.text for s in segments if s.by == "forced")
-    cue = re.search(r"(?:final\s+)?answer\s*:\s*$", forced, re.I)
+    """The model's answer, with "Final Answer:" before it if that cue was forced."""
+    own = generation.text_of("answer")
+    cue = re.search(r"(?:final\s+)?answer\s*:\s*$", generation.text_of("delimiter"), re.I)
     return f"{cue.group().strip()} {own}" if cue else own
 
 

@@ -142,11 +142,11 @@ def shown_text(generation: Generation, fmt: ThinkingFormat, with_thinking: bool 
 
     The answer begins with the format's cue where that was forced, and is stripped of whitespace.
     """
-    text = generation.text_of("answer")
+    delimiter, answer = generation.text_of("delimiter"), generation.text_of("answer")
     if with_thinking:
-        return fmt.open + generation.text_of("thinking") + text.rstrip()
-    before, _, answer = text.partition(fmt.close.strip())  # the answer phase begins with the forced delimiter
-    return (text if before.strip() else answer).strip()
+        return fmt.open + generation.text_of("thinking") + delimiter + answer.rstrip()
+    cue = delimiter.partition(fmt.close.strip())[2]
+    return (cue + answer).strip()
 
 
 def counts(generation: Generation) -> dict[str, Any]:

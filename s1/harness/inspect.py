@@ -1,6 +1,6 @@
 """A provider of Inspect AI (0.3.285 and later): `--model s1/FOLDER`, found by its entry point.
 
-    inspect eval task.py --model s1/runs/demo/model -M max_thinking=512 -M waits=1
+    inspect eval task.py --model s1/petri -M max_thinking=64 -M waits=1
 
 What follows `s1/` is what `s1 eval --model` takes. A message of the model has its thinking as reasoning
 content and the answer as text; the metadata of the output says what forcing did.
@@ -211,7 +211,7 @@ def _printed(error: S1Error) -> Exception:
 
 
 def _spent(generation: Generation) -> int:
-    """Tokens after the prompt: thinking, answer, and the delimiters and cue that were forced."""
+    """Tokens after the prompt: thinking, delimiter, cue and answer."""
     return sum(len(s.token_ids) for s in generation.segments if s.phase != "prompt")
 
 

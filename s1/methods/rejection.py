@@ -60,7 +60,7 @@ class Rejection(Method):
             found = await drive_until(lambda f: f.cut, forcing, member)
             if found is None:  # too long
                 found = forcing.result(task.question.id, task.sample)
-                thought = tuple(s for s in found.segments if s.phase != "answer")
+                thought = tuple(s for s in found.segments if s.phase in ("prompt", "thinking"))
                 found = replace(found, segments=thought, forced_tokens=0, finish="length")
                 rolled.append(found)
                 continue

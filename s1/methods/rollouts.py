@@ -58,11 +58,11 @@ async def drive_until(
 async def scores_of(task: Task, generations: Sequence[Generation]) -> tuple[list[float], int]:
     """The reward model's score of each rollout, and the tokens that it read.
 
-    It reads the thinking and the answer, with what was forced between them.
+    It reads the thinking and the answer, with the delimiter between them.
     Raises EngineFailure when the reward model fails or its scores cannot be compared.
     """
     assert task.reward is not None, "Method.check refuses a task without a reward model"
-    texts = [g.text_of("thinking") + g.text_of("answer") for g in generations]
+    texts = ["".join(s.text for s in g.segments if s.phase != "prompt") for g in generations]
     found = await task.reward.score(task.question, texts)
     if len(found.scores) != len(texts) or not all(map(math.isfinite, found.scores)):
         raise EngineFailure(

@@ -284,7 +284,7 @@ def load(spec: str) -> PetriReward:
     from s1.engines.hf import load as load_engine
 
     folder = Path(spec)
-    hint = "Train one: python -m scripts.petri.train_reward --model CHECKPOINT --out FOLDER"
+    hint = "Train one: python -m scripts.petri.train_reward --out FOLDER"
     if not spec or not (folder / RECORD).is_file():
         raise BadInput(f"There is no petri reward model in {spec!r}.", hint)
     try:

@@ -110,10 +110,16 @@ def spots_of(dots: Sequence[Dot]) -> list[list[Dot]]:
 
 
 def ticks_of(dots: Sequence[Dot]) -> list[tuple[float, str]]:
-    """(place on the log2 axis, label) at powers of two, and at 0 where a point has no tokens."""
+    """(place on the log2 axis, label) at powers of two, at 0 where a point has no tokens, and at round numbers where
+    the points are so close that fewer than two powers of two lie among them."""
     low, high = min(d.x for d in dots), max(d.x for d in dots)
     first, last = max(0, math.floor(low)), math.ceil(high)
     ticks = [(float(t), f"{2**t:,}") for t in range(first, last + 1, max(1, round((last - first + 1) / 9)))]
+    if sum(low <= place <= high for place, _ in ticks) < 2:
+        width = high - low or 0.5
+        step = 10 ** math.floor(math.log10(2**high * width / 4)) if high > 0 else 1
+        values = {max(1, round(2 ** (low + width * k / 4) / step)) * step for k in range(5)}
+        ticks = [(math.log2(v), f"{v:,.10g}") for v in sorted(values)]
     if any(d.point.cost == 0 for d in dots):
         ticks = [(low, "0"), *(t for t in ticks if t[0] > low + 1)]
     return ticks

@@ -18,7 +18,15 @@ from typing import Any
 
 from s1.evals.metrics import Metrics, Slope, read_metrics
 from s1.jsonl import write_bytes
-from s1.report.curve import candidate_text, caption_of, has_rollouts, incomplete_text, title_of
+from s1.report.curve import (
+    candidate_text,
+    caption_of,
+    dots_of,
+    has_rollouts,
+    incomplete_text,
+    series_of,
+    title_of,
+)
 from s1.report.figures import link, page_figure
 from s1.report.page_traces import LIMIT, pack
 from s1.runs import RunRecord, read_config, read_generations, read_grades, read_questions
@@ -89,21 +97,27 @@ def _points(metrics: Metrics) -> str:
     """One row for each policy; some columns need several rollouts or samples."""
     several, samples = has_rollouts(metrics), metrics.samples
     head = ["policy", "accuracy %", "95 % interval", "thinking tokens", *["of all rollouts"] * several,
-            "answer tokens", "cut %", "unanswered"]  # fmt: skip
+            "answer tokens", "thinking cut %", "answer cut", "no answer"]  # fmt: skip
+    errors = any(p.outcomes["error"] for p in metrics.points)
+    head += ["error"] * errors
     if samples > 1:
         head += [f"pass@{samples} %", f"maj@{samples} %"]
+    colours = {d.point.key: line.style.colour for line in series_of(dots_of(metrics)) for d in line.dots}
     rows = []
     for p in metrics.points:
+        dot = f'<span aria-hidden="true" style="color:{colours[p.key]}">●</span> ' if p.key in colours else ""
         cells = [
-            f'<a href="{escape(link(p))}">{escape(p.label)}</a>',
+            f'{dot}<a href="{escape(link(p))}">{escape(p.label)}</a>',
             _number(p.accuracy),
             "none" if p.low is None else f"{p.low:.1f} – {p.high:.1f}",
             _tokens(p.thinking_tokens),
             *[_tokens(p.spent.thinking)] * several,
             _number(p.answer_tokens),
             _number(p.cut_share, 0),
-            str(p.outcomes["cut"] + p.outcomes["no answer"] + p.outcomes["error"]),
+            str(p.outcomes["cut"]),
+            str(p.outcomes["no answer"]),
         ]
+        cells += [str(p.outcomes["error"])] * errors
         if samples > 1:
             cells += [_number((each or {}).get(str(samples))) for each in (p.pass_at_k, p.maj_at_k)]
         rows.append((f'<tr class="{escape(p.kind)}" data-policy="{escape(p.key)}">', cells))

@@ -1,7 +1,7 @@
 """Train a reward model for petri and measure it on held-out questions: AUC and calibration, into reward.json.
 
-python -m scripts.petri.train_reward --model CHECKPOINT --out FOLDER
-s1 eval --benchmark petri --model CHECKPOINT --temperature 0.8 --method rebase:width=8 --reward petri:FOLDER
+python -m scripts.petri.train_reward --out FOLDER
+s1 eval --benchmark petri --temperature 0.8 --method rebase:width=8 --reward petri:FOLDER
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from s1.cli.options import silence_libraries
 from s1.cli.progress import ProgressBar
+from s1.engines.model_files import PETRI
 from s1.errors import S1Error
 from s1.petri.reward import (
     ATTEMPT_END,
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a fine-tuned petri model")
+    parser.add_argument(
+        "--model", default="petri", help="folder of a fine-tuned petri model (default: the one that ships)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the reward model")
     parser.add_argument(
         "--questions", type=int, default=800, help="a fifth of them is held out (default: 800)"
@@ -42,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silence_libraries()
     try:
         with ProgressBar("rollouts") as bar:
-            record = train_reward(given.model, given.out, given.questions, given.seed, progress=bar.show_run)
+            model = PETRI if given.model == "petri" else Path(given.model)
+            record = train_reward(model, given.out, given.questions, given.seed, progress=bar.show_run)
         record["held_out"] = measure(given.out, given.questions)
     except S1Error as error:
         print(error, file=sys.stderr)

@@ -139,10 +139,13 @@ def test_bad_input_gives_one_line_and_exit_code_2(case, tmp_path, monkeypatch, c
     assert (tmp_path / "empty" / "notes.txt").read_text() == "mine"
 
 
-def test_think_without_a_model_says_how_to_get_one(tmp_path, monkeypatch, capsys):
+def test_without_a_model_the_one_that_ships_answers_and_a_wait_helps_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["think", "q"]) == 2
-    assert "s1 demo" in capsys.readouterr().err
+    answers = []
+    for waits in ("0", "1"):
+        assert main(["think", "solve 4 x + 11 = 16 mod 23", "--waits", waits]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers == ["Answer : 16\n", "Answer : 7\n"]
 
 
 def test_a_truncated_pool_file_is_named_with_its_row(tmp_path, capsys):
@@ -182,7 +185,7 @@ def test_a_missing_extra_is_named_before_the_work_begins(
         command = [*command, "--model", "no/such/model"]
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert f"s1[{extra}]" in error and module.replace("_", "-") in error, error
+    assert f".[{extra}]" in error and module.replace("_", "-") in error, error
     assert not (tmp_path / "out").exists()
 
 

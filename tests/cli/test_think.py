@@ -48,7 +48,7 @@ def test_stdout_holds_the_answer_alone(script, capsys) -> None:
     assert main(["think", "2+2?", "--model", script(*WAITED), "--waits", "1"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "It is four.\n"
-    assert "I add.\n[Wait] I add again.\n[</think>" in captured.err
+    assert "I add.\n[Wait] I add again.\n</think>" in captured.err
     assert "1 waits, ended by itself" in captured.err
 
 
@@ -178,7 +178,7 @@ def test_options_without_effect_are_refused(script, capsys, arguments, word) -> 
 def test_an_engine_that_breaks_leaves_what_was_shown_and_exit_code_2(script, capsys) -> None:
     assert main(["think", "q", "--model", script("a</think>")]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("a[") and "no continuation left" in captured.err
+    assert captured.err.startswith("a\n</think>") and "no continuation left" in captured.err
     assert captured.out == ""
 
 

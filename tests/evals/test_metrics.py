@@ -277,7 +277,7 @@ def run(samples=1, change=None):
     for q, question in enumerate(QUESTIONS):
         for label, tokens in TOKENS.items():
             for sample in range(samples):
-                fields = dict(thinking_tokens=tokens + q % 2, answer_tokens=3, forced_tokens=2, waits=0)
+                fields = dict(thinking_tokens=tokens + q % 2, answer_tokens=3, forced_tokens=1, waits=0)
                 if label == "budget 16":
                     fields["thinking_tokens"] = 16
                 right = q < RIGHT[label]
@@ -290,7 +290,7 @@ def run(samples=1, change=None):
                 if change:
                     grade = change(question.id, label, sample, fields, grade) or grade
                 segments = (
-                    Segment((1,) * 9, "p", "prompt", "forced"),
+                    Segment((1,) * 9, "p", "prompt", "format"),
                     Segment((1,) * 3, "t", "thinking", "model"),
                     Segment((1,), "f", "thinking", "forced"),
                 )

@@ -17,9 +17,9 @@ def generation(
     *answer: tuple[str, Owner], finish: Finish | None = "stop", error: str | None = None
 ) -> Generation:
     segments = (
-        Segment((1,), "What is it?", "prompt", "forced"),
+        Segment((1,), "What is it?", "prompt", "format"),
         Segment((2,), "Perhaps \\boxed{13}", "thinking", "model"),
-        *(Segment((3,), text, "answer", by) for text, by in answer),
+        *(Segment((3,), text, "answer" if by == "model" else "delimiter", by) for text, by in answer),
     )
     return Generation("q", 0, "p", segments, 1, 1, 0, 0, False, finish, error=error)
 

@@ -53,7 +53,7 @@ def in_python(model, policy, tmp_path, capsys):
 
 
 def lm_eval(model, policy, tmp_path, capsys):
-    pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install "s1[lm-eval]"')
+    pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install -e ".[lm-eval]"')
     from lm_eval.api.instance import Instance
 
     from s1.harness.lm_eval import S1LM
@@ -67,7 +67,7 @@ def lm_eval(model, policy, tmp_path, capsys):
 
 
 def inspect(model, policy, tmp_path, capsys):
-    pytest.importorskip("inspect_ai", reason='needs Inspect AI: pip install "s1[inspect]"')
+    pytest.importorskip("inspect_ai", reason='needs Inspect AI: pip install -e ".[inspect]"')
     from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
 
     api = get_model(f"s1/{model}", memoize=False, format="petri", **policy).api

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-pytest.importorskip("inspect_ai", reason='needs Inspect AI: pip install "s1[inspect]"')
+pytest.importorskip("inspect_ai", reason='needs Inspect AI: pip install -e ".[inspect]"')
 
 from inspect_ai import Task, eval  # noqa: E402
 from inspect_ai.dataset import Sample  # noqa: E402

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install "s1[lm-eval]"')
+pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install -e ".[lm-eval]"')
 
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.model import CachingLM  # noqa: E402

@@ -121,7 +121,7 @@ def lm_eval(folder: Path, out: str) -> list[str]:
 
 
 def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
-    pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install "s1[lm-eval]"')
+    pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install -e ".[lm-eval]"')
     file = folder / "out" / "s1_generations.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-m", *lm_eval(folder, "out")],
@@ -159,7 +159,7 @@ def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
 
 
 def test_other_settings_on_the_same_cache_are_refused_without_a_traceback(folder):
-    pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install "s1[lm-eval]"')
+    pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install -e ".[lm-eval]"')
     if not (folder / "cache_rank0.db").exists():  # this test runs alone
         done = command(folder, *lm_eval(folder, "out"))
         assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_other_settings_on_the_same_cache_are_refused_without_a_traceback(folder
 
 
 def test_inspect_gives_what_s1_eval_gives(folder):
-    pytest.importorskip("inspect_ai", reason='needs Inspect AI: pip install "s1[inspect]"')
+    pytest.importorskip("inspect_ai", reason='needs Inspect AI: pip install -e ".[inspect]"')
     from inspect_ai.log import read_eval_log
 
     options = [w for name, value in POLICY.items() for w in ("-M", f"{name}={value}")]

@@ -78,7 +78,7 @@ def test_steps_of_s1_are_opened_by_the_delimiter_that_the_model_continues():
     free, model = answer(StepConditional(2), [COUNTDOWN, "\n7<|im_end|>"], "s1", end="<|im_end|>")
     assert prompt(free).endswith(f"<|assistant|>{STEPS}")
     assert free.text_of("thinking") == COUNTDOWN.removesuffix(f"{STEPS}answer")
-    assert free.text_of("answer").startswith(f"{STEPS}answer\n")
+    assert free.text_of("delimiter") == f"{STEPS}answer\n"
     assert free.thinking_tokens == len(model.encode(free.text_of("thinking")))
 
 

@@ -154,9 +154,9 @@ def test_every_token_of_the_tree_is_counted_once():
     assert found.spent.reward == len(reward.read) == 4 * 8
     assert (found.thinking_tokens, found.policy, found.sample, found.seed) == (12, "rebase:width=8", 3, 7)
     assert [(s.phase, s.by) for s in found.segments] == [
-        ("prompt", "forced"),
+        ("prompt", "format"),
         ("thinking", "model"),
-        ("answer", "forced"),
+        ("delimiter", "model"),
         ("answer", "model"),
     ]
 
@@ -271,7 +271,7 @@ def test_the_generation_of_a_search_is_consistent_under_every_policy(policy, see
     assert found.error is None and found.finish in ("stop", "length")
     assert sum(len(s.token_ids) for s in tokens["thinking"]) == found.thinking_tokens
     assert found.thinking_tokens - found.grace_used <= policy.max_thinking
-    assert sum(len(s.token_ids) for s in tokens["answer"] if s.by == "model") == found.answer_tokens
+    assert sum(len(s.token_ids) for s in tokens["answer"]) == found.answer_tokens
     assert found.waits <= policy.waits or policy.min_thinking
     assert found.thinking_tokens <= found.spent.thinking
     assert found.answer_tokens <= found.spent.answer <= width * 9

@@ -18,7 +18,7 @@ from scripts.petri.train_reward import main, measure
 
 def test_positions_are_the_ends_of_lines_and_the_last_token():
     segments = (
-        Segment((90, 91), "", "prompt", "forced"),
+        Segment((90, 91), "", "prompt", "format"),
         Segment((7, 2, 7, 1, 7, 1), "", "thinking", "model"),
         Segment((8,), "", "answer", "model"),
     )
@@ -88,7 +88,7 @@ def test_a_reward_reads_the_tokens_of_the_generation(small):
     reward = load(str(small))
     questions = {q.id: q for q in runs.read_questions(small / ROLLOUTS)}
     for one in runs.read_generations(small / ROLLOUTS):
-        text = one.text_of("thinking") + one.text_of("answer")
+        text = "".join(s.text for s in one.segments if s.phase != "prompt")
         ids = tuple(i for s in one.segments for i in s.token_ids)
         assert reward.encode(questions[one.question_id], text) == ids
 

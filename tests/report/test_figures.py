@@ -1,5 +1,6 @@
 """The figure repeats to the byte and shows what the metrics say."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from s1.report.curve import (
 )
 from s1.report.figures import page_figure, scaling_figure
 
-pytest.importorskip("matplotlib", reason="matplotlib draws the figure; install s1[report]")
+pytest.importorskip("matplotlib", reason="matplotlib draws the figure; install .[report]")
 
 
 def point(key, tokens, accuracy, kind="budget", rollouts=1.0, own=None, **more):
@@ -144,3 +145,11 @@ def test_other_methods_have_styles_of_their_own(tmp_path):
     styles = [(line.style.colour, line.style.marker) for line in series_of(dots(points))]
     assert styles == [*OTHER_STYLES, OTHER_STYLES[0]]
     scaling_figure(metrics(points), tmp_path)
+
+
+@pytest.mark.parametrize("tokens", [(70, 72, 90), (100, 101), (5000, 5200, 6100), (3, 3.5), (64,)])
+def test_the_axis_has_numbers_where_the_points_are_close(tokens):
+    ticks = ticks_of(dots([point(f"p{n}", n, 50) for n in tokens]))
+    assert len(ticks) >= 2 and len({label for _, label in ticks}) == len(ticks)
+    assert all(abs(2**place - float(label.replace(",", ""))) < 1e-6 * 2**place for place, label in ticks)
+    assert len(tokens) == 1 or sum(place <= math.log2(max(tokens)) + 0.1 for place, _ in ticks) >= 2

@@ -54,7 +54,7 @@ def generation(number: int, policy: int) -> Generation:
     thinking = f"think of {number} \N{GRINNING FACE} and again" * 3
     text = thinking[: 20 + 5 * policy] if policy < 2 else thinking
     segments = [
-        Segment((0,) * 5, f"<|user|>{QUESTIONS[number].text}", "prompt", "forced"),
+        Segment((0,) * 5, f"<|user|>{QUESTIONS[number].text}", "prompt", "format"),
         Segment((1,) * TOKENS[policy], text, "thinking", "model"),
     ]
     if policy == 3:
@@ -62,7 +62,10 @@ def generation(number: int, policy: int) -> Generation:
             Segment((2,), "Wait", "thinking", "forced"),
             Segment((3,), HOSTILE, "thinking", "model"),
         ]
-    segments += [Segment((4,), "<|answer|>", "answer", "forced"), Segment((5,), HOSTILE, "answer", "model")]
+    segments += [
+        Segment((4,), "<|answer|>", "delimiter", "forced"),
+        Segment((5,), HOSTILE, "answer", "model"),
+    ]
     return Generation(
         f"q{number}", 0, POLICIES[policy].key, tuple(segments), TOKENS[policy], 1, 2, int(policy == 3),
         policy < 2, "stop", seconds=0.5,
@@ -209,7 +212,7 @@ def test_a_big_run_stays_a_small_page():
 def test_half_a_character_is_packed_and_comes_back():
     half = dataclasses.replace(generation(0, 2), segments=(Segment((), "a\ud83d", "answer", "model"),))
     held = pack(QUESTIONS[:1], {"natural": "natural"}, [half], {})
-    assert unpacked(held.blocks[0])[0] == [["a\ud83d"], [[0, 0, [[2, 0, 0, 2]]]]]
+    assert unpacked(held.blocks[0])[0] == [["a\ud83d"], [[0, 0, [[3, 0, 0, 2]]]]]
 
 
 def test_a_run_without_metrics_is_refused(run_folder, tmp_path):

@@ -2,7 +2,9 @@
 // Everything a model wrote reaches the page through textContent.
 const $ = (id) => document.getElementById(id);
 const MARKS = { "right": "✓", "wrong": "✗", "cut": "…", "no answer": "–", "error": "!", "not graded": "?" };
-const PHASES = ["Prompt", "Thinking", "Answer"];
+const NAMES = { "cut": "answer cut" };
+const nameOf = (outcome) => NAMES[outcome] || outcome;
+const PROMPT = 0, DELIMITER = 2, PARTS = [["Thinking", [1, DELIMITER]], ["Answer", [3]]];
 
 let index, cells, shown = [], blocks = new Map();
 const state = { policy: 0, question: 0, sample: 0, show: "all", against: 0, find: "" };
@@ -50,7 +52,7 @@ function drawList() {
     const found = outcome(at(question, state.policy, state.sample));
     const mark = element("span", MARKS[found], "mark");
     mark.classList.add(found.replace(" ", "-"));
-    mark.title = found;
+    mark.title = nameOf(found);
     item.append(mark, element("span", index.questions[question][1]));
     item.dataset.question = question;
     return item;
@@ -68,7 +70,7 @@ function facts(question, cell) {
     list.append(pair);
   };
   const found = outcome(cell);
-  add("outcome", `${MARKS[found]} ${found}`, found);
+  add("outcome", `${MARKS[found]} ${nameOf(found)}`, found);
   add("answer found", cell[4] === null ? "none" : cell[4]);
   add("reference", question[2] === null ? "none" : question[2]);
   add("thinking tokens", cell[5].toLocaleString("en"));
@@ -90,9 +92,9 @@ async function textsOf(question) {
 
 function spans(segments, texts) {
   const box = element("div", undefined, "tokens");
-  for (const [, forced, text, length] of segments) {
+  for (const [phase, forced, text, length] of segments) {
     const words = texts[text].slice(0, length);
-    if (!forced) { box.append(element("span", words, "model")); continue; }
+    if (!forced) { box.append(element("span", words, phase === DELIMITER ? "delimiter" : "model")); continue; }
     const mark = element("mark", undefined, "forced");
     mark.title = "appended by the forcing, not written by the model";
     mark.append(element("span", "forced", "tag"), document.createTextNode(words));
@@ -101,11 +103,17 @@ function spans(segments, texts) {
   return box;
 }
 
+// Scrolls the list alone: scrollIntoView would move the page too, past its title where it is narrow.
+function middleOf(item) {
+  const list = $("list"), top = item.offsetTop - list.offsetTop, bottom = top + item.offsetHeight - list.clientHeight;
+  return Math.min(Math.max(list.scrollTop, bottom), top);
+}
+
 async function drawTrace() {
   const trace = $("trace"), { question: number, policy, sample } = state;
   for (const item of $("list").children) {
     const current = Number(item.dataset.question) === number;
-    if (current) { item.setAttribute("aria-current", "true"); item.scrollIntoView({ block: "nearest" }); }
+    if (current) { item.setAttribute("aria-current", "true"); $("list").scrollTop = middleOf(item); }
     else item.removeAttribute("aria-current");
   }
   const cell = at(number, policy, sample);
@@ -120,17 +128,14 @@ async function drawTrace() {
   } else {
     const legend = element("p", undefined, "legend-row");
     legend.append(element("mark", "forced"), document.createTextNode(
-      " was appended by the forcing (waits, end of thinking, cue); all else was written by the model."));
+      " was appended by the forcing: waits, the end of a thinking that was cut, the cue. All else is the model's."));
     parts.push(legend);
-    for (const phase of [0, 1, 2]) {
-      const segments = stored[2].filter((segment) => segment[0] === phase);
-      if (!segments.length) continue;
-      if (phase === 0) {
-        const fold = element("details"), box = element("div", undefined, "tokens");
-        box.append(...segments.map(([, , text, length]) => element("span", held[0][text].slice(0, length))));
-        fold.append(element("summary", "Prompt"), box);
-        parts.push(fold);
-      } else parts.push(element("h3", PHASES[phase]), spans(segments, held[0]));
+    const fold = element("details");
+    fold.append(element("summary", "Prompt"), spans(stored[2].filter(([phase]) => phase === PROMPT), held[0]));
+    parts.push(fold);
+    for (const [name, phases] of PARTS) {
+      const segments = stored[2].filter(([phase]) => phases.includes(phase));
+      if (segments.length) parts.push(element("h3", name), spans(segments, held[0]));
     }
   }
   trace.replaceChildren(...parts);
@@ -192,7 +197,7 @@ async function start() {
   const policies = index.policies.map(([, label], i) => [String(i), label]);
   fill("policy", policies);
   fill("against", policies);
-  fill("show", [["all", "all"], ...index.outcomes.map((o) => [o, o]),
+  fill("show", [["all", "all"], ...index.outcomes.map((o) => [o, nameOf(o)]),
     ["gained", "wrong → right"], ["lost", "right → wrong"]]);
   fill("sample", Array.from({ length: index.samples }, (_, i) => [String(i), String(i)]));
   $("sample-label").hidden = index.samples < 2;
