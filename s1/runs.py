@@ -78,8 +78,11 @@ class RunConfig:
     kind: str
     """How answers are compared, one of s1.grading.KINDS."""
     model: str
+    """As tables name it."""
     policies: tuple[PolicyRecord, ...]
     """In the order of every table."""
+    model_id: str = ""
+    """What the model is (`s1.engines.model_id`), so that no run is resumed with another one."""
     benchmark_version: str = ""
     format: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s1 import runs
+from s1.engines.model_id import model_id
 from s1.errors import BadConfig, S1Error, first_error
 from s1.evals.benchmarks import Benchmark
 from s1.evals.compare_graders import verdicts_of, with_judge
@@ -118,6 +119,7 @@ def evaluate(
         benchmark_version=benchmark.version,
         kind=benchmark.kind,
         model=model or engine.name,
+        model_id=model_id(engine.name),
         format=to_json(fmt),
         policies=tuple(map(policy_record, plan.in_tables())),
         samples=plan.samples,

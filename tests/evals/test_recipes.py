@@ -176,3 +176,35 @@ def test_a_table_is_made_of_whatever_models_say(run, table, models):
 def test_methods_within_a_recipe_take_the_answer_limit():
     method = plan_of(RunPlan(methods=("forcing",), natural=False), max_answer=9).methods[0]
     assert method == load_method("forcing", policy=plan_of(RunPlan(), 9).policies[0])
+
+
+class OtherFolder(ScriptedEngine):
+    """A scripted engine that says it loaded a folder."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(never_right if folder.startswith("b") else waits_help)
+        self.name = f"hf:{folder}"
+
+
+def test_another_model_of_the_same_base_name_or_path_does_not_get_the_scores_of_the_first(
+    tmp_path, monkeypatch
+):
+    from s1.formats import FORMATS
+
+    monkeypatch.setattr("s1.evals.recipes.choose_format", lambda engine: FORMATS["petri"])
+    made = Recipe("toy", "A toy", "section 0", "points", {"one": RunPlan()})
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "config.json").write_text(name)
+
+    def go(model: str):
+        return run_recipe(made, {"main": model}, benchmark(), tmp_path / "out", open_engine=OtherFolder)
+
+    first = go("a/model")
+    assert first == go("a/model")
+    with pytest.raises(BadConfig, match="model_id was"):
+        go("b/model")
+    (tmp_path / "a" / "model" / "config.json").write_text("trained again in place")
+    with pytest.raises(BadConfig, match="model_id was"):
+        go("a/model")
