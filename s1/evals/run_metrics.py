@@ -24,7 +24,7 @@ from s1.evals.intervals import (
     smallest_difference,
     weights,
 )
-from s1.evals.metrics import SCHEMA, Flip, MeanSpent, Metrics, Point, Slope
+from s1.evals.metrics import SCHEMA, BudgetLadder, FallenQuestion, Flip, MeanSpent, Metrics, Point, Slope
 from s1.evals.scaling import SMALLEST_STEP, Unit, control, performance, robust_scaling, scaling
 from s1.methods import spent_on
 from s1.runs import Key, PolicyRecord, RunRecord, key_of
@@ -118,6 +118,9 @@ def metrics_of(
         robust_scaling_per_1k=robust_per_1k,
         performance=performance(reached) if finished else None,
         flips=tuple(_flip(*step, cells, scores, samples, seed, draws) for step in steps),
+        ladders=tuple(
+            _ladder(keys, complete, cells, samples, seed, draws) for keys in _ladders(policies) if complete
+        ),
         smallest_difference=100 * smallest_difference(len(complete)) if complete else None,
         advice=advise([p.price for p in points], scores, accuracies) if finished else None,
     )
@@ -278,17 +281,41 @@ def _slopes(
     return slope(scaling(x, y, per), np.nanmean), slope(robust_scaling(x, y, per), np.nanmedian)
 
 
+def _ladders(policies: Sequence[PolicyRecord]) -> list[tuple[str, ...]]:
+    """Keys in the order of rising budget: the limits and the natural end, then it and the waits with each string."""
+    natural = [p.key for p in policies if p.kind == "natural"][:1]
+    budgets = sorted((p for p in policies if p.kind == "budget"), key=lambda p: p.max_thinking or 0)
+    waits: dict[tuple[str, ...], list[PolicyRecord]] = defaultdict(list)
+    for policy in policies:
+        if policy.kind == "wait":
+            waits[policy.wait].append(policy)
+    ladders = [[*[p.key for p in budgets], *natural]]
+    for chain in waits.values():
+        ladders.append([*natural, *[p.key for p in sorted(chain, key=lambda p: (p.waits, p.key))]])
+    return [tuple(keys) for keys in ladders if len(keys) > 1]
+
+
+def _ladder(
+    keys: tuple[str, ...], questions: Sequence[str], cells: Cells, samples: int, seed: int, draws: int
+) -> BudgetLadder:
+    """Where correctness falls from one policy to a later one."""
+    fallen = []
+    for at, rights in enumerate(zip(*([g.right for g in cells[key]] for key in keys), strict=True)):
+        if any(before and not after for before, after in itertools.pairwise(rights)):
+            fallen.append(FallenQuestion(questions[at // samples], at % samples, rights))
+    counts = Counter(each.question_id for each in fallen)
+    share = accuracy_interval([counts[q] / samples for q in questions], seed=seed, draws=draws)
+    percents = (100 * share.mean, 100 * share.low, 100 * share.high)
+    return BudgetLadder(keys, len(questions), *percents, tuple(fallen))
+
+
 def _steps(policies: Sequence[PolicyRecord]) -> list[tuple[str, str]]:
     """Keys to compare for flips: the natural end with each wait, and each number of waits with the one before."""
     natural = [p.key for p in policies if p.kind == "natural"]
-    chains: dict[tuple[str, ...], list[PolicyRecord]] = defaultdict(list)
-    for policy in policies:
-        if policy.kind == "wait":
-            chains[policy.wait].append(policy)
-    steps = [(before, p.key) for before in natural[:1] for chain in chains.values() for p in chain]
-    for chain in chains.values():
-        steps += itertools.pairwise(p.key for p in sorted(chain, key=lambda p: (p.waits, p.key)))
-    return steps
+    waits = {p.key for p in policies if p.kind == "wait"}
+    steps = [(before, p.key) for before in natural[:1] for p in policies if p.key in waits]
+    chains = [[key for key in keys if key in waits] for keys in _ladders(policies)]
+    return steps + [pair for chain in chains for pair in itertools.pairwise(chain)]
 
 
 def _flip(
