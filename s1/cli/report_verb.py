@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1.cli.evaluation import write_report
+from s1.cli.evaluation import add_grading, write_report
 from s1.cli.judges import add_judge, open_judge
 from s1.terminal import visible
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a run folder")
-    parser.add_argument("--grading", choices=("strict", "official"), help="how answers are extracted")
+    add_grading(parser)
     parser.add_argument(
         "--json", action="store_true", help="print metrics.json to stdout instead of the table"
     )

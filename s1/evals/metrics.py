@@ -54,7 +54,7 @@ class Point:
     low: float | None
     high: float | None
     interval: str | None
-    """How the bounds were found: "bootstrap" or "wilson"."""
+    """The kind of interval: "clopper-pearson"."""
     accuracy_best: float | None
     """With the outcomes cut, no answer and error counted as right."""
     thinking_tokens: float | None
@@ -150,6 +150,8 @@ class Advice:
     """The next cheaper policy, if it looks as good but is not shown to be."""
     questions_needed: int | None
     """How many questions would show it with 80 % power."""
+    rivals: tuple[str, ...] = ()
+    """Policies that are not shown to be worse than the best, with 95 % confidence over all pairs of policies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Plan:
     sampling: Sampling = Sampling()
     """Its seed is the base from which each question and sample gets its own."""
     grading: str = "strict"
-    """Profile of the extraction: strict, or official (as the authors' code extracts answers)."""
+    """Profile of the extraction, also of votes: strict, or official (as the authors' code extracts answers)."""
     methods: tuple[Method, ...] = ()
     """Other ways to scale, run after the policies on the same replay cache (`s1.methods`)."""
 
@@ -181,7 +181,8 @@ async def _run_all(
             return
         async with slots:
             cache = ReplayCache(engine)
-            task = Task(cache, fmt, question, sample, plan.sampling_of(question, sample), kind, reward)
+            drawn = plan.sampling_of(question, sample)
+            task = Task(cache, fmt, question, sample, drawn, kind, reward, plan.grading)
             state.running += 1
             for method in todo:
                 decoded = cache.decoded_tokens

@@ -6,16 +6,21 @@ It imports nothing from s1, reads one JSON job per line and writes one JSON line
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
+import math
 import os
 import signal
 import sys
 import time
+import zlib
 from typing import Any
 
 MEMORY_BYTES = 4 << 30
 """Limit on this process's address space, where the system supports one."""
+SMALL = 200
+"""Operations in an expression that is worth a value."""
 
 
 def main() -> None:
@@ -62,23 +67,51 @@ def _limit_memory() -> None:
 
 def symbolic_equal(gold: str, answer: str) -> bool:
     """Whether two LaTeX expressions are equal. It may never return: call it under a time limit only."""
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import verify
     from sympy import Expr
     from sympy.core.relational import Relational
 
-    config = [LatexExtractionConfig()]
-    parsed = [
-        parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None)
-        for text in (gold, answer)
-    ]
+    parsed = [_parsed(gold), _parsed(answer)]
     if not all(parsed):
         return False
     left, right = parsed[0][0], parsed[1][0]
+    if isinstance(left, Expr) and isinstance(right, Expr) and _differ_at_a_point(left, right):
+        return False
     if verify(*parsed, timeout_seconds=None, allow_set_relation_comp=True):
         return _close(left, right)
     if isinstance(left, Expr) and isinstance(right, Expr):
         return _equal_with_imaginary_unit(left, right) or _equal_where_positive(left, right)
     return isinstance(left, Relational) and isinstance(right, Relational) and _same_region(left, right)
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(text: str) -> Any:
+    """What math-verify reads; kept, because a vote compares each answer with many others."""
+    from math_verify import LatexExtractionConfig, parse
+
+    config = [LatexExtractionConfig()]
+    return parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None)
+
+
+def _differ_at_a_point(gold: Any, answer: Any) -> bool:
+    """Whether two small expressions have clearly different values where each letter is a fixed positive number.
+
+    Such expressions are never equal, so the algebra can be spared. A letter i may be the imaginary unit, a longer
+    name a word, and a factor of 100 a percent sign: these are left to the algebra.
+    """
+    values = []
+    for side in (gold, answer):
+        names = {letter.name for letter in side.free_symbols}
+        if "i" in names or any(len(name.partition("_")[0]) > 1 for name in names) or side.count_ops() > SMALL:
+            return False
+        at = {letter: 1 + zlib.crc32(letter.name.encode()) / 2**33 for letter in side.free_symbols}
+        try:
+            values.append(complex(side.subs(at).evalf(15)))
+        except (TypeError, ValueError, ArithmeticError, AttributeError):
+            return False
+    one, other = sorted(map(abs, values))
+    apart = abs(values[0] - values[1])
+    return bool(math.isfinite(other) and apart > 1e-3 * other and not (one and 99 < other / one < 101))
 
 
 def _equal_with_imaginary_unit(gold: Any, answer: Any) -> bool:

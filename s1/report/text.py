@@ -149,6 +149,10 @@ def _advice(metrics: Metrics) -> list[str]:
     if advice and len(metrics.points) > 1:
         best, policy = metrics.point(advice.best).label, metrics.point(advice.policy).label
         margin = f"{advice.margin:g} points"
+        if rivals := [repr(metrics.point(key).label) for key in advice.rivals]:
+            lines.append(
+                f"{best!r} has the highest accuracy, but is not shown to be better than {', '.join(rivals)}."
+            )
         if policy == best:
             lines.append(f"Advice: {best!r} is the best; none cheaper is shown to be within {margin} of it.")
         else:
