@@ -133,4 +133,4 @@ def _folder_name(benchmark: str, model: str, verb: str, plan: Plan) -> str:
         parts.append(plan.grading)
     if plan.sampling.temperature:
         parts.append(f"{plan.samples} at {plan.sampling.temperature:g}")
-    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-.") or "run"

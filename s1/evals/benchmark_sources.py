@@ -52,7 +52,7 @@ class BenchmarkSource:
     split: str = "test"
     revision: str = ""
     last: int = 0
-    """Of a set on the Hub only the last so many rows count; 0 for all."""
+    """Only the last so many rows count; 0 for all."""
     filter: Mapping[str, Any] = field(default_factory=dict)
     """Column to value, or to a list of values: only rows that have these count."""
     version: str = ""

@@ -73,7 +73,7 @@ def load_benchmark(
         raise BadConfig(f"{name}: unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
     where = source.path or source.hub
     rows, version = _rows_of_file(Path(source.path)) if source.path else _rows_of_hub(source)
-    kept = list(filtered(rows, source.filter, where))[0 if source.path else -source.last :]
+    kept = list(filtered(rows, source.filter, where))[-source.last :]
     numbered = [(number, unwrapped(row)) for number, row in kept]
     names = source.columns
     if names.numbered_from is None and not names.correct:

@@ -153,3 +153,12 @@ def test_questions_that_a_larger_budget_turns_wrong_are_named(
     assert [each.question_id for each in waits.questions] == ids[:3]
     printed = capsys.readouterr().out
     assert f"{ids[2]}: natural right, wait 1 wrong, wait 2 right" in printed and "50.0 %" in printed
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "../up", "a/../../b", "-", "é"])
+def test_the_default_folder_of_a_run_is_neither_hidden_nor_above(name: str) -> None:
+    from s1.cli.evaluation import _folder_name
+    from s1.evals.run import Plan
+
+    folder = _folder_name(name, "..", "sweep", Plan((BudgetPolicy(),)))
+    assert not folder.startswith((".", "-")) and "/" not in folder
