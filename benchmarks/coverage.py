@@ -76,8 +76,8 @@ def main() -> None:
     lines = [
         "# Coverage of the 95 % intervals", "",
         f"Written by `python benchmarks/coverage.py --trials {trials} --out FILE`: the share of {trials:,} simulated "
-        "runs whose interval holds the true value, and the mean width in percentage points. A coverage of 0.95 measured "
-        f"in this way varies by {196 * (0.95 * 0.05 / trials) ** 0.5:.1f} points.", "",
+        "runs whose interval holds the true value, and the mean width in percentage points. A coverage of 0.95 "
+        f"measured in this way varies by {196 * (0.95 * 0.05 / trials) ** 0.5:.1f} points.", "",
         "## Accuracy", "",
         "The correlation is that of two samples of one question. The last column is the percentile bootstrap over "
         "questions, which s1 used before.", "",

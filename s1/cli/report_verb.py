@@ -80,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _compare_runs(arguments: argparse.Namespace) -> int:
     from s1.evals.compare_runs import compare_runs
+    from s1.evals.metrics import read_metrics
+    from s1.report.curve import incomplete_text
     from s1.report.text import comparison_text
     from s1.types import to_json
 
@@ -88,6 +90,9 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(rows)))
     else:
+        for folder in (arguments.folder, arguments.against):
+            if warning := incomplete_text(read_metrics(folder)):
+                print(visible(f"{folder}: {warning}"))
         print(visible(comparison_text(rows, arguments.folder, arguments.against)))
     return 0
 
