@@ -78,8 +78,11 @@ class RunConfig:
     kind: str
     """How answers are compared, one of s1.grading.KINDS."""
     model: str
+    """As tables name it."""
     policies: tuple[PolicyRecord, ...]
     """In the order of every table."""
+    model_id: str = ""
+    """What the model is (`s1.engines.model_id`), so that no run is resumed with another one."""
     benchmark_version: str = ""
     format: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 1
@@ -277,8 +280,19 @@ def iter_generations(path: str | Path) -> Iterator[Generation]:
 
 
 def read_generations(path: str | Path) -> list[Generation]:
-    """The generations of a run, one for each key: the later one where the first had failed."""
-    return list({key_of(generation): generation for generation in iter_generations(path)}.values())
+    """The generations of a run, one for each key: the later one where the first had failed.
+
+    Raises BadInput for a key that is stored again after it succeeded.
+    """
+    found: dict[Key, Generation] = {}
+    for generation in iter_generations(path):
+        key = key_of(generation)
+        if key in found and found[key].error is None:
+            raise BadInput(
+                f"{Path(path) / GENERATIONS}: {tuple(key)} is stored twice.", "Remove one of the lines."
+            )
+        found[key] = generation
+    return list(found.values())
 
 
 def write_grades(path: str | Path, grades: Mapping[Key, Grade]) -> None:

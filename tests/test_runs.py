@@ -352,3 +352,11 @@ def test_a_log_keeps_the_last_line_of_a_key_and_can_be_put_in_order(tmp_path):
     log.close()
     stored = [json.loads(line)["value"] for line in (tmp_path / "log.jsonl").read_bytes().splitlines()]
     assert stored == [2, 3, 4]
+
+
+def test_a_generation_that_is_stored_twice_is_refused_by_readers_too(tmp_path):
+    fill(tmp_path / "r")
+    file = tmp_path / "r" / "generations.jsonl"
+    file.write_bytes(file.read_bytes() + lines(tmp_path / "r")[0])
+    with pytest.raises(BadInput, match="stored twice"):
+        read_generations(tmp_path / "r")

@@ -63,6 +63,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="run folder (default: a folder in runs/ named after the run)"
     )
     group.add_argument("--json", action="store_true", help="print metrics.json instead of the table")
+    add_grading(group, default="strict")
+
+
+def add_grading(options: Options, default: str | None = None) -> None:
+    options.add_argument(
+        "--grading", choices=("strict", "official"), default=default,
+        help="how answers are extracted: by s1's rules (the default), or as the authors' code does",
+    )  # fmt: skip
 
 
 def evaluate_plan(
@@ -84,6 +92,7 @@ def evaluate_plan(
         policies,
         samples=arguments.samples,
         sampling=sampling(arguments, default_seed=0),
+        grading=arguments.grading,
         methods=tuple(load_method(spec, policy=base) for spec in arguments.method),
     )
     reward = load_reward(arguments.reward) if arguments.reward else None
@@ -123,6 +132,8 @@ def _folder_name(benchmark: str, model: str, verb: str, plan: Plan) -> str:
     parts = [benchmark, model.removeprefix("runs/"), verb]
     if verb == "eval":
         parts += [p.label for p in plan.policies] + [m.label for m in plan.methods]
+    if plan.grading != "strict":
+        parts.append(plan.grading)
     if plan.sampling.temperature:
         parts.append(f"{plan.samples} at {plan.sampling.temperature:g}")
-    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-.") or "run"

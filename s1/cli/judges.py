@@ -70,6 +70,7 @@ def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
 
     from s1.cli.options import open_engine
     from s1.data.attempts import EngineCaller
+    from s1.engines.model_id import model_id
     from s1.types import Sampling
 
     name, at, other = spec.partition("@http")
@@ -81,6 +82,7 @@ def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
         return replace(settings, model=spec, url=url)
     top_p = 1.0 if settings.top_p is None else settings.top_p
     sampling = Sampling(settings.temperature or 0.0, top_p, seed=0)
+    engine = open_engine(spec)
     return EngineCaller(
-        open_engine(spec), spec.rstrip("/"), sampling, settings.max_tokens, settings.concurrency
+        engine, spec.rstrip("/"), sampling, settings.max_tokens, settings.concurrency, model_id(engine.name)
     )

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1.cli.evaluation import write_report
+from s1.cli.evaluation import add_grading, write_report
 from s1.cli.judges import add_judge, open_judge
 from s1.terminal import visible
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a run folder")
-    parser.add_argument("--grading", choices=("strict", "official"), help="how answers are extracted")
+    add_grading(parser)
     parser.add_argument(
         "--json", action="store_true", help="print metrics.json to stdout instead of the table"
     )
@@ -84,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _compare_runs(arguments: argparse.Namespace) -> int:
     from s1.evals.compare_runs import compare_runs
+    from s1.evals.metrics import read_metrics
+    from s1.report.curve import incomplete_text
     from s1.report.text import comparison_text
     from s1.types import to_json
 
@@ -92,6 +94,9 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(rows)))
     else:
+        for folder in (arguments.folder, arguments.against):
+            if warning := incomplete_text(read_metrics(folder)):
+                print(visible(f"{folder}: {warning}"))
         print(visible(comparison_text(rows, arguments.folder, arguments.against)))
     return 0
 

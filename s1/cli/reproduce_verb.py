@@ -172,7 +172,7 @@ def _write(report: Path, sections: list[str], benchmark: Benchmark, arguments: a
         "",
         f"Benchmark {benchmark.name} ({benchmark.version}), {len(benchmark.questions)} questions, "
         f"seed {arguments.seed}. "
-        f"Models: {', '.join(arguments.model) or 'trained on the petri world'}. Intervals are 95 %, bootstrapped over "
+        f"Models: {', '.join(arguments.model) or 'trained on the petri world'}. Intervals are 95 %, over "
         "questions; differences are paired on the same questions.",
     ]
     report.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,9 @@ import argparse
 from s1.cli.evaluation import add_benchmark, add_methods, add_output, evaluate_plan, write_report
 from s1.cli.options import add_max_answer, add_wait
 
+NEUTRAL = "Next"
+"""Goes on with the thinking without a word of doubt."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_benchmark(parser)
@@ -22,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="suppress the end of thinking N times (default: 1,2,4)",
     )  # fmt: skip
     add_wait(group, "; may be given several times, to compare alternatives")
+    group.add_argument(
+        "--controls", action="store_true",
+        help="run each number of waits also with nothing appended, and with a neutral continuation "
+        f"({NEUTRAL!r}): what a gain by Wait has to beat",
+    )  # fmt: skip
     add_max_answer(group)
     add_methods(parser)
     add_output(parser)
@@ -42,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     require("report")
     base = BudgetPolicy(max_answer=arguments.max_answer)
-    grid = policies_of(arguments.budgets, arguments.waits, base=base, strings=arguments.wait)
+    strings = arguments.wait + [base.wait, ("",), (NEUTRAL,)][len(arguments.wait) > 0 :] * arguments.controls
+    grid = policies_of(arguments.budgets, arguments.waits, base=base, strings=strings)
     write_report(evaluate_plan(arguments, grid, base))
     return 0

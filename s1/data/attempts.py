@@ -24,10 +24,12 @@ class EngineCaller:
 
     engine: Engine
     name: str
-    """Names the model in the call cache and in columns; the same name must mean the same weights."""
+    """Names the model in the call cache and in columns."""
     sampling: Sampling = Sampling()
     max_tokens: int = 32_768
     concurrency: int = 256
+    model_id: str = ""
+    """What the model is (`s1.engines.model_id`): replies of other weights under the same name are not reused."""
 
     @property
     def temperature(self) -> float:
@@ -35,9 +37,8 @@ class EngineCaller:
 
     def request(self, text: str, sample: int = 0, *, system: str | None = None) -> ModelCall:
         messages = ((("system", system),) if system else ()) + (("user", text),)
-        return ModelCall(
-            self.name, messages, {"max_tokens": self.max_tokens, **to_json(self.sampling)}, sample
-        )
+        settings = {"max_tokens": self.max_tokens, "model_id": self.model_id, **to_json(self.sampling)}
+        return ModelCall(self.name, messages, settings, sample)
 
     @asynccontextmanager
     async def connect(self, cache: CallCache) -> AsyncIterator[Answerer]:

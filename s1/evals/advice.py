@@ -5,29 +5,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from s1.evals.intervals import CONFIDENCE
+from s1.evals.intervals import CONFIDENCE, paired_difference
 from s1.evals.metrics import Advice
-
-if TYPE_CHECKING:
-    from s1.evals.intervals import Floats
 
 MARGIN = 2.0
 """Percentage points below the best that the advice still calls not worse."""
 POWER = 0.8
 
 
-def advise(prices: Sequence[float], scores: Mapping[str, Sequence[float]], accuracies: Floats) -> Advice:
+def advise(prices: Sequence[float], scores: Mapping[str, Sequence[float]]) -> Advice:
     """The cheapest policy that is not worse than the best, or how many questions would show a cheaper one.
 
-    `prices` are tokens by policy, `scores` shares right by policy and question, `accuracies` percent by
-    bootstrap draw and policy, all in the same order. The policies are tested from the best to the cheapest, and
-    the first that is not shown to be as good ends the search. So a wrong one is advised only where the first
-    wrong one passes its test, which has a chance of 5 %, however many follow.
+    `prices` are tokens by policy, `scores` shares right by policy and question, in the same order. The policies
+    are tested from the best to the cheapest, and the first that is not shown to be as good ends the search. So a
+    wrong one is advised only where the first wrong one passes its test, which has a chance of 5 %, however many follow.
     """
-    import numpy as np
-
     keys = list(scores)
     means = [100 * statistics.fmean(scores[key]) for key in keys]
     order = sorted(range(len(keys)), key=lambda i: (prices[i], i))
@@ -35,14 +28,30 @@ def advise(prices: Sequence[float], scores: Mapping[str, Sequence[float]], accur
     chosen, lowest = best, 0.0
     candidate, needed = None, None
     for i in reversed(order[: order.index(best)]):
-        low = float(np.quantile(accuracies[:, i] - accuracies[:, best], 1 - CONFIDENCE))
+        one, other = (dict(enumerate(scores[key])) for key in (keys[best], keys[i]))
+        low = 100 * paired_difference(one, other, confidence=2 * CONFIDENCE - 1).low
         if low >= -MARGIN:
             chosen, lowest = i, low
             continue
         if (gap := means[i] - means[best]) > -MARGIN:
             normal = statistics.NormalDist()
             z = normal.inv_cdf(CONFIDENCE) + normal.inv_cdf(POWER)
-            spread = float(np.std(np.subtract(scores[keys[i]], scores[keys[best]])))
-            candidate, needed = keys[i], math.ceil((z * 100 * spread / (MARGIN + gap)) ** 2)
+            spread = statistics.pstdev(b - a for a, b in zip(one.values(), other.values(), strict=True))
+            unseen = (
+                -100 * math.log(1 - CONFIDENCE) / (MARGIN + gap)
+            )  # what no change at all in n questions shows
+            needed = math.ceil(max((z * 100 * spread / (MARGIN + gap)) ** 2, unseen, len(one) + 1))
+            candidate = keys[i]
         break
-    return Advice(keys[chosen], keys[best], MARGIN, lowest, candidate, needed)
+    pairs = len(keys) * (len(keys) - 1) // 2  # any of them could have come out best
+    leader = dict(enumerate(scores[keys[best]]))
+    rivals = tuple(
+        key
+        for i, key in enumerate(keys)
+        if i != best
+        and paired_difference(
+            dict(enumerate(scores[key])), leader, confidence=1 - (1 - CONFIDENCE) / pairs
+        ).low
+        <= 0
+    )
+    return Advice(keys[chosen], keys[best], MARGIN, lowest, candidate, needed, rivals)

@@ -28,7 +28,9 @@ class BenchmarkColumns:
     context: str = ""
     """Text that goes before the question."""
     choices: str = ""
-    """A column with a list of choices; `answer` is then a letter or an index."""
+    """A column with the choices (`s1.evals.choices`); `answer` is then a letter, an index or a choice itself."""
+    numbered_from: int | None = None
+    """The number of the first choice, where answers are numbers. None: found from all rows."""
     correct: str = ""
     """The column of the right choice, for sets with one column per choice (GPQA)."""
     incorrect: tuple[str, ...] = ()
@@ -50,7 +52,7 @@ class BenchmarkSource:
     split: str = "test"
     revision: str = ""
     last: int = 0
-    """Of a set on the Hub only the last so many rows count; 0 for all."""
+    """Only the last so many rows count; 0 for all."""
     filter: Mapping[str, Any] = field(default_factory=dict)
     """Column to value, or to a list of values: only rows that have these count."""
     version: str = ""

@@ -22,7 +22,8 @@ from typing import Any, cast
 from s1.data.read_files import file_kind, rows_of
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.evals.benchmark_sources import KNOWN, BenchmarkColumns, BenchmarkSource, filtered, read_source
-from s1.evals.question_rows import question_of
+from s1.evals.choices import numbering
+from s1.evals.question_rows import question_of, unwrapped
 from s1.grading import KINDS
 from s1.types import Question, from_json
 
@@ -72,11 +73,14 @@ def load_benchmark(
         raise BadConfig(f"{name}: unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
     where = source.path or source.hub
     rows, version = _rows_of_file(Path(source.path)) if source.path else _rows_of_hub(source)
-    numbered = list(filtered(rows, source.filter, where))[0 if source.path else -source.last :]
+    kept = list(filtered(rows, source.filter, where))[-source.last :]
+    numbered = [(number, unwrapped(row)) for number, row in kept]
+    names = source.columns
+    if names.numbered_from is None and not names.correct:
+        names = replace(names, numbered_from=numbering(numbered, names, where))
     questions = tuple(
         _with_unique_ids(
-            question_of(row, source.columns, source.name, f"{where}, row {number}")
-            for number, row in numbered
+            question_of(row, names, source.name, f"{where}, row {number}") for number, row in numbered
         )
     )
     if not questions:
@@ -158,7 +162,7 @@ def _with_unique_ids(questions: Iterable[Question]) -> Iterator[Question]:
 
 
 def _guess_kind(questions: Sequence[Question]) -> str:
-    if all(q.choices for q in questions):
+    if all(q.choices or re.fullmatch("[A-J]", q.answer or "") for q in questions):
         return "choice"
     if all(re.fullmatch(r"[+-]?(?:\d+|\d{1,3}(?:,\d{3})+)", q.answer or "") for q in questions):
         return "integer"

@@ -54,7 +54,7 @@ class Point:
     low: float | None
     high: float | None
     interval: str | None
-    """How the bounds were found: "bootstrap" or "wilson"."""
+    """The kind of interval: "clopper-pearson"."""
     accuracy_best: float | None
     """With the outcomes cut, no answer and error counted as right."""
     thinking_tokens: float | None
@@ -104,6 +104,34 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True)
+class FallenQuestion:
+    """A question that was right at one budget and wrong at a larger one."""
+
+    question_id: str
+    sample: int
+    right: tuple[bool, ...]
+    """At each policy of the ladder."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLadder:
+    """Policies of rising budget on the same questions, and the questions whose correctness is not monotone in it.
+
+    A question counts once for each sample, because the policies of a sample share their tokens.
+    """
+
+    policies: tuple[str, ...]
+    """Keys: the budgets and the natural end, or the natural end and the waits with one string."""
+    n: int
+    """Questions."""
+    not_monotone: float
+    """Percent of the questions, and its interval."""
+    low: float
+    high: float
+    questions: tuple[FallenQuestion, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """Which policy to use. All names are keys."""
 
@@ -122,6 +150,8 @@ class Advice:
     """The next cheaper policy, if it looks as good but is not shown to be."""
     questions_needed: int | None
     """How many questions would show it with 80 % power."""
+    rivals: tuple[str, ...] = ()
+    """Policies that are not shown to be worse than the best, with 95 % confidence over all pairs of policies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +188,7 @@ class Metrics:
     flips: tuple[Flip, ...]
     smallest_difference: float | None
     advice: Advice | None
+    ladders: tuple[BudgetLadder, ...] = ()
 
     @property
     def finished(self) -> bool:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from s1.errors import BadInput
 from s1.evals.benchmark_sources import GPQA, BenchmarkColumns
+from s1.evals.choices import CORRECT_IT, answer_letters, choices_of, letter
 from s1.terminal import valid_text
 from s1.types import Question, question_id, to_json
 
-QUESTION_NAMES = ("problem", "question", "prompt")
+QUESTION_NAMES = ("problem", "question", "prompt", "question_stem")
 ANSWER_NAMES = ("answer", "final_answer", "short answer", "gold", "target", "label")
-CHOICES_NAMES = ("choices", "options")
-CORRECT_IT = "Correct or remove this row."
 
 
 def question_of(row: Mapping[str, Any], columns: BenchmarkColumns, name: str, place: str) -> Question:
@@ -32,17 +30,15 @@ def question_of(row: Mapping[str, Any], columns: BenchmarkColumns, name: str, pl
         question = f"{context.strip()}\n\n{question}"
     if not columns.correct and {GPQA.correct, *GPQA.incorrect} <= set(row):
         columns = replace(columns, correct=GPQA.correct, incorrect=GPQA.incorrect)
-    listed = columns.choices or next((c for c in CHOICES_NAMES if isinstance(row.get(c), list)), "")
     choices: tuple[str, ...] = ()
     if columns.correct:
-        offered = [_text(row, column, place) for column in (columns.correct, *columns.incorrect)]
-        if len({choice.casefold() for choice in offered}) < len(offered):
+        given = [_text(row, column, place) for column in (columns.correct, *columns.incorrect)]
+        if len({choice.casefold() for choice in given}) < len(given):
             raise BadInput(f"{place}: two choices are equal.", CORRECT_IT)
-        order = shuffled(question, offered)
-        choices, answer = tuple(offered[i] for i in order), _letter(order.index(0))
-    elif listed:
-        choices = _listed_choices(row, listed, place)
-        answer = _answer_letter(row, columns, choices, place)
+        order = shuffled(question, given)
+        choices, answer = tuple(given[i] for i in order), letter(order.index(0))
+    elif offered := choices_of(row, columns, place):
+        choices, answer = offered.texts, answer_letters(row, columns, offered, place)
     else:
         column = columns.answer or _find(row, ANSWER_NAMES, place, "answer")
         answer = _answer(row.get(column), f"{place}, field {column!r}")
@@ -50,11 +46,25 @@ def question_of(row: Mapping[str, Any], columns: BenchmarkColumns, name: str, pl
     return Question(question_id(text, name), text, answer, name, choices, _meta(row, columns))
 
 
+def unwrapped(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with the fields of a question that is an object ({"stem": ..., "choices": ...}) as its own."""
+    inner = row.get("question")
+    if isinstance(inner, Mapping) and "stem" in inner:
+        return {**row, **inner, "question": inner["stem"]}
+    return row
+
+
 def _refuse_surrogates(row: Mapping[str, Any], place: str) -> None:
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, (list, Mapping)):
+            for inner in value.values() if isinstance(value, Mapping) else value:
+                yield from texts(inner)
+        elif isinstance(value, str):
+            yield value
+
     for column, value in row.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and valid_text(text) != text:
-                raise BadInput(f"{place}, field {column!r}: not valid UTF-8 (a lone surrogate).", CORRECT_IT)
+        if any(valid_text(text) != text for text in texts(value)):
+            raise BadInput(f"{place}, field {column!r}: not valid UTF-8 (a lone surrogate).", CORRECT_IT)
 
 
 def shuffled(question: str, choices: Sequence[str]) -> list[int]:
@@ -68,7 +78,7 @@ def shuffled(question: str, choices: Sequence[str]) -> list[int]:
 
 def render_choices(question: str, choices: Sequence[str]) -> str:
     """The question, a blank line, and the choices as lines "A) ..." (section 3.7)."""
-    return question + "\n\n" + "\n".join(f"{_letter(i)}) {choice}" for i, choice in enumerate(choices))
+    return question + "\n\n" + "\n".join(f"{letter(i)}) {choice}" for i, choice in enumerate(choices))
 
 
 def _find(row: Mapping[str, Any], names: Sequence[str], place: str, what: str) -> str:
@@ -104,36 +114,6 @@ def _answer(value: Any, place: str) -> str:
     raise BadInput(f"{place}: expected an answer, found {value!r:.60}.", "Add it, or remove this row.")
 
 
-def _listed_choices(row: Mapping[str, Any], column: str, place: str) -> tuple[str, ...]:
-    value = row.get(column)
-    texts = [c.strip() for c in value if isinstance(c, str)] if isinstance(value, list) else []
-    if len(texts) < 2 or not all(texts) or len(texts) < len(value or ()):
-        raise BadInput(
-            f"{place}, field {column!r}: expected a list of choices, found {value!r:.60}.", CORRECT_IT
-        )
-    return tuple(re.sub(r"^\(?[A-Z][).:]\s*", "", text) for text in texts)
-
-
-def _answer_letter(
-    row: Mapping[str, Any], columns: BenchmarkColumns, choices: Sequence[str], place: str
-) -> str:
-    names = [columns.answer] if columns.answer else ["label", *ANSWER_NAMES]
-    values = [row[key] for name in names for key in row if key == name or str(key).lower() == name]
-    given = next((value for value in values if value is not None), None)
-    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(choices):
-        return _letter(given)
-    if isinstance(given, str):
-        if given.strip() in choices:
-            return _letter(list(choices).index(given.strip()))
-        letters = re.fullmatch(r"\(?([A-Z]+)\)?", given.strip().upper())
-        if letters and all(ord(c) - ord("A") < len(choices) for c in letters.group(1)):
-            return letters.group(1)
-    raise BadInput(
-        f"{place}: the answer {given!r:.60} names none of {len(choices)} choices.",
-        "Give a letter, an index from 0, or a choice itself.",
-    )
-
-
 def _meta(row: Mapping[str, Any], columns: BenchmarkColumns) -> dict[str, Any]:
     """What may be needed later: the row's own id, level, subject, tolerance. No solutions."""
     meta: dict[str, Any] = {}
@@ -151,7 +131,3 @@ def _meta(row: Mapping[str, Any], columns: BenchmarkColumns) -> dict[str, Any]:
         # OlympiadBench has one tolerance per part ("1e-1,1e-2") in some rows; these are compared exactly.
         meta["tolerance_as_written"] = str(tolerance)
     return meta
-
-
-def _letter(index: int) -> str:
-    return chr(ord("A") + index)

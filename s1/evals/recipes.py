@@ -172,7 +172,7 @@ def run_recipe(
                 run = recipe.runs[name]
                 if run.model == model:
                     found[name] = evaluate(
-                        benchmark, engine, fmt, plan, out / name, model=f"{model}: {Path(models[model]).name}",
+                        benchmark, engine, fmt, plan, out / name, model=f"{model}: {models[model]}",
                         reward=reward if run.reward else None, progress=progress(f"{recipe.name} {name}"),
                     )  # fmt: skip
         finally:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s1 import runs
+from s1.engines.model_id import model_id
 from s1.errors import BadConfig, S1Error, first_error
 from s1.evals.benchmarks import Benchmark
 from s1.evals.compare_graders import verdicts_of, with_judge
@@ -65,7 +66,7 @@ class Plan:
     sampling: Sampling = Sampling()
     """Its seed is the base from which each question and sample gets its own."""
     grading: str = "strict"
-    """Profile of the extraction: strict, or official (as the authors' code extracts answers)."""
+    """Profile of the extraction, also of votes: strict, or official (as the authors' code extracts answers)."""
     methods: tuple[Method, ...] = ()
     """Other ways to scale, run after the policies on the same replay cache (`s1.methods`)."""
 
@@ -118,6 +119,7 @@ def evaluate(
         benchmark_version=benchmark.version,
         kind=benchmark.kind,
         model=model or engine.name,
+        model_id=model_id(engine.name),
         format=to_json(fmt),
         policies=tuple(map(policy_record, plan.in_tables())),
         samples=plan.samples,
@@ -179,7 +181,8 @@ async def _run_all(
             return
         async with slots:
             cache = ReplayCache(engine)
-            task = Task(cache, fmt, question, sample, plan.sampling_of(question, sample), kind, reward)
+            drawn = plan.sampling_of(question, sample)
+            task = Task(cache, fmt, question, sample, drawn, kind, reward, plan.grading)
             state.running += 1
             for method in todo:
                 decoded = cache.decoded_tokens

@@ -24,7 +24,7 @@ from s1.evals.intervals import (
     smallest_difference,
     weights,
 )
-from s1.evals.metrics import SCHEMA, Flip, MeanSpent, Metrics, Point, Slope
+from s1.evals.metrics import SCHEMA, BudgetLadder, FallenQuestion, Flip, MeanSpent, Metrics, Point, Slope
 from s1.evals.scaling import SMALLEST_STEP, Unit, control, performance, robust_scaling, scaling
 from s1.methods import spent_on
 from s1.runs import Key, PolicyRecord, RunRecord, key_of
@@ -82,7 +82,7 @@ def metrics_of(
     samples = max(config.samples, *(1 + sample for cell in table.values() for sample in cell), 1)
     complete = [q.id for q in questions if all(len(table[p.key, q.id]) == samples for p in policies)]
     cells = {p.key: [table[p.key, q][s] for q in complete for s in range(samples)] for p in policies}
-    points = tuple(_point(p, cells[p.key], samples, config.kind, seed, draws) for p in policies)
+    points = tuple(_point(p, cells[p.key], samples, config.kind) for p in policies)
     scores = {key: _by_question([g.right for g in cell], samples) for key, cell in cells.items()}
     tokens, accuracies = _resampled(cells, samples, len(complete), seed, draws)
     control_of_runs, control_of_samples = _controls(policies, points, cells)
@@ -114,9 +114,10 @@ def metrics_of(
         scaling_per_1k=per_1k,
         robust_scaling_per_1k=robust_per_1k,
         performance=performance(reached) if finished else None,
-        flips=tuple(_flip(*step, cells, scores, samples, seed, draws) for step in steps),
+        flips=tuple(_flip(*step, cells, scores, samples) for step in steps),
+        ladders=tuple(_ladder(keys, complete, cells, samples) for keys in _ladders(policies) if complete),
         smallest_difference=100 * smallest_difference(len(complete)) if complete else None,
-        advice=advise([p.price for p in points], scores, accuracies) if finished else None,
+        advice=advise([p.price for p in points], scores) if finished else None,
     )
     return from_json(Metrics, _rounded(to_json(metrics)))
 
@@ -140,11 +141,9 @@ def _table(
     return table
 
 
-def _point(
-    policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int, kind: str, seed: int, draws: int
-) -> Point:
+def _point(policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int, kind: str) -> Point:
     scores = _by_question([g.right for g in cell], samples)
-    interval = accuracy_interval(scores, seed=seed, draws=draws) if cell else None
+    interval = accuracy_interval(scores) if cell else None
     counts = Counter(g.grade.outcome for g in cell)
     unanswered = counts["cut"] + counts["no answer"] + counts["error"]
     whole = [g for g in cell if not g.failed]
@@ -275,17 +274,39 @@ def _slopes(
     return slope(scaling(x, y, per), np.nanmean), slope(robust_scaling(x, y, per), np.nanmedian)
 
 
+def _ladders(policies: Sequence[PolicyRecord]) -> list[tuple[str, ...]]:
+    """Keys in the order of rising budget: the limits and the natural end, then it and the waits with each string."""
+    natural = [p.key for p in policies if p.kind == "natural"][:1]
+    budgets = sorted((p for p in policies if p.kind == "budget"), key=lambda p: p.max_thinking or 0)
+    waits: dict[tuple[str, ...], list[PolicyRecord]] = defaultdict(list)
+    for policy in policies:
+        if policy.kind == "wait":
+            waits[policy.wait].append(policy)
+    ladders = [[*[p.key for p in budgets], *natural]]
+    for chain in waits.values():
+        ladders.append([*natural, *[p.key for p in sorted(chain, key=lambda p: (p.waits, p.key))]])
+    return [tuple(keys) for keys in ladders if len(keys) > 1]
+
+
+def _ladder(keys: tuple[str, ...], questions: Sequence[str], cells: Cells, samples: int) -> BudgetLadder:
+    """Where correctness falls from one policy to a later one."""
+    fallen = []
+    for at, rights in enumerate(zip(*([g.right for g in cells[key]] for key in keys), strict=True)):
+        if any(before and not after for before, after in itertools.pairwise(rights)):
+            fallen.append(FallenQuestion(questions[at // samples], at % samples, rights))
+    counts = Counter(each.question_id for each in fallen)
+    share = accuracy_interval([counts[q] / samples for q in questions])
+    percents = (100 * share.mean, 100 * share.low, 100 * share.high)
+    return BudgetLadder(keys, len(questions), *percents, tuple(fallen))
+
+
 def _steps(policies: Sequence[PolicyRecord]) -> list[tuple[str, str]]:
     """Keys to compare for flips: the natural end with each wait, and each number of waits with the one before."""
     natural = [p.key for p in policies if p.kind == "natural"]
-    chains: dict[tuple[str, ...], list[PolicyRecord]] = defaultdict(list)
-    for policy in policies:
-        if policy.kind == "wait":
-            chains[policy.wait].append(policy)
-    steps = [(before, p.key) for before in natural[:1] for chain in chains.values() for p in chain]
-    for chain in chains.values():
-        steps += itertools.pairwise(p.key for p in sorted(chain, key=lambda p: (p.waits, p.key)))
-    return steps
+    waits = {p.key for p in policies if p.kind == "wait"}
+    steps = [(before, p.key) for before in natural[:1] for p in policies if p.key in waits]
+    chains = [[key for key in keys if key in waits] for keys in _ladders(policies)]
+    return steps + [pair for chain in chains for pair in itertools.pairwise(chain)]
 
 
 def _flip(
@@ -294,13 +315,11 @@ def _flip(
     cells: Cells,
     scores: Mapping[str, Sequence[float]],
     samples: int,
-    seed: int,
-    draws: int,
 ) -> Flip:
     rights = ({i: g.right for i, g in enumerate(cells[key])} for key in (before, after))
     found = flips(*rights)
     shares = (dict(enumerate(scores[key])) for key in (before, after))
-    change = paired_difference(*shares, seed=seed, draws=draws)
+    change = paired_difference(*shares)
     return Flip(
         before, after, len(scores[before]), found.wrong_to_right, found.right_to_wrong,
         found.p if samples == 1 else None, 100 * change.mean, 100 * change.low, 100 * change.high,

@@ -56,6 +56,8 @@ class Task:
     kind: str = "math"
     """How votes compare answers, as in `s1.grading`."""
     reward: Reward | None = None
+    grading: str = "strict"
+    """How votes extract answers: the profile of the grading."""
 
     def member(self, index: int) -> Sampling:
         """The sampling of rollout `index`; rollout 0 draws what budget forcing alone would draw.

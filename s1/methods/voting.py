@@ -89,7 +89,7 @@ async def pick_winner(
         return min(ranked, key=lambda pair: (-pair[0], pair[1].thinking_tokens))[1]
     weights = scores or [1.0] * len(generations)
     votes = [
-        Vote(committed(g, task.question, task.kind), g.thinking_tokens, weight)
+        Vote(committed(g, task.question, task.kind, profile=task.grading), g.thinking_tokens, weight)
         for g, weight in zip(generations, weights, strict=True)
     ]
     won = await asyncio.to_thread(winners, votes, task.kind, RULES[by])  # comparing may take seconds

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from s1.engines.model_id import model_id
 from s1.errors import BadConfig, BadInput, EngineFailure
 from s1.formats import FORMATS, open_prompt
 from s1.methods import Scored
@@ -85,7 +86,7 @@ def train_reward(
     from s1.engines.hf import load as load_engine
 
     folder, began = Path(model), time.perf_counter()
-    weights = _hash_of(folder)
+    weights = model_id(f"hf:{folder}")
     if not 0 < first_held_out(questions) < questions:
         raise BadConfig(f"{questions} questions are too few to hold some out.", "Use 10 or more.")
     engine = load_engine(str(folder), max_batch=128)
@@ -294,7 +295,7 @@ def load(spec: str) -> PetriReward:
         hidden, width = state["0.weight"].shape
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadInput(f"{folder} is not a petri reward model: {error!r}.", hint) from error
-    if _hash_of(model) != weights:
+    if model_id(f"hf:{model}") != weights:
         raise BadInput(f"{folder} was trained on other weights than {model} holds.", "Train it again.")
     engine = load_engine(str(model))
     head = _build_head(width, hidden)
@@ -302,15 +303,5 @@ def load(spec: str) -> PetriReward:
         head.load_state_dict(state)
     except RuntimeError as error:
         raise BadInput(f"{folder / HEAD} does not fit {RECORD}: {error}", hint) from error
-    return PetriReward(engine, head.eval(), f"petri:{spec}")
-
-
-def _hash_of(model: Path) -> str:
-    """First 16 hex digits of the SHA-256 of a checkpoint's weights."""
-    try:
-        return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise BadInput(
-            f"{model} holds no model.safetensors: {error.strerror}.",
-            "Name the folder of a trained petri model.",
-        ) from error
+    version = hashlib.sha256((folder / HEAD).read_bytes()).hexdigest()[:12]
+    return PetriReward(engine, head.eval(), f"petri:{spec}@{version}")

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from s1.evals.compare_runs import PolicyComparison
 
 
+FALLEN = 3
+"""Questions named for each ladder of budgets; metrics.json has all."""
+
+
 def metrics_text(metrics: Metrics) -> str:
     """The points of a run as a table, and below it the metrics of section 3.2 and the advice.
 
@@ -24,7 +28,7 @@ def metrics_text(metrics: Metrics) -> str:
     for p in metrics.points:
         cells = [p.label, _number(p.accuracy, " %"), f"{_number(p.low)} to {_number(p.high)}", str(p.n)]
         rows.append([*cells, _number(p.thinking_tokens), *[_number(p.spent.thinking)] * several])
-    lines = [*columns(rows), *_summary(metrics), *_advice(metrics)]
+    lines = [*columns(rows), *_summary(metrics), *_ladders(metrics), *_advice(metrics)]
     if warning := incomplete_text(metrics):
         lines.insert(0, warning)
     failed = sum(p.outcomes["error"] for p in metrics.points)
@@ -112,11 +116,43 @@ def _summary(metrics: Metrics) -> list[str]:
     return lines
 
 
+def _ladders(metrics: Metrics) -> list[str]:
+    """The questions that a larger budget turned from right to wrong: how many, and the first few of them."""
+    if not metrics.ladders:
+        return []
+    rows = [["right at one budget, wrong at a larger one", "questions", "95 % interval", "n"]]
+    named = []
+    for ladder in metrics.ladders:
+        labels = [metrics.point(key).label for key in ladder.policies]
+        rows.append(
+            [
+                ", ".join(labels),
+                f"{ladder.not_monotone:.1f} %",
+                f"{ladder.low:.1f} to {ladder.high:.1f}",
+                str(ladder.n),
+            ]
+        )
+        for each in ladder.questions[:FALLEN]:
+            sample = f" sample {each.sample}" if metrics.samples > 1 else ""
+            marks = ", ".join(
+                f"{label} {'right' if right else 'wrong'}"
+                for label, right in zip(labels, each.right, strict=True)
+            )
+            named.append(f"  {each.question_id}{sample}: {marks}")
+        if len(ladder.questions) > FALLEN:
+            named.append(f"  and {len(ladder.questions) - FALLEN} more in metrics.json")
+    return ["", *columns(rows), *named]
+
+
 def _advice(metrics: Metrics) -> list[str]:
     lines, advice = [], metrics.advice
     if advice and len(metrics.points) > 1:
         best, policy = metrics.point(advice.best).label, metrics.point(advice.policy).label
         margin = f"{advice.margin:g} points"
+        if rivals := [repr(metrics.point(key).label) for key in advice.rivals]:
+            lines.append(
+                f"{best!r} has the highest accuracy, but is not shown to be better than {', '.join(rivals)}."
+            )
         if policy == best:
             lines.append(f"Advice: {best!r} is the best; none cheaper is shown to be within {margin} of it.")
         else:

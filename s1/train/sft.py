@@ -16,6 +16,7 @@ from typing import Any
 
 from s1.engines.adapter import weights_digest
 from s1.engines.model_files import find_model, load_tokenizer
+from s1.engines.model_id import files_id
 from s1.errors import BadConfig, BadInput, require
 from s1.formats import ThinkingFormat
 from s1.train.conditional_data import conditional_traces
@@ -52,7 +53,8 @@ def train(
     end = end_of_turn(tokenizer)
     rows = _render(traces, fmt, tokenizer, end, settings)
     digest = hashlib.sha256(repr([(r.input_ids, r.labels) for r in rows]).encode()).hexdigest()
-    record = {"base": str(base), "format": to_json(fmt), "settings": to_json(settings), "rows_sha256": digest}
+    record = {"base": str(base), "base_id": files_id(files), "format": to_json(fmt),
+              "settings": to_json(settings), "rows_sha256": digest}  # fmt: skip
     if settings.lora_rank:
         record["base_digest"] = weights_digest(files.source)
     if is_finished(out, record):

@@ -357,3 +357,9 @@ def test_olympiad_tolerances_and_ids_are_kept(shared_data: Path) -> None:
     )
     assert found.questions[0].meta["row_id"] == 1606
     assert [q.answer for q in found.questions if q.meta.get("tolerance") == 0.1] == ["4.2"]
+
+
+def test_a_file_of_aime24_with_figures_counts_its_last_30_rows_as_the_hub_set_does(tmp_path: Path) -> None:
+    rows = [{"problem": f"{i}?", "answer": str(i)} for i in range(90)]
+    found = load_benchmark("aime24_figures", path=write(tmp_path / "a.jsonl", rows))
+    assert [q.answer for q in found.questions] == [str(i) for i in range(60, 90)]

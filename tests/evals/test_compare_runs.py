@@ -139,3 +139,17 @@ def test_samples_that_differ_a_little_everywhere_show_small_differences(tmp_path
     assert row.smallest_difference == pytest.approx(100 * 2.8016 * (1 / 8) / 40**0.5, rel=1e-3), (
         "not 44 points"
     )
+
+
+def test_a_comparison_with_an_incomplete_run_says_so_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from s1.evals.run import grade_run
+
+    one, other = (make(tmp_path / name, {"natural": {1, 2}}) for name in "ab")
+    file = other / "generations.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-3]))
+    grade_run(other)
+    assert main(["report", str(one), "--against", str(other)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert str(other) in first and "incomplete" in first

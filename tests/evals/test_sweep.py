@@ -109,3 +109,56 @@ def test_samples_of_a_sweep_have_seeds_of_their_own(tmp_path: Path, engine: Scri
     generations = runs.read_generations(tmp_path / "run")
     assert len(generations) == 6 * 3 * 2 and len({g.seed for g in generations}) == 18
     assert read_metrics(tmp_path / "run").samples == 3
+
+
+def test_controls_add_an_arm_that_appends_nothing_and_a_neutral_one(
+    tmp_path: Path, engine: ScriptedEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
+    assert main(sweep(tmp_path, "--waits", "1", "--controls")) == 0
+    found = read_metrics(tmp_path / "run")
+    assert [p.wait for p in found.points if p.kind == "wait"] == [("Wait",), ("",), ("Next",)]
+    assert [p.waits_appended for p in found.points] == [0, 1, 1, 1]
+    mine = sweep(tmp_path, "--waits", "1", "--controls", "--wait", "Hmm")
+    mine[mine.index("--out") + 1] += "2"
+    assert main(mine) == 0
+    strings = [p.wait for p in read_metrics(tmp_path / "run2").points if p.kind == "wait"]
+    assert strings == [("Hmm",), ("",), ("Next",)]
+
+
+def test_questions_that_a_larger_budget_turns_wrong_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Questions 0 and 1 are right at the end and wrong after a Wait; question 2 right again after the second."""
+    pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
+
+    def says(prefix: str) -> str:
+        if "</think>" not in prefix:
+            return " try more</think>"
+        number, waits = int(prefix.split(" plus")[0][-1]), prefix.count("Wait")
+        right = {0: waits == 0, 1: waits < 1, 2: waits != 1, 3: waits > 0}.get(number, True)
+        return (" Answer: 5" if right else " Answer: 4") + "<|end|>"
+
+    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: ScriptedEngine(says))
+    assert main(sweep(tmp_path, "--budgets", "4", "--waits", "2,1")) == 0
+    found = read_metrics(tmp_path / "run")
+    short, waits = found.ladders
+    assert [found.point(key).label for key in short.policies] == ["max 4", "natural"] and not short.questions
+    assert [found.point(key).label for key in waits.policies] == ["natural", "wait 1", "wait 2"]
+    assert (waits.n, waits.not_monotone) == (6, 50) and waits.low < 50 < waits.high
+    assert [each.right for each in waits.questions] == [
+        (True, False, False), (True, False, False), (True, False, True)
+    ]  # fmt: skip
+    ids = [q.id for q in runs.read_questions(tmp_path / "run")]
+    assert [each.question_id for each in waits.questions] == ids[:3]
+    printed = capsys.readouterr().out
+    assert f"{ids[2]}: natural right, wait 1 wrong, wait 2 right" in printed and "50.0 %" in printed
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "../up", "a/../../b", "-", "é"])
+def test_the_default_folder_of_a_run_is_neither_hidden_nor_above(name: str) -> None:
+    from s1.cli.evaluation import _folder_name
+    from s1.evals.run import Plan
+
+    folder = _folder_name(name, "..", "sweep", Plan((BudgetPolicy(),)))
+    assert not folder.startswith((".", "-")) and "/" not in folder

@@ -26,13 +26,14 @@ from s1.methods.voting import (
     Vote,
     Weighted,
     majority,
+    pick_winner,
     shortest_majority,
     weighted,
     winners,
 )
 from s1.policy import BudgetPolicy
 from s1.replay import ReplayCache
-from s1.types import Question, Sampling, Spent
+from s1.types import Generation, Question, Sampling, Segment, Spent
 
 ANSWERS = st.sampled_from(["4", "5", "6", "seven", None])
 VOTES = st.lists(st.builds(Vote, ANSWERS, st.integers(0, 40), st.floats(0, 1)), max_size=9)
@@ -280,3 +281,17 @@ def test_a_vote_of_4_replays_the_first_4_of_a_vote_of_8(rolled):
     alone = asyncio.run(Majority(4).answer(replace(task, engine=engine)))
     assert four.segments == alone.segments and four.spent == alone.spent
     assert eight.spent.rollouts == 8
+
+
+@pytest.mark.parametrize(("grading", "answer"), [("strict", "17"), ("official", "16")])
+def test_votes_extract_answers_by_the_profile_of_the_grading(grading, answer):
+    """The official extraction finds no cue in two of three answers, so that they are no majority."""
+    texts = (" I think it is 17.", " So we get 17.", " Answer: 16")
+    rolls = [
+        Generation(
+            "q", 0, "natural", (Segment((1,), text, "answer", "model"),), length, 3, 0, 0, False, "stop"
+        )
+        for text, length in zip(texts, (9, 8, 5), strict=True)
+    ]
+    task = Task(ScriptedEngine([]), FORMATS["petri"], Question("q", "What?", "17"), grading=grading)
+    assert answer in asyncio.run(pick_winner(task, rolls, "majority")).answer

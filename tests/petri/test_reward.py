@@ -138,13 +138,13 @@ def test_a_folder_that_holds_no_reward_or_one_of_another_model_is_refused(small,
     with pytest.raises(BadInput, match="other weights"):
         load(str(other))
     (other / RECORD).write_text(json.dumps(record | {"model": "nowhere"}))
-    with pytest.raises(BadInput, match="no model.safetensors"):
+    with pytest.raises(BadInput, match="other weights"):
         load(str(other))
 
 
 def test_the_script_reports_bad_input_in_one_line(tmp_path, capsys):
     assert main(["--model", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "no model.safetensors" in capsys.readouterr().err
+    assert "config.json is missing" in capsys.readouterr().err
 
 
 # --- a fine-tuned model ---------------------------------------------------------------------------------
