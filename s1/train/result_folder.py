@@ -36,7 +36,7 @@ def is_finished(out: Path, record: dict[str, Any]) -> bool:
     raise BadConfig(f"{out} is not empty and holds no run of s1 train.", "Choose another --out.")
 
 
-def last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written completely."""
 
     def is_complete(checkpoint: Path) -> bool:
@@ -47,7 +47,7 @@ def last_checkpoint(folder: Path) -> str | None:
         return _has_weights(checkpoint)
 
     complete = [c for c in folder.glob("checkpoint-*") if is_complete(c)]
-    return str(max(complete, key=lambda c: int(c.name.rsplit("-", 1)[1]))) if complete else None
+    return max(complete, key=lambda c: int(c.name.rsplit("-", 1)[1])) if complete else None
 
 
 def _has_weights(checkpoint: Path) -> bool:
