@@ -165,7 +165,7 @@ def step_memory(
     adapter = settings.lora_rank * shape.adapter
     trained, size = (adapter, 4) if adapter else (shape.weights, held)
     frozen = shape.weights if adapter else 0
-    weights = (frozen * (0.6 if settings.quantize else held) + trained * size) / gpus
+    weights: float = (frozen * (0.6 if settings.quantize else held) + trained * size) / gpus
     sharded = gpus > 1 or settings.offload
     layer = (shape.matrices - shape.head) / max(shape.layers, 1)
     if sharded:
@@ -227,8 +227,8 @@ def changes(shape: Shape, lengths: Sequence[int], settings: TrainSettings, plan:
         return make_plan(shape, lengths, replace(settings, **new), gpus, plan.device).fits
 
     found = []
-    check = {} if settings.checkpoint_activations else {"checkpoint_activations": True}
-    if check and fits(**check):
+    check: dict[str, Any] = {} if settings.checkpoint_activations else {"checkpoint_activations": True}
+    if check and fits(checkpoint_activations=True):
         found.append("--set checkpoint_activations=true")
     if not settings.offload and fits(**check, offload=True):
         found.append(" ".join(["--set checkpoint_activations=true"] * bool(check) + ["--set offload=true"]))

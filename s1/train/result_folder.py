@@ -33,6 +33,10 @@ def is_finished(out: Path, record: dict[str, Any]) -> bool:
             raise BadConfig(
                 f"{out} holds a model trained on other data or settings.", "Choose another --out."
             )
+    if [p.name for p in out.iterdir()] == [CHECKPOINTS] and not list(
+        (out / CHECKPOINTS).glob("checkpoint-*")
+    ):
+        return False  # killed before it began
     raise BadConfig(f"{out} is not empty and holds no run of s1 train.", "Choose another --out.")
 
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from s1.engines.adapter import weights_digest
-from s1.engines.model_files import find_model, load_tokenizer
-from s1.errors import BadInput, require
+from s1.engines.model_files import ModelFiles, find_model, load_config, load_tokenizer
+from s1.errors import BadConfig, BadInput, Interrupted, first_line, require
 from s1.formats import ThinkingFormat
 from s1.train.conditional_data import conditional_traces
 from s1.train.model import adapter_of, load_base, prepare_end
-from s1.train.render import Rendered, end_of_turn, render_dataset
+from s1.train.plan import GIB, Gpu, Plan, changes, devices_here, make_plan, plan_text, shape_of
+from s1.train.render import Rendered, delimiter_note, end_of_turn, render_dataset
 from s1.train.result_folder import CHECKPOINTS, RECORD, is_finished, last_checkpoint, save_result
 from s1.train.settings import TrainSettings
-from s1.train.trainer import TrainProgress, make_trainer, steps_of
+from s1.train.trainer import TrainProgress, make_trainer, processes, steps_of
 from s1.types import Trace, to_json
 
 
@@ -32,13 +33,15 @@ def train(
     fmt: ThinkingFormat,
     settings: TrainSettings = TrainSettings(),
     *,
+    notify: Callable[[str], None] = lambda text: None,
     progress: TrainProgress = lambda step, steps, loss, detail: None,
 ) -> Path:
     """Fine-tune the model at `base` on `traces` and write it to `out` with its thinking format. Returns `out`.
 
-    A checkpoint is kept after each epoch, and an interrupted run resumes from the last one. Raises BadInput
-    for rows that cannot be trained on or a base that cannot be loaded, BadConfig for a folder that holds
-    anything but this run.
+    `notify` gets the plan as text and what is worth knowing before the first step. A checkpoint is kept after
+    each epoch, and an interrupted run resumes from the last one. Raises BadInput for rows that cannot be trained
+    on or a base that cannot be loaded, BadConfig for a folder that holds anything but this run or for a run that
+    does not fit, Interrupted when the loss is not finite or the disk is full.
     """
     if not traces:
         raise BadInput("There are no traces to train on.", "Give a dataset folder or file of s1 curate.")
@@ -53,6 +56,12 @@ def train(
         record["base_digest"] = weights_digest(files.source)
     if is_finished(out, record):
         return out
+    plan = plan_of(files, rows, settings, processes())
+    notify(plan_text(plan))
+    if note := delimiter_note(fmt, tokenizer):
+        notify(note)
+    if not plan.fits:
+        raise refusal(files, rows, settings, plan)
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     (out / CHECKPOINTS / RECORD).write_text(json.dumps(record), encoding="utf-8")
     resume = last_checkpoint(out / CHECKPOINTS)
@@ -60,7 +69,10 @@ def train(
     prepare_end(model, tokenizer.convert_tokens_to_ids(end))
     trainer = make_trainer(model, rows, tokenizer, settings, out / CHECKPOINTS, progress=progress,
                            resume=resume, adapter=adapter_of(settings))  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except OSError as error:
+        raise Interrupted(f"A checkpoint cannot be written to {out} ({first_line(error)}).") from error
     if trainer.is_world_process_zero():
         log = steps_of(trainer)
         record |= {
@@ -71,8 +83,47 @@ def train(
             "seconds": round(sum(entry["seconds"] for entry in log), 1),
             "log": log,
         }
-        save_result(trainer.model, tokenizer, out, fmt, record)
+        try:
+            save_result(trainer.model, tokenizer, out, fmt, record)
+        except OSError as error:
+            raise Interrupted(f"The model cannot be written to {out} ({first_line(error)}).") from error
     return out
+
+
+def plan_train(
+    base: str,
+    traces: Sequence[Trace],
+    fmt: ThinkingFormat,
+    settings: TrainSettings,
+    gpus: int = 1,
+    device: Gpu | None = None,
+) -> str:
+    """The plan of a run as text, with what to change where it does not fit. Loads no weights."""
+    require("train")
+    files = find_model(base)
+    tokenizer = load_tokenizer(files)
+    rows = _render(traces, fmt, tokenizer, end_of_turn(tokenizer), settings)
+    plan = plan_of(files, rows, settings, gpus, device)
+    return plan_text(plan) + ("" if plan.fits else f"\n{refusal(files, rows, settings, plan)}")
+
+
+def plan_of(
+    files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, gpus: int, device: Gpu | None = None
+) -> Plan:
+    """The plan of a run on the devices found here, or on those named."""
+    lengths = [len(row.input_ids) for row in rows]
+    return make_plan(shape_of(load_config(files)), lengths, settings, gpus, device or devices_here(gpus))
+
+
+def refusal(files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, plan: Plan) -> BadConfig:
+    """The error of a run that cannot fit."""
+    found = changes(shape_of(load_config(files)), [len(row.input_ids) for row in rows], settings, plan)
+    hint = f"What would fit: {'; or '.join(found)}." if found else "Use a smaller model or shorter rows."
+    return BadConfig(
+        f"This run does not fit: it takes about {plan.total / GIB:.1f} GiB on each device, which has "
+        f"{plan.device.memory / GIB:.1f} GiB.",
+        hint,
+    )
 
 
 def _render(

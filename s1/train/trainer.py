@@ -33,6 +33,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def make_trainer(
     model: Any,
     rows: Sequence[Rendered],
