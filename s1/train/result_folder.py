@@ -66,9 +66,14 @@ def _has_weights(checkpoint: Path) -> bool:
     return bool(shards) and all((checkpoint / shard).is_file() for shard in shards)
 
 
-def save_result(model: Any, tokenizer: Any, out: Path, fmt: ThinkingFormat, record: dict[str, Any]) -> None:
-    """Write model, tokenizer and format, and last the record: a folder that has it is complete."""
-    model.save_pretrained(out)
+def save_result(
+    model: Any, tokenizer: Any, out: Path, fmt: ThinkingFormat, record: dict[str, Any], weights: Any = None
+) -> None:
+    """Write model, tokenizer and format, and last the record: a folder that has it is complete.
+
+    `weights` are those of a model that is sharded over processes.
+    """
+    model.save_pretrained(out, **({} if weights is None else {"state_dict": weights}))
     model.generation_config.save_pretrained(out)  # an adapter would be saved without it
     tokenizer.save_pretrained(out)
     write_format(fmt, out)

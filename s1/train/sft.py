@@ -73,6 +73,10 @@ def train(
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except OSError as error:
         raise Interrupted(f"A checkpoint cannot be written to {out} ({first_line(error)}).") from error
+    sharded = trainer.is_fsdp_enabled
+    weights = (
+        trainer.accelerator.get_state_dict(trainer.model) if sharded else None
+    )  # all processes take part
     if trainer.is_world_process_zero():
         log = steps_of(trainer)
         record |= {
@@ -84,7 +88,7 @@ def train(
             "log": log,
         }
         try:
-            save_result(trainer.model, tokenizer, out, fmt, record)
+            save_result(trainer.model, tokenizer, out, fmt, record, weights)
         except OSError as error:
             raise Interrupted(f"The model cannot be written to {out} ({first_line(error)}).") from error
     return out
