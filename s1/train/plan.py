@@ -100,7 +100,7 @@ def _shape(text: str, kind: Any) -> Shape:
 
 def shape_of(config: Any) -> Shape:
     """The shape of the model that a transformers configuration describes; no memory is taken for its weights."""
-    return _shape(config.to_json_string(use_diff=False), type(config))
+    return _shape(config.to_json_string(use_diff=False), type(config))  # type: ignore[arg-type]
 
 
 def model_flops(shape: Shape, length: float, settings: TrainSettings) -> float:
@@ -214,7 +214,7 @@ def devices_here(gpus: int) -> Gpu:
 
     if torch.cuda.is_available():
         known = gpu_of(torch.cuda.get_device_name())
-        memory = torch.cuda.get_device_properties(0).total_memory
+        memory = float(torch.cuda.get_device_properties(0).total_memory)
         return Gpu(torch.cuda.get_device_name(), memory, known.flops if known else 300e12)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / gpus
     return Gpu("processor", memory, 0.0)
