@@ -74,9 +74,11 @@ class ProgressBar:
         cost = f", {state.usd:.2f} dollars" if state.usd else ""
         self.update(state.done, state.total, f"{state.tokens:,} tokens{cost}")
 
-    def show_training(self, step: int, steps: int, loss: float | None) -> None:
+    def show_training(self, step: int, steps: int, loss: float | None, detail: str = "") -> None:
         """Progress of training."""
-        self.update(step, steps, "" if loss is None else f"loss {loss:.3f}")
+        self.update(
+            step, steps, ", ".join(filter(None, ["" if loss is None else f"loss {loss:.3f}", detail]))
+        )
 
     def _open(self, done: int, total: int) -> Progress:
         from rich.console import Console

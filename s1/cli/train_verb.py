@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from s1.cli.options import add_settings, silence_libraries
@@ -18,11 +21,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="checkpoint folder or Hub id; petri: the model that ships",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the trained model")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the trained model")
+    parser.add_argument(
+        "--plan", action="store_true", help="only say what the run takes: steps, tokens, FLOPs, memory, hours"
+    )
+    parser.add_argument(
+        "--on", metavar="GPUS", help="the GPUs to plan for, as in 8xH100 (default: what is here)"
+    )
     parser.add_argument(
         "--recipe",
         metavar="NAME",
         help="s1-32b (the paper's), 7b-8gpu, 7b-1gpu, lora-1gpu, qlora-24gb or laptop (docs/guides/train.md)",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes to start here, one for each GPU (default: 1)",
     )
     parser.add_argument(
         "--format", metavar="NAME", help="thinking format to teach (default: s1; petri for --base petri)"
@@ -40,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.formats import get_format
     from s1.jsonl import locked
     from s1.train.settings import TrainSettings, train_recipe
-    from s1.train.sft import train
+    from s1.train.sft import plan_train, train
+    from s1.train.trainer import is_first_process, processes
 
     require("train")
     base, fmt, defaults = arguments.base, "s1", TrainSettings()
@@ -55,12 +72,47 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadConfig("--merge needs an adapter, and this run trains all weights.", "Leave --merge out.")
     chosen = get_format(arguments.format or fmt)
     silence_libraries()
-    with locked(arguments.out), ProgressBar("train") as bar:
+    if arguments.plan:
+        from s1.train.plan import devices_named
+
+        gpus, device = devices_named(arguments.on) if arguments.on else (arguments.gpus, None)
         traces = read_traces(arguments.dataset)
-        out = train(base, traces, arguments.out, chosen, settings, progress=bar.show_training)
+        print(visible(plan_train(base, traces, chosen, settings, gpus, device)))
+        return 0
+    if arguments.out is None or arguments.on:
+        raise BadConfig("A run needs --out, and --on is for --plan only.", "Add --out DIR, or --plan.")
+    if arguments.gpus > 1 and processes() == 1:
+        _launch(arguments.gpus)
+        return 0
+    alone = locked(arguments.out) if is_first_process() else nullcontext()
+    with alone, ProgressBar("train") as bar:
+        traces = read_traces(arguments.dataset)
+        out = train(base, traces, arguments.out, chosen, settings, notify=_note, progress=bar.show_training)
+    if not is_first_process():
+        return 0
     if arguments.merge:
         from s1.train.model import save_merged
 
         out = save_merged(out, base)
     print(visible(f"Written to {out}"))
     return 0
+
+
+def _note(text: str) -> None:
+    from s1.train.trainer import is_first_process
+
+    if is_first_process():
+        print(visible(text), file=sys.stderr)
+
+
+def _launch(processes: int) -> None:
+    """Run this command in several processes with torchrun. Raises Interrupted when one of them fails."""
+    from s1.errors import Interrupted
+
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run([sys.executable, *launcher, "-m", "s1", *sys.argv[1:]], check=False)
+    if done.returncode:
+        raise Interrupted(
+            f"One of the {processes} processes ended before the run was finished; the others were stopped.",
+            "Its message is above. The same command resumes from the last checkpoint.",
+        )

@@ -131,7 +131,7 @@ def make_model(
     pool: Pool,
     sizes: PetriSizes,
     seed: int,
-    progress: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
+    progress: Callable[[int, int, float | None, str], None] = lambda step, steps, loss, detail: None,
 ) -> Path:
     """Train the model that a recipe asks for, on one set of the pool, into the folder `out`. Returns `out`.
 

@@ -39,6 +39,12 @@ def render_dataset(
 ) -> list[Rendered]:
     """All rows of a dataset. Raises BadInput naming the first row that cannot be trained on."""
 
+    if not tokenizer.chat_template:
+        raise BadInput(
+            "The tokenizer has no chat template, so there is no prompt to answer.",
+            "Use an instruct model, or set tokenizer.chat_template and save the tokenizer.",
+        )
+
     def render(messages: Sequence[Mapping[str, str]]) -> str:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
@@ -57,14 +63,36 @@ def render_dataset(
             trace, fmt, encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
             render=render, end=end, answer_prefix=answer_prefix, places=places,
         )  # fmt: skip
-        if len(row.input_ids) > max_length:
-            raise BadInput(
-                f"Question {trace.question.id}: the row has {len(row.input_ids)} tokens, above max_length "
-                f"{max_length}.",
-                "Raise max_length or drop the row: a cut trace teaches the model not to stop.",
-            )
         rows.append(row)
+    check_rows(rows, traces, tokenizer, end, max_length)
     return rows
+
+
+def check_rows(
+    rows: Sequence[Rendered], traces: Sequence[Trace], tokenizer: Any, end: str, max_length: int
+) -> None:
+    """Raise BadInput for rows that are too long, or whose end of turn is not one token that carries loss."""
+    ids = tokenizer.encode(end, add_special_tokens=False)
+    if len(ids) != 1:
+        raise BadInput(
+            f"The end of turn {end!r} takes {len(ids)} tokens, so decoding cannot stop there.",
+            "Add it to the tokenizer as a special token, or use a chat template that ends turns with one.",
+        )
+    longer = [(len(row.input_ids), trace.question.id) for row, trace in zip(rows, traces, strict=True)]
+    longer = sorted(found for found in longer if found[0] > max_length)
+    if longer:
+        size, name = longer[-1]
+        raise BadInput(
+            f"{len(longer)} of {len(rows)} rows are above max_length {max_length}; the longest, of question {name}, "
+            f"has {size} tokens.",
+            f"--set max_length={size} keeps all. Or drop the rows: a cut trace teaches the model not to stop.",
+        )
+    for row, trace in zip(rows, traces, strict=True):
+        if row.labels[-1] != ids[0] or row.labels[0] != IGNORED:
+            raise BadInput(
+                f"Question {trace.question.id}: the end of turn carries no loss, or the prompt carries some.",
+                "Check the chat template with s1 doctor.",
+            )
 
 
 def render_trace(
@@ -125,6 +153,17 @@ def _in_stripped(trace: Trace) -> Spans:
             )
     lead, length = len(text) - len(text.lstrip()), len(text.strip())
     return [(min(max(a - lead, 0), length), min(max(b - lead, 0), length)) for a, b in trace.untrained]
+
+
+def delimiter_note(fmt: ThinkingFormat, tokenizer: Any) -> str:
+    """How many tokens each delimiter takes where it is not one, "" where all are."""
+    counts = {
+        mark: len(tokenizer.encode(mark, add_special_tokens=False))
+        for mark in dict.fromkeys((fmt.open.strip(), *fmt.stops))
+        if mark
+    }
+    several = [f"{mark} takes {count} tokens" for mark, count in counts.items() if count > 1]
+    return f"Delimiters that are not one token: {', '.join(several)}." if several else ""
 
 
 def end_of_turn(tokenizer: Any) -> str:

@@ -33,10 +33,14 @@ def is_finished(out: Path, record: dict[str, Any]) -> bool:
             raise BadConfig(
                 f"{out} holds a model trained on other data or settings.", "Choose another --out."
             )
+    if [p.name for p in out.iterdir()] == [CHECKPOINTS] and not list(
+        (out / CHECKPOINTS).glob("checkpoint-*")
+    ):
+        return False  # killed before it began
     raise BadConfig(f"{out} is not empty and holds no run of s1 train.", "Choose another --out.")
 
 
-def last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written completely."""
 
     def is_complete(checkpoint: Path) -> bool:
@@ -47,7 +51,7 @@ def last_checkpoint(folder: Path) -> str | None:
         return _has_weights(checkpoint)
 
     complete = [c for c in folder.glob("checkpoint-*") if is_complete(c)]
-    return str(max(complete, key=lambda c: int(c.name.rsplit("-", 1)[1]))) if complete else None
+    return max(complete, key=lambda c: int(c.name.rsplit("-", 1)[1])) if complete else None
 
 
 def _has_weights(checkpoint: Path) -> bool:
@@ -62,9 +66,14 @@ def _has_weights(checkpoint: Path) -> bool:
     return bool(shards) and all((checkpoint / shard).is_file() for shard in shards)
 
 
-def save_result(model: Any, tokenizer: Any, out: Path, fmt: ThinkingFormat, record: dict[str, Any]) -> None:
-    """Write model, tokenizer and format, and last the record: a folder that has it is complete."""
-    model.save_pretrained(out)
+def save_result(
+    model: Any, tokenizer: Any, out: Path, fmt: ThinkingFormat, record: dict[str, Any], weights: Any = None
+) -> None:
+    """Write model, tokenizer and format, and last the record: a folder that has it is complete.
+
+    `weights` are those of a model that is sharded over processes.
+    """
+    model.save_pretrained(out, **({} if weights is None else {"state_dict": weights}))
     model.generation_config.save_pretrained(out)  # an adapter would be saved without it
     tokenizer.save_pretrained(out)
     write_format(fmt, out)

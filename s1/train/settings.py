@@ -41,6 +41,10 @@ class TrainSettings:
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     offload: bool = False
     """Keep weights, gradients and optimiser in main memory, a layer at a time on the GPU."""
+    save_steps: int = 0
+    """Keep a checkpoint every so many steps; 0: after each epoch."""
+    save_minutes: float = 0
+    """Also keep one whenever this many minutes have passed."""
     max_steps: int = -1
     """Stop after this many optimiser steps; -1 runs all epochs."""
     seed: int = 0
@@ -61,8 +65,9 @@ class TrainSettings:
                 f"max_steps {self.max_steps}, learning_rate {self.learning_rate}, warmup {self.warmup}.",
                 "Use max_steps -1 or above 0, a learning rate above 0 and a warmup from 0 to below 1.",
             )
-        if self.lora_rank < 0:
-            raise BadConfig(f"lora_rank is {self.lora_rank}.", "Use 0 for no adapter, or 1 or more.")
+        for name in ("lora_rank", "save_steps", "save_minutes"):
+            if getattr(self, name) < 0:
+                raise BadConfig(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
         if self.quantize and not self.lora_rank:
             raise BadConfig(
                 "quantize needs an adapter: weights in 4 bits cannot be trained.", "Set lora_rank."

@@ -6,28 +6,25 @@ tokenised rows with labels, so that `render` alone decides what is learnt.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from s1.engines.adapter import weights_digest
-from s1.engines.model_files import find_model, load_tokenizer
+from s1.engines.model_files import ModelFiles, find_model, load_config, load_tokenizer
 from s1.engines.model_id import files_id
-from s1.errors import BadConfig, BadInput, require
+from s1.errors import BadConfig, BadInput, Interrupted, first_line, require
 from s1.formats import ThinkingFormat
 from s1.train.conditional_data import conditional_traces
 from s1.train.model import adapter_of, load_base, prepare_end
-from s1.train.render import IGNORED, Rendered, end_of_turn, render_dataset
+from s1.train.plan import GIB, Gpu, Plan, changes, devices_here, make_plan, plan_text, shape_of
+from s1.train.render import Rendered, delimiter_note, end_of_turn, render_dataset
 from s1.train.result_folder import CHECKPOINTS, RECORD, is_finished, last_checkpoint, save_result
 from s1.train.settings import TrainSettings
+from s1.train.trainer import TrainProgress, make_trainer, processes, steps_of
 from s1.types import Trace, to_json
-
-TrainProgress = Callable[[int, int, float | None], None]
-"""Called after each optimiser step with its number, the number of steps, and the last loss."""
 
 
 def train(
@@ -37,13 +34,15 @@ def train(
     fmt: ThinkingFormat,
     settings: TrainSettings = TrainSettings(),
     *,
-    progress: TrainProgress = lambda step, steps, loss: None,
+    notify: Callable[[str], None] = lambda text: None,
+    progress: TrainProgress = lambda step, steps, loss, detail: None,
 ) -> Path:
     """Fine-tune the model at `base` on `traces` and write it to `out` with its thinking format. Returns `out`.
 
-    A checkpoint is kept after each epoch, and an interrupted run resumes from the last one. Raises BadInput
-    for rows that cannot be trained on or a base that cannot be loaded, BadConfig for a folder that holds
-    anything but this run.
+    `notify` gets the plan as text and what is worth knowing before the first step. A checkpoint is kept after
+    each epoch, and an interrupted run resumes from the last one. Raises BadInput for rows that cannot be trained
+    on or a base that cannot be loaded, BadConfig for a folder that holds anything but this run or for a run that
+    does not fit, Interrupted when the loss is not finite or the disk is full.
     """
     if not traces:
         raise BadInput("There are no traces to train on.", "Give a dataset folder or file of s1 curate.")
@@ -59,21 +58,78 @@ def train(
         record["base_digest"] = weights_digest(files.source)
     if is_finished(out, record):
         return out
-    trainer = _trainer(base, rows, tokenizer, end, settings, out / CHECKPOINTS, progress)
+    plan = plan_of(files, rows, settings, processes())
+    notify(plan_text(plan))
+    if note := delimiter_note(fmt, tokenizer):
+        notify(note)
+    if not plan.fits:
+        raise refusal(files, rows, settings, plan)
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     (out / CHECKPOINTS / RECORD).write_text(json.dumps(record), encoding="utf-8")
-    done = trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))
+    resume = last_checkpoint(out / CHECKPOINTS)
+    model = load_base(base, settings)
+    prepare_end(model, tokenizer.convert_tokens_to_ids(end))
+    trainer = make_trainer(model, rows, tokenizer, settings, out / CHECKPOINTS, progress=progress,
+                           resume=resume, adapter=adapter_of(settings))  # fmt: skip
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except OSError as error:
+        raise Interrupted(f"A checkpoint cannot be written to {out} ({first_line(error)}).") from error
+    sharded = trainer.is_fsdp_enabled
+    weights = (
+        trainer.accelerator.get_state_dict(trainer.model) if sharded else None
+    )  # all processes take part
     if trainer.is_world_process_zero():
+        log = steps_of(trainer)
         record |= {
             "rows": len(rows),
-            "steps": done.global_step,
+            "steps": trainer.state.global_step,
             "tokens": sum(len(r.input_ids) for r in rows),
-            "loss": done.training_loss,
-            "seconds": round(done.metrics["train_runtime"], 1),
-            "log": trainer.state.log_history,
+            "loss": sum(entry["loss"] for entry in log) / len(log),
+            "seconds": round(sum(entry["seconds"] for entry in log), 1),
+            "log": log,
         }
-        save_result(trainer.model, tokenizer, out, fmt, record)
+        try:
+            save_result(trainer.model, tokenizer, out, fmt, record, weights)
+        except OSError as error:
+            raise Interrupted(f"The model cannot be written to {out} ({first_line(error)}).") from error
     return out
+
+
+def plan_train(
+    base: str,
+    traces: Sequence[Trace],
+    fmt: ThinkingFormat,
+    settings: TrainSettings,
+    gpus: int = 1,
+    device: Gpu | None = None,
+) -> str:
+    """The plan of a run as text, with what to change where it does not fit. Loads no weights."""
+    require("train")
+    files = find_model(base)
+    tokenizer = load_tokenizer(files)
+    rows = _render(traces, fmt, tokenizer, end_of_turn(tokenizer), settings)
+    plan = plan_of(files, rows, settings, gpus, device)
+    return plan_text(plan) + ("" if plan.fits else f"\n{refusal(files, rows, settings, plan)}")
+
+
+def plan_of(
+    files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, gpus: int, device: Gpu | None = None
+) -> Plan:
+    """The plan of a run on the devices found here, or on those named."""
+    lengths = [len(row.input_ids) for row in rows]
+    return make_plan(shape_of(load_config(files)), lengths, settings, gpus, device or devices_here(gpus))
+
+
+def refusal(files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, plan: Plan) -> BadConfig:
+    """The error of a run that cannot fit."""
+    found = changes(shape_of(load_config(files)), [len(row.input_ids) for row in rows], settings, plan)
+    hint = f"What would fit: {'; or '.join(found)}." if found else "Use a smaller model or shorter rows."
+    return BadConfig(
+        f"This run does not fit: it takes about {plan.total / GIB:.1f} GiB on each device, which has "
+        f"{plan.device.memory / GIB:.1f} GiB.",
+        hint,
+    )
 
 
 def _render(
@@ -88,98 +144,3 @@ def _render(
             between_steps=settings.between_steps,
         )
     return render_dataset(traces, fmt, tokenizer, end, settings.answer_prefix, settings.max_length)
-
-
-def _trainer(
-    base: str,
-    rows: Sequence[Rendered],
-    tokenizer: Any,
-    end: str,
-    settings: TrainSettings,
-    checkpoints: Path,
-    progress: TrainProgress,
-) -> Any:
-    """TRL's trainer with the model, the rows and nothing left to its defaults that matters."""
-    import torch
-    from datasets import Dataset
-    from datasets.utils.logging import disable_progress_bar
-    from transformers import PrinterCallback, TrainerCallback
-    from transformers.utils import logging as transformers_logging
-    from trl import SFTConfig, SFTTrainer
-
-    class ShowProgress(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-            progress(state.global_step, state.max_steps, float(losses[-1]) if losses else None)
-
-    disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    config = SFTConfig(
-        output_dir=str(checkpoints),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.device_batch,
-        gradient_accumulation_steps=_accumulation(settings),
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, round(settings.warmup * settings.steps(len(rows)))),
-        adam_beta1=0.9,
-        adam_beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=1.0,
-        bf16=settings.bf16,
-        use_cpu=not torch.cuda.is_available(),
-        max_length=None,
-        packing=False,
-        train_sampling_strategy="group_by_length",
-        seed=settings.seed,
-        data_seed=settings.seed,
-        save_strategy="epoch",
-        save_total_limit=1,
-        logging_steps=10,
-        report_to="none",
-        disable_tqdm=True,
-        **{_checkpointing_name(SFTConfig): settings.checkpoint_activations},
-    )
-    if config.n_gpu > 1:  # without a launcher, one GPU: TRL refuses to spread one process over several
-        config._n_gpu = 1
-    model = load_base(base, settings)
-    prepare_end(model, tokenizer.convert_tokens_to_ids(end))
-    data = Dataset.from_dict(
-        {"input_ids": [list(r.input_ids) for r in rows], "labels": [list(r.labels) for r in rows]}
-    )
-    trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
-                         data_collator=_pad_batch, callbacks=[ShowProgress()],
-                         peft_config=adapter_of(settings))  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
-    """A batch of rows padded on the right. Mask and labels exclude the padding, so its id does not matter."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=0),
-        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True, padding_value=0),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-    }
-
-
-def _accumulation(settings: TrainSettings) -> int:
-    """Forward passes per optimiser step on each device."""
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.batch % (settings.device_batch * devices):
-        raise BadConfig(
-            f"batch {settings.batch} is not a multiple of device_batch {settings.device_batch} x {devices} devices.",
-            "Change device_batch or the number of devices: the batch is part of the recipe.",
-        )
-    return settings.batch // (settings.device_batch * devices)
-
-
-def _checkpointing_name(config: Any) -> str:
-    """What this version of transformers calls activation checkpointing."""
-    names = {field.name for field in dataclasses.fields(config)}
-    return next(n for n in ("activation_checkpointing", "gradient_checkpointing") if n in names)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from s1.data.read_traces import read_traces
 from s1.errors import BadInput
-from s1.formats import FORMATS
+from s1.formats import FORMATS, open_prompt
 from s1.train.render import IGNORED, render_dataset, render_trace
 from s1.types import Question, Trace
 from scripts.petri.tokenizer import build_tokenizer
@@ -111,3 +111,39 @@ def test_a_column_untrained_of_another_form_is_refused_with_its_row(tmp_path, va
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROW | {"untrained": value}) + "\n")
     with pytest.raises(BadInput, match="row 1, untrained"):
         read_traces(tmp_path / "rows.jsonl")
+
+
+@pytest.fixture(scope="module")
+def qwen(shared_data):
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "qwen2.5-instruct")
+
+
+REAL = Trace(
+    Question("q", "How many r are in strawberry?"), "  I spell it.\n\ns-t-r-a-w… 3\n", " Three: r, r, r. "
+)
+
+
+def test_the_training_text_is_that_of_the_official_code(qwen):
+    (row,) = render_dataset([REAL], FORMATS["s1"], qwen, "<|im_end|>", "Answer: ", 1000)
+    assert qwen.decode(row.input_ids) == (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nHow many r are in strawberry?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>think\nI spell it.\n\ns-t-r-a-w… 3\n<|im_start|>answer\nAnswer: Three: r, r, r.<|im_end|>"
+    )
+
+
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
+def test_training_text_and_forced_text_have_the_same_ids(qwen, fmt):
+    """Cut at the opening delimiter and force what was written: decoding continues from the ids of training."""
+    (row,) = render_dataset([REAL], fmt, qwen, "<|im_end|>", "", 1000)
+    rendered = qwen.apply_chat_template(
+        [{"role": "user", "content": REAL.question.text}], tokenize=False, add_generation_prompt=True
+    )
+    prompt = qwen.encode(open_prompt(rendered, fmt), add_special_tokens=False)
+    assert list(row.input_ids[: len(prompt)]) == prompt
+    assert row.labels[: len(prompt)] == (IGNORED,) * len(prompt) and IGNORED not in row.labels[len(prompt) :]
+    newline = "\n" if fmt.newline else ""
+    pieces = [qwen.encode(t, add_special_tokens=False) for t in
+              (REAL.thinking.strip() + newline, fmt.close, REAL.answer.strip() + "<|im_end|>")]  # fmt: skip
+    assert list(row.input_ids[len(prompt) :]) == [i for piece in pieces for i in piece]

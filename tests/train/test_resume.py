@@ -43,7 +43,7 @@ def test_training_resumes_from_the_last_complete_checkpoint_only(tmp_path):
         if state is not None:
             put(tmp_path / f"checkpoint-{step}" / "trainer_state.json", state)
     put(tmp_path / "checkpoint-20" / "trainer_state.json", "{}")
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
 
 
 def test_a_checkpoint_in_shards_is_complete_with_its_index_and_every_shard(tmp_path):
@@ -59,4 +59,4 @@ def test_a_checkpoint_in_shards_is_complete_with_its_index_and_every_shard(tmp_p
         put(checkpoint / "model.safetensors.index.json", text)
         for shard in shards:
             put(checkpoint / f"model-{shard}.safetensors", "")
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"

@@ -1,0 +1,245 @@
+"""TRL's trainer with our rows and nothing left to its defaults that matters.
+
+TRL is the trainer that researchers in this field use, and it keeps up with transformers. Its output layer computes
+the loss in pieces, so that the logits of a long row never exist at once. What is added here: rows in an order that
+depends on the seed alone, whatever the number of processes and the moment of a resume, and a loss that is checked.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from s1.errors import BadConfig, Interrupted
+from s1.train.plan import model_flops, shape_of
+from s1.train.render import IGNORED, Rendered
+from s1.train.settings import TrainSettings
+
+TrainProgress = Callable[[int, int, float | None, str], None]
+"""Called after each optimiser step with its number, the number of steps, the loss, and what else to show."""
+LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm", "seconds")
+"""What is kept of each step."""
+
+
+def processes() -> int:
+    """How many processes train together: what torchrun or accelerate says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes files."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def make_trainer(
+    model: Any,
+    rows: Sequence[Rendered],
+    tokenizer: Any,
+    settings: TrainSettings,
+    checkpoints: Path,
+    *,
+    progress: TrainProgress = lambda step, steps, loss, detail: None,
+    resume: Path | None = None,
+    adapter: Any = None,
+    track: str = "",
+) -> Any:
+    """The trainer; `resume` is the checkpoint that its `train` will be given, `adapter` PEFT's description."""
+    import torch
+    from datasets import Dataset
+    from datasets.utils.logging import disable_progress_bar
+    from transformers import PrinterCallback, TrainerCallback
+    from transformers.trainer_callback import ExportableState
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+    from transformers.utils import logging
+    from trl import SFTConfig, SFTTrainer
+
+    class Order(LengthGroupedSampler):  # type: ignore[misc]
+        """Rows of similar length side by side. Remembers from which random state it drew the epoch's order."""
+
+        state = start = None
+
+        def __iter__(self) -> Any:
+            if self.start is not None:
+                torch.set_rng_state(self.start)
+                self.start = None
+            self.state = torch.get_rng_state()
+            return super().__iter__()
+
+    order = Order(settings.batch, lengths=[len(row.input_ids) for row in rows])
+    if resume is not None:
+        order.start = _random_state(resume)
+
+    class Watch(TrainerCallback, ExportableState):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.began = self.saved = time.monotonic()
+
+        def state(self) -> dict[str, Any]:
+            kept = "" if order.state is None else base64.b64encode(bytes(order.state.tolist())).decode()
+            return {"args": {}, "attributes": {"order": kept}}
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if settings.save_minutes and _any_process(
+                time.monotonic() - self.saved >= 60 * settings.save_minutes
+            ):
+                control.should_save = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.saved = time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            entry = state.log_history[-1]
+            if "loss" not in entry:
+                return
+            if not math.isfinite(entry["loss"]):
+                raise Interrupted(
+                    f"The loss of step {state.global_step} is {entry['loss']}.",
+                    "Lower learning_rate or check the rows; the last checkpoint is kept.",
+                )
+            entry["seconds"] = seconds = time.monotonic() - self.began
+            detail = _detail(entry["learning_rate"], tokens_of_step / seconds, speed)
+            progress(state.global_step, state.max_steps, float(entry["loss"]), detail)
+
+    class Trainer(SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, *args: Any) -> Any:
+            return order
+
+    mean_length = sum(len(row.input_ids) for row in rows) / len(rows)
+    tokens_of_step = settings.batch * mean_length
+    speed = model_flops(shape_of(model.config), mean_length, settings)
+    disable_progress_bar()
+    logging.disable_progress_bar()
+    sharded = processes() > 1 or settings.offload
+    config = SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.device_batch,
+        gradient_accumulation_steps=_accumulation(settings),
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, round(settings.warmup * settings.steps(len(rows)))),
+        adam_beta1=0.9,
+        adam_beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=1.0,
+        bf16=settings.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        max_length=None,
+        packing=False,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_strategy="steps" if settings.save_steps else "epoch",
+        save_steps=settings.save_steps or 500,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=track or "none",
+        disable_tqdm=True,
+        fsdp=True if sharded else None,
+        fsdp_config=_fsdp(settings) if sharded else None,
+        **{_checkpointing_name(SFTConfig): settings.checkpoint_activations and not sharded},
+    )
+    if config.n_gpu > 1:  # without a launcher, one GPU: TRL refuses to spread one process over several
+        config._n_gpu = 1
+    data = Dataset.from_dict(
+        {"input_ids": [list(r.input_ids) for r in rows], "labels": [list(r.labels) for r in rows]}
+    )
+    trainer = Trainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
+                      data_collator=pad_batch, callbacks=[Watch()], peft_config=adapter)  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
+    """A batch of rows padded on the right. Mask and labels exclude the padding, so its id does not matter."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=0),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True, padding_value=0),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    }
+
+
+def steps_of(trainer: Any) -> list[dict[str, float]]:
+    """What was logged of each step of the whole run, those before a resume included."""
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [{name: entry[name] for name in LOGGED if name in entry} for entry in history]
+
+
+def _accumulation(settings: TrainSettings) -> int:
+    """Forward passes per optimiser step on each device."""
+    devices = processes()
+    if settings.batch % (settings.device_batch * devices):
+        raise BadConfig(
+            f"batch {settings.batch} is not a multiple of device_batch {settings.device_batch} x {devices} devices.",
+            "Change device_batch or the number of devices: the batch is part of the recipe.",
+        )
+    return settings.batch // (settings.device_batch * devices)
+
+
+def _fsdp(settings: TrainSettings) -> dict[str, Any]:
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "activation_checkpointing": settings.checkpoint_activations,
+        "cpu_offload": settings.offload,
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+    }
+
+
+def _random_state(checkpoint: Path) -> Any:
+    """The state from which the order of the checkpoint's epoch was drawn; None at the border of two epochs."""
+    import torch
+
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    if float(state["epoch"]).is_integer():
+        return None
+    kept = state["stateful_callbacks"]["Watch"]["attributes"]["order"]
+    return torch.tensor(list(base64.b64decode(kept)), dtype=torch.uint8)
+
+
+def _any_process(flag: bool) -> bool:
+    """Whether the flag is set in the first process; all must decide alike."""
+    import torch.distributed as group
+
+    if processes() == 1:
+        return flag
+    flags = [flag]
+    group.broadcast_object_list(flags, src=0)
+    return flags[0]
+
+
+def _detail(rate: float, tokens_per_second: float, flops_per_token: float) -> str:
+    """The rest of the live line: learning rate, tokens per second, and on a GPU share of peak and memory."""
+    import torch
+
+    parts = [f"lr {rate:.1e}", f"{tokens_per_second:,.0f} tokens/s"]
+    if torch.cuda.is_available():
+        from s1.train.plan import gpu_of
+
+        gpu = gpu_of(torch.cuda.get_device_name())
+        if gpu is not None:
+            share = tokens_per_second * flops_per_token / (gpu.flops * processes())
+            parts.append(f"{share:.0%} of peak")
+        parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    return ", ".join(parts)
+
+
+def _checkpointing_name(config: Any) -> str:
+    """What this version of transformers calls activation checkpointing."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return next(n for n in ("activation_checkpointing", "gradient_checkpointing") if n in names)
