@@ -19,7 +19,7 @@ LAYERS = {
     room: layer
     for layer, rooms in enumerate(
         (
-            ("version", "errors", "seeds", "terminal"),
+            ("version", "errors", "seeds", "terminal", "loops"),
             ("types",),
             ("jsonl", "policy"),
             ("formats", "grading", "runs", "clients"),
@@ -32,6 +32,7 @@ LAYERS = {
             ("report",),
             ("petri",),
             ("harness",),
+            ("serve",),
             ("cli",),
             ("__init__", "__main__"),
         )

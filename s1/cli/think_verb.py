@@ -88,7 +88,7 @@ def _standard_input() -> str:
 
 def summary(generation: Generation) -> str:
     """The generation in one line."""
-    ended = "cut" if generation.cut else "ended by itself"
+    ended = "ended by itself" if generation.cut_by is None else f"cut ({generation.cut_by})"
     about = "" if generation.exact else "about "
     return (
         f"[{about}{generation.thinking_tokens} thinking tokens, {generation.waits} waits, {ended}; "
