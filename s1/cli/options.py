@@ -50,7 +50,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     )
     add_wait(group)
     group.add_argument(
-        "--grace", type=int, default=0, metavar="N", help="let a cut wait up to N tokens for the end of a sentence or line"
+        "--grace", type=int, default=0, metavar="N", help="let a cut wait up to N tokens for the end of a sentence"
     )  # fmt: skip
     group.add_argument(
         "--on-loop", choices=("ignore", "end", "wait"), default="ignore",
