@@ -73,14 +73,19 @@ class Segment:
 
 def texts_of(parts: Sequence[Sequence[int]], decode: Callable[[Sequence[int]], str]) -> list[str]:
     """The text of each part. Joined they are the text of the whole: a character that spans two parts belongs
-    to the part that completes it."""
+    to the part that completes it, and one that is never completed to the part where it begins."""
     texts, done, before = list[str](), "", list[int]()
-    for part in parts:
+    torn = 0  # replacement characters at the end of the last part, which this one may complete
+    for number, part in enumerate(parts, 1):
         before.extend(part)
         whole = decode(before)
-        stable = whole.rstrip("\ufffd") if part is not parts[-1] else whole
+        stable = whole if number == len(parts) else whole.rstrip("\ufffd")
+        while torn and len(stable) > len(done) and stable[len(done)] == "\ufffd":
+            texts[-1] += "\ufffd"
+            done, torn = stable[: len(done) + 1], torn - 1
         texts.append(stable[len(done) :])
         done = stable if len(stable) > len(done) else done
+        torn = len(whole) - len(done)
     return texts
 
 

@@ -373,6 +373,7 @@ def test_a_prompt_that_opens_without_a_newline_gets_one_before_the_delimiter() -
 def test_multi_byte_characters_across_segments_keep_their_text() -> None:
     got = force(ScriptedEngine(["aé", "4<|end|>"], chunk=1), BudgetPolicy(max_thinking=2))
     assert "".join(s.text for s in got.segments).endswith("a\ufffd\n</think>\n\nFinal Answer:4")
+    assert thinking_of(got) == "a\ufffd"  # what is never completed stays where it began
     whole = force(ScriptedEngine(["a€</think>", "4<|end|>"], chunk=1), BudgetPolicy(max_thinking=4))
     assert thinking_of(whole) == "a€"
 

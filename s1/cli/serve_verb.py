@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     require("serve")
     from s1.serve.body import Served
-    from s1.serve.listen import bind, serve
+    from s1.serve.listen import bind, make_server
     from s1.serve.settings import ServeSettings
 
     policy, key = budget_policy(arguments), os.environ.get(KEY, "").strip()
@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         address = f"http://{host}:{listener.getsockname()[1]}"
         print(visible(f"{name} at {address} (API: {address}/v1). Ctrl-C stops it."), flush=True)
         try:
-            serve(served, listener, key=key, log_requests=arguments.log_requests)
+            server = make_server(served, listener, key=key, log_requests=arguments.log_requests)
+            server.run(sockets=[listener])
         except KeyboardInterrupt:  # after the shutdown
             pass
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.resources import files
@@ -256,7 +257,9 @@ def _add_errors(app: FastAPI) -> None:
 def _sentence(errors: Any, request: Request) -> tuple[str, str]:
     """The first mistake in a body in one sentence, and the field that it is in."""
     first = errors[0]
-    where = [str(part) for part in first["loc"] if part not in ("body", "str") and "[" not in str(part)]
+    where = [
+        str(part) for part in first["loc"] if part != "body" and not re.search(r"[\[-]|^str$", str(part))
+    ]
     param = ".".join(where)
     if first["type"] == "json_invalid":
         return "The body is not JSON.", ""

@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from s1.serve.server_metrics import ServerMetrics
 from s1.terminal import visible
 
@@ -56,8 +58,12 @@ class Guard:
 
         async def receiving() -> MutableMapping[str, Any]:
             nonlocal body_is_here
-            async with asyncio.timeout_at(None if body_is_here else body_deadline):
-                message = await receive()
+            try:
+                async with asyncio.timeout_at(None if body_is_here else body_deadline):
+                    message = await receive()
+            except TimeoutError:
+                slow = f"The body took more than {self._body_seconds:g} seconds."
+                raise HTTPException(408, slow, {"Connection": "close"}) from None
             body_is_here = body_is_here or not message.get("more_body", False)
             return message
 
@@ -68,9 +74,6 @@ class Guard:
                 await _reply(sending, *refused)
             else:
                 await self.app(scope, receiving, sending)
-        except TimeoutError:
-            if not status:
-                await _reply(sending, 408, f"The body took more than {self._body_seconds:g} seconds.")
         except Exception as error:  # a mistake of ours: where it happened is logged, what it held is not
             at = traceback.extract_tb(error.__traceback__)[-1]
             log.error("%s at %s:%s", type(error).__name__, at.filename, at.lineno)
@@ -114,7 +117,5 @@ async def _reply(send: Send, status: int, message: str, kind: str = "invalid_req
     headers = [(b"content-type", b"application/json")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status == 408:
-        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(error_body(message, kind)).encode()})

@@ -76,8 +76,13 @@ def bind(host: str, port: int, key: str) -> socket.socket:
         raise BadConfig(f"{host}:{port} cannot be used: {error}.", "Choose another --port.") from error
 
 
-def serve(served: Served, listener: socket.socket, *, key: str = "", log_requests: bool = False) -> None:
-    """Serve until the process gets SIGINT or SIGTERM; running requests then have time to finish."""
+def make_server(
+    served: Served, listener: socket.socket, *, key: str = "", log_requests: bool = False
+) -> uvicorn.Server:
+    """The server for a socket; `run(sockets=[listener])` serves until SIGINT or SIGTERM.
+
+    Running requests then have `shutdown_seconds` to finish.
+    """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("s1.serve").setLevel(logging.INFO if log_requests else logging.WARNING)
     app: Any = create_app(served, key=key, loopback=is_loopback(listener.getsockname()[0]))
@@ -93,4 +98,4 @@ def serve(served: Served, listener: socket.socket, *, key: str = "", log_request
         timeout_keep_alive=30,
         timeout_graceful_shutdown=max(1, round(served.settings.shutdown_seconds)),
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
