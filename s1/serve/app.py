@@ -26,7 +26,10 @@ from s1.types import to_json
 from s1.version import VERSION
 
 ASSETS = {"playground.js": "text/javascript", "mathml.js": "text/javascript", "playground.css": "text/css"}
-CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 class ErrorDetail(BaseModel):

@@ -93,7 +93,7 @@ async def events(shape: ReplyShape) -> AsyncGenerator[str, None]:
         yield event(shape.around([{"index": index, "finish_reason": None, "text": ""} | role], chunk=True))
     async for index, piece in live.pieces():
         if isinstance(piece, Piece):
-            marks: dict[str, Any] = {"forced": piece.by == "forced"} if body.receipt else {}
+            marks = _marks(live, index, piece) if body.receipt else {}
             if piece.phase == "thinking":
                 yield event(shape.delta(index, reasoning=piece.text, **marks))
             elif new := answers[index].add(piece.text):
@@ -110,6 +110,16 @@ async def events(shape: ReplyShape) -> AsyncGenerator[str, None]:
         ordered = [generations[index] for index in sorted(generations)]
         yield event(shape.around([], chunk=True) | {"usage": usage(ordered, body.n or 1)})
     yield "data: [DONE]\n\n"
+
+
+def _marks(live: LiveRequest, index: int, piece: Piece) -> dict[str, Any]:
+    """Who wrote a piece, and how far its choice is."""
+    forcing = live.forcings[index]
+    return {
+        "forced": piece.by == "forced",
+        "thinking_tokens": len(forcing.thinking),
+        "waits": forcing.waits,
+    }
 
 
 def event(value: Mapping[str, Any]) -> str:
