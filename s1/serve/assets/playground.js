@@ -27,7 +27,10 @@ class Panel {
     this.range.max = this.steps.length - 1;
     this.range.value = Math.min(step, this.steps.length - 1);
     this.range.addEventListener("input", () => this.showLimit());
-    this.range.addEventListener("change", () => this.id && this.limit !== null && this.turn({ max_thinking: this.limit }));
+    this.range.addEventListener("change", () => {  // where the slider rests, not what it passes on the way
+      clearTimeout(this.resting);
+      this.resting = setTimeout(() => this.thinks && this.limit !== null && this.turn({ max_thinking: this.limit }), 250);
+    });
     for (const button of this.root.querySelectorAll("[data-turn]")) {
       button.addEventListener("click", () => this.pressed(button.dataset.turn));
     }
@@ -58,6 +61,7 @@ class Panel {
     this.find("meter").value = this.limit ? Math.min(1, this.tokens / this.limit) : 0;
   }
   enable(thinking, running) {
+    this.thinks = thinking;
     for (const button of this.root.querySelectorAll("[data-turn]")) {
       button.disabled = !(button.dataset.turn === "stop" ? running : thinking);
     }
@@ -69,7 +73,7 @@ class Panel {
   }
   pressed(what) {
     if (what === "stop") this.leave.abort();
-    else if (this.id) this.turn({ [what]: true });
+    else this.turn({ [what]: true });
   }
 
   async ask(question) {
