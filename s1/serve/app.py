@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from s1.errors import EngineFailure, S1Error, nearest
 from s1.harness.adapter import render
 from s1.serve.body import BudgetBody, ChatBody, CompletionBody, Served, TurnBody, check_texts, forcings
-from s1.serve.guard import Guard, error_body, log
+from s1.serve.guard import Guard, error_body, log_mistake
 from s1.serve.live import Busy, ClientLeft, Desk, LiveRequest, TimedOut
 from s1.serve.replies import ReplyShape, event, events
 from s1.serve.server_metrics import ServerMetrics
@@ -71,6 +71,14 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+REPLIES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The reply, or its events.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
+
+
 def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
     """The server as an ASGI application. Its lifespan closes the engine. `key`, `loopback`: see `Guard`."""
     metrics = ServerMetrics()
@@ -113,7 +121,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
                 raise EngineFailure(generation.error)
         return JSONResponse(shape.whole(generations))
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=REPLIES)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         """Think about a conversation and answer it, within a budget."""
         check_texts(body.model_dump(exclude_unset=True))
@@ -121,7 +129,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
         prompt = render(served.engine, [message.plain() for message in body.messages])
         return await answer("chatcmpl", body, [prompt], request)
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=REPLIES)
     async def completions(body: CompletionBody, request: Request) -> Response:
         """The same for plain text: the thinking follows the prompt."""
         check_texts(body.model_dump(exclude_unset=True))
@@ -154,7 +162,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
         """Whether the server lives."""
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Counts for Prometheus."""
         metrics.waiting.set(desk.waiting)
@@ -202,7 +210,9 @@ async def _streamed(shape: ReplyShape, stack: AsyncExitStack) -> AsyncGenerator[
         except ClientLeft:
             return
         except Exception as error:
-            _, body = _refused(error)
+            status, body = _refused(error)
+            if status == 500:
+                log_mistake(error)
             yield event(body)
             yield "data: [DONE]\n\n"
 
@@ -234,7 +244,6 @@ def _refused(error: Exception) -> tuple[int, dict[str, Any]]:
         return 502, error_body(str(error), "engine_error")
     if isinstance(error, S1Error):
         return 400, error_body(str(error))
-    log.error("%s in a stream", type(error).__name__)
     return 500, error_body("The server made a mistake.", "server_error")
 
 
@@ -255,21 +264,23 @@ def _add_errors(app: FastAPI) -> None:
     for kind in (HTTPException, S1Error, ClientLeft):
         app.add_exception_handler(kind, refuse)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, refuse)  # the guard logs it
 
 
 def _sentence(errors: Any, request: Request) -> tuple[str, str]:
     """The first mistake in a body in one sentence, and the field that it is in."""
     first = errors[0]
-    where = [
-        str(part) for part in first["loc"] if part != "body" and not re.search(r"[\[-]|^str$", str(part))
-    ]
+    *outer, last = [str(part) for part in first["loc"] if part != "body"] or [""]
+    where = [part for part in outer if not re.search(r"[\[-]|^str$", part)]  # without the branches of a union
+    if first["type"] == "extra_forbidden" or not re.search(r"[\[-]|^str$", last):
+        where.append(last)
     param = ".".join(where)
     if first["type"] == "json_invalid":
         return "The body is not JSON.", ""
     if first["type"] == "extra_forbidden":
         fields = (ChatBody if "chat" in request.url.path else CompletionBody).model_fields
         known = TurnBody.model_fields if "/thinking/" in request.url.path else fields
-        return f"The field {param!r} is not supported. {nearest(where[-1], known)}"[:600], param
+        return f"The field {param!r} is not supported. {nearest(last, known)}"[:600], param
     said = first["msg"][:1].lower() + first["msg"][1:]
     return f"{param or 'The body'}: {said}."[:600], param
 

@@ -75,8 +75,7 @@ class Guard:
             else:
                 await self.app(scope, receiving, sending)
         except Exception as error:  # a mistake of ours: where it happened is logged, what it held is not
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("%s at %s:%s", type(error).__name__, at.filename, at.lineno)
+            log_mistake(error)
             if not status:
                 await _reply(sending, 500, "The server made a mistake.", "server_error")
         finally:
@@ -103,6 +102,11 @@ class Guard:
             if scheme.lower() != "bearer" or not same:
                 return 401, "The key is missing or wrong. Send it as Authorization: Bearer KEY."
         return None
+
+
+def log_mistake(error: BaseException) -> None:
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("%s at %s:%s", type(error).__name__, at.filename, at.lineno)
 
 
 SAFE = (
