@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -18,6 +18,10 @@ from s1.serve.body import Served
 from s1.serve.server_metrics import ServerMetrics
 from s1.span_text import Piece, SpanText
 from s1.types import Engine, Generation
+
+PAUSE, MOST_PAUSE = 0.002, 0.25
+"""Seconds for each live request between two events of a stream: an event costs about a third of a millisecond, so
+that streams of single tokens would take the processor from the model."""
 
 
 class Busy(S1Error):
@@ -46,6 +50,8 @@ class LiveRequest:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     error: BaseException | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    pause: Callable[[], float] = lambda: 0.0
+    """Seconds between two looks at the new tokens."""
 
     @property
     def thinks(self) -> bool:
@@ -82,6 +88,8 @@ class LiveRequest:
                 if generation is not None:
                     yield choice, generation
                     left.discard(choice)
+            if left:
+                await asyncio.sleep(self.pause())
 
     async def done(self) -> list[Generation]:
         """All generations, in order of the choices."""
@@ -116,6 +124,7 @@ class Desk:
             raise Busy(self.waiting, max(1, min(60, math.ceil(rounds * self._seconds))))
         # The id is a secret: whoever knows it may turn the request.
         live = LiveRequest(f"{prefix}-{secrets.token_hex(16)}", forcings, [None] * len(forcings))
+        live.pause = lambda: min(MOST_PAUSE, PAUSE * len(self.live))
         self.live[live.id] = live
         deadline = asyncio.get_running_loop().time() + settings.request_seconds
         self.waiting += len(forcings)
