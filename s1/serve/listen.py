@@ -69,11 +69,14 @@ def bind(host: str, port: int, key: str) -> socket.socket:
             "Put a long random key into the environment variable S1_API_KEY, or use --host 127.0.0.1.",
         )
     try:
-        return socket.create_server(
+        listener = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
         )
     except (OSError, OverflowError) as error:
         raise BadConfig(f"{host}:{port} cannot be used: {error}.", "Choose another --port.") from error
+    # Accepted connections inherit it. Without it, small events wait for the client's acknowledgement, 40 ms each.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def make_server(

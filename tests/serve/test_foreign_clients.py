@@ -53,7 +53,7 @@ def test_the_command_llm_talks_to_it(serve, tmp_path) -> None:
     environment = os.environ | {"LLM_USER_PATH": str(tmp_path), "LLM_LOAD_PLUGINS": ""}
     command = shutil.which("llm", path=os.path.dirname(sys.executable))
     assert command is not None
-    for more in ([], ["--no-stream"], ["-o", "seed", "1"]):
+    for more in ([], ["--no-stream", "-o", "seed", "1"]):
         done = subprocess.run(
             [command, "-m", "s1", "2+2?", "--no-log", "--key", "none", *more],
             capture_output=True, text=True, check=False, timeout=60, env=environment,

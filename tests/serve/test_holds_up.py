@@ -19,7 +19,7 @@ from s1.serve import listen
 from s1.serve.listen import bind
 from s1.types import Chunk, Continuation
 
-LONG = {"max_thinking": 300, "min_thinking": 300}
+LONG = {"max_thinking": 150, "min_thinking": 150}
 
 
 def slow() -> PacedModel:
