@@ -506,7 +506,7 @@ def test_answer_now_cuts_at_the_tokens_seen_so_far(
     if found:
         assert (got.cut_by, got.error) == ("answer_now", None) and got.finish is not None
         assert got.thinking_tokens == found[0] + len(policy.transition)
-        assert got.segments[-1].phase == "answer"
+        assert got.segments[-1].phase in ("delimiter", "answer")
 
 
 @SOME

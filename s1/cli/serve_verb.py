@@ -1,7 +1,7 @@
 """Serve a model over HTTP with a thinking dial: an OpenAI-compatible API, and a page to try it in the browser.
 
-Without options it serves what `s1 demo` trained, or else the small model that ships with s1. Where other machines
-can reach the address, clients need the key in the environment variable S1_API_KEY.
+Without options it serves the fine-tuned model of the small world, which ships with s1. Where other machines can reach
+the address, clients need the key in the environment variable S1_API_KEY.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import os
 
 from s1.cli.options import (
-    DEMO,
     add_budget,
     add_format,
     add_settings,
@@ -31,9 +30,7 @@ QUESTIONS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     source = group.add_mutually_exclusive_group()
-    source.add_argument(
-        "--model", help="checkpoint folder, Hub id or engine spec (default: the demo's, or petri)"
-    )
+    source.add_argument("--model", help="checkpoint folder, Hub id or engine spec (default: petri)")
     source.add_argument("--upstream", metavar="URL", help="stand in front of a server with /v1/completions")
     add_format(group)
     group.add_argument("--name", help="name of the model for clients (default: the last part of the spec)")
@@ -63,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(ServeSettings(), arguments.config, arguments.set)
     check_format(arguments.format)
     with bind(arguments.host, arguments.port, key) as listener:
-        spec = _spec(arguments)
-        engine = open_engine(spec)
+        upstream = arguments.upstream and f"openai:{arguments.upstream}"
+        engine = open_engine(upstream or arguments.model or "petri")
         fmt = choose_format(engine, arguments.format)
         name = arguments.name or _name(engine.name)
         served = Served(engine, fmt, name, policy, settings, _examples(fmt.name))
@@ -77,15 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:  # after the shutdown
             pass
     return 0
-
-
-def _spec(arguments: argparse.Namespace) -> str:
-    if arguments.upstream:
-        return f"openai:{arguments.upstream}"
-    if arguments.model:
-        return str(arguments.model)
-    demo = DEMO / "model"
-    return str(demo) if (demo / "train.json").is_file() else "petri"
 
 
 def _name(engine: str) -> str:

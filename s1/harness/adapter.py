@@ -149,7 +149,7 @@ def shown_text(generation: Generation, fmt: ThinkingFormat, with_thinking: bool 
 
 
 def answer_text(delimiter: str, answer: str, fmt: ThinkingFormat) -> str:
-    """What a client sees of the text after the thinking: what follows the delimiter, with the cue where it was forced."""
+    """What a client sees of the text after the thinking: what follows the delimiter, cue included."""
     return (delimiter.partition(fmt.close.strip())[2] + answer).strip()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s1.errors import EngineFailure
-from s1.harness.adapter import answer_text, completion_tokens, counts
+from s1.harness.adapter import answer_text, completion_tokens, counts, shown_text
 from s1.serve.body import BudgetBody, ChatBody, Served
 from s1.serve.live import LiveRequest
 from s1.span_text import Piece
@@ -47,7 +47,7 @@ class ReplyShape:
         choices = []
         for index, generation in enumerate(generations):
             thinking = generation.text_of("thinking")
-            answer = answer_text(generation.text_of("answer"), self.served.fmt)
+            answer = shown_text(generation, self.served.fmt)
             reasoning = {"reasoning_content": thinking, "reasoning": thinking}
             if self.is_chat:
                 choice: dict[str, Any] = {"message": {"role": "assistant", "content": answer} | reasoning}
@@ -70,15 +70,16 @@ class ReplyShape:
 
 
 class AnswerStream:
-    """The text of an answer phase as `answer_text` would give it, as it grows."""
+    """The text that follows the thinking as `shown_text` would give it, as it grows."""
 
     def __init__(self, served: Served) -> None:
-        self._fmt, self._all, self._given = served.fmt, "", 0
+        self._fmt, self._given = served.fmt, 0
+        self._texts = {"delimiter": "", "answer": ""}
 
-    def add(self, text: str) -> str:
+    def add(self, piece: Piece) -> str:
         """What is new and sure: blank space at the end waits for a word after it."""
-        self._all += text
-        shown = answer_text(self._all, self._fmt)
+        self._texts[piece.phase] += piece.text
+        shown = answer_text(**self._texts, fmt=self._fmt)
         new, self._given = shown[self._given :], max(self._given, len(shown))
         return new
 
@@ -96,7 +97,7 @@ async def events(shape: ReplyShape) -> AsyncGenerator[str, None]:
             marks = _marks(live, index, piece) if body.receipt else {}
             if piece.phase == "thinking":
                 yield event(shape.delta(index, reasoning=piece.text, **marks))
-            elif new := answers[index].add(piece.text):
+            elif new := answers[index].add(piece):
                 yield event(shape.delta(index, content=new, **marks))
             continue
         if piece.error is not None:

@@ -33,12 +33,12 @@ class ServerMetrics:
 
     def count(self, generation: Generation, queued: float) -> None:
         """Add one finished choice that had waited `queued` seconds for its turn."""
-        forced = sum(
+        delimiter = sum(
             len(s.token_ids) for s in generation.segments if s.phase == "answer" and s.by == "forced"
         )
         self.tokens.labels("thinking").inc(generation.thinking_tokens)
         self.tokens.labels("answer").inc(generation.answer_tokens)
-        self.tokens.labels("delimiter").inc(forced)
+        self.tokens.labels("delimiter").inc(delimiter)
         self.prompt.inc(sum(len(s.token_ids) for s in generation.segments if s.phase == "prompt"))
         self.ended.labels("error" if generation.error else generation.cut_by or "model").inc()
         self.waits.inc(generation.waits)
