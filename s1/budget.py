@@ -3,6 +3,8 @@
     thinking --stop, waits left or below the minimum--> append wait, thinking
     thinking --stop----------------------------------> append close, answer
     thinking --limit reached-------------------------> (grace) append close and cue, answer
+    thinking --loop----------------------------------> append wait, or append close and cue
+    thinking --turned by a client--------------------> the same with other waits or another limit, or cut at once
     answer   --stop or length------------------------> done
 
 The machine does not know engines, tokenizers or networks: `ask()` returns the continuation that it wants next,
@@ -15,13 +17,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal
 
 from s1.errors import BadConfig, BadInput, EngineFailure
+from s1.loops import loop_end
 from s1.prompt import EncodedPrompt, room_for
-from s1.types import Chunk, Continuation, Engine, Finish, Generation, Owner, Phase, Sampling, Segment, Stop
+from s1.types import (
+    Chunk,
+    Continuation,
+    CutBy,
+    Engine,
+    Finish,
+    Generation,
+    Owner,
+    Phase,
+    Sampling,
+    Segment,
+    Stop,
+    texts_of,
+)
 
 SENTENCE_ENDS = (".", "!", "?", "\n", "。")
 
@@ -38,7 +54,7 @@ class Forcing:
     phase: Phase | Literal["done"] = "thinking"
     thinking: list[int] = field(default_factory=list)
     waits: int = 0
-    cut: bool = False
+    cut_by: CutBy | None = None
     finish: Finish | None = None
     exact: bool = True
     grace_used: int = 0
@@ -50,6 +66,10 @@ class Forcing:
     _left: int = 0  # tokens that the current request still allows
     _drawn: int = 0  # the position after the last end that the model drew
     _redraw: int = 0  # how often a request has begun before that position
+    _more_waits: int = 0  # waits that a client has asked for while the request runs
+    _turned: bool = False  # a client has changed the limit
+    _answer_now: bool = False
+    _unlooped: int = 0  # thinking before the last loop that was found; it counts no more
 
     def __post_init__(self) -> None:
         encoded, policy = self.encoded, self.encoded.policy
@@ -61,29 +81,34 @@ class Forcing:
                 f"context of {encoded.context}.",
                 "Shorten the prompt or use a model with a longer context.",
             )
-        if self.limit + policy.grace > self._room or self.limit < policy.min_thinking or self.limit < 0:
-            wanted = ", ".join(
-                f"{name} {value}"
-                for name in ("max_thinking", "min_thinking", "grace")
-                if (value := getattr(policy, name))
-            )
+        self._check_limit(policy.max_thinking)
+        self._own("prompt", "format", self.encoded.prompt)
+
+    def _check_limit(self, max_thinking: int | None) -> None:
+        policy = self.encoded.policy
+        limit = self.limit if max_thinking is None else max_thinking
+        if limit + policy.grace > self._room or limit < policy.min_thinking or limit < 0:
+            given = {"max_thinking": max_thinking, "min_thinking": policy.min_thinking, "grace": policy.grace}
+            wanted = ", ".join(f"{name} {value}" for name, value in given.items() if value)
             raise BadConfig(
                 f"{wanted or 'The answer'} needs more than the {self._room} tokens left for thinking in "
-                f"{encoded.context} tokens (the context, or the limit of the request).",
+                f"{self.encoded.context} tokens (the context, or the limit of the request).",
                 "Lower these limits or max_answer.",
             )
-        if len(encoded.transition) > self.limit:
+        if (transition := len(self.encoded.transition)) > limit:
             raise BadConfig(
-                f"The transition takes {len(encoded.transition)} of {self.limit} tokens of thinking.",
+                f"The transition takes {transition} of {limit} tokens of thinking.",
                 "Shorten it or raise max_thinking.",
             )
-        self._own("prompt", "format", self.encoded.prompt)
 
     # --- what the machine wants ---------------------------------------------------------------------
 
     def ask(self) -> Continuation | None:
         """The next continuation, or None when the request is done."""
         while self.phase == "thinking":
+            if self._answer_now:
+                self._cut("answer_now")
+                break
             tokens = self._thinking_left()
             if tokens > 0:
                 least = 1 if self._suppressed or (self._official and self.encoded.policy.waits) else 0
@@ -140,31 +165,42 @@ class Forcing:
             if chunk.finish:
                 self.finish, self.phase = chunk.finish, "done"
             return chunk.finish is None
-        if chunk.ids:
+        if self._answer_now:  # what the engine has decoded meanwhile is dropped
+            self._cut("answer_now")
+            return False
+        ids, finish, policy = chunk.ids, chunk.finish, self.encoded.policy
+        if ids:
             self._suppressed = False
         if self._in_grace:
-            for token in chunk.ids:
+            for token in ids:
                 self._think("model", (token,))
                 self.grace_used += 1
                 if self._at_sentence_end():
-                    self._cut()
+                    self._cut("limit")
                     return False
         else:
-            self._think("model", chunk.ids)
-            self._round += len(chunk.ids)
-        if chunk.finish == "stop":
+            if self._turned and len(ids) >= (left := self._thinking_left()):
+                ids, finish = ids[: max(0, left)], "length"
+            looped = None if policy.on_loop == "ignore" else loop_end(self.thinking, ids, self._unlooped)
+            ids = ids[:looped]
+            self._think("model", ids)
+            self._round += len(ids)
+            if looped is not None:
+                self._loop_found()
+                return False
+        if finish == "stop":
             self._drawn = len(self._prefix()) + (len(chunk.stop.ids) if chunk.stop else 1)
             answered = chunk.stop in self.encoded.answer_stops
-            self._thinking_ended(answered and self.encoded.policy.on_eos_in_thinking == "answer", chunk.stop)
-        elif chunk.finish == "length":
+            self._thinking_ended(answered and policy.on_eos_in_thinking == "answer", chunk.stop)
+        elif finish == "length":
             self._budget_spent()
-        return chunk.finish is None
+        return finish is None
 
     def _thinking_ended(self, at_once: bool, stop: Stop | None) -> None:
         """The model ends its thinking with `stop`: suppress that, or let it answer. `at_once`: never suppress."""
         policy = self.encoded.policy
         if self._in_grace:
-            self._cut()
+            self._cut("limit")
             return
         wait = self.encoded.waits[self.waits % len(self.encoded.waits)]
         if self._suppressed and not wait:
@@ -176,30 +212,47 @@ class Forcing:
                 raise EngineFailure("The engine ended its thinking before min_tokens.")
             self._masked = True
             return
-        if room and (too_short or (self.waits < policy.waits and not at_once)):
-            self._think("forced", wait)
-            self.waits += 1
-            self._suppressed, self._round = True, 0
+        if room and (too_short or (self._waits_left() and not at_once)):
+            self._append_wait(wait)
             return
         if self._official:
-            self.cut = self._trim_to_limit()
+            self.cut_by = "limit" if self._trim_to_limit() else None
             self._close(newline=False, with_cue=False, stop=None if self.cut else stop)
         else:
             self._close(newline=self._needs_newline(), with_cue=policy.cue == "always", stop=stop)
 
+    def _waits_left(self) -> bool:
+        return self.waits < self.encoded.policy.waits + self._more_waits
+
+    def _append_wait(self, wait: tuple[int, ...]) -> None:
+        self._think("forced", wait)
+        self.waits += 1
+        self._suppressed, self._round = True, 0
+
+    def _loop_found(self) -> None:
+        policy, wait = self.encoded.policy, self.encoded.waits[self.waits % len(self.encoded.waits)]
+        self._unlooped = len(self.thinking)
+        room = wait and self._thinking_left() >= len(wait) + 1
+        if policy.on_loop == "wait" and self._waits_left() and room:
+            self._append_wait(wait)
+        elif len(self.thinking) >= policy.min_thinking:
+            self._cut("loop")
+
     def _budget_spent(self) -> None:
+        if self._turned and not self._in_grace and self._thinking_left() > 0:
+            return  # the limit was raised after the request
         if self._official:
             newline = self._needs_newline()  # the official code checks the text, which it does not trim
             self._trim_to_limit()
-            self.cut = True
+            self.cut_by = "limit"
             self._close(newline=newline, with_cue=True)
         elif not self._in_grace and self.encoded.policy.grace and not self._at_sentence_end():
             self._in_grace = True
         else:
-            self._cut()
+            self._cut("limit")
 
-    def _cut(self) -> None:
-        self.cut = True
+    def _cut(self, by: CutBy) -> None:
+        self.cut_by = by
         if self.encoded.transition:
             self._think("forced", self.encoded.transition)
         self._close(newline=self._needs_newline(), with_cue=self.encoded.policy.cue != "never")
@@ -258,6 +311,32 @@ class Forcing:
         """The tokens so far in runs of one phase and owner."""
         return self._spans
 
+    @property
+    def cut(self) -> bool:
+        """Whether the thinking was ended for the model."""
+        return self.cut_by is not None
+
+    # --- turned while it runs ----------------------------------------------------------------------
+
+    def turn(self, *, wait: bool = False, answer_now: bool = False, max_thinking: int | None = None) -> None:
+        """Change the budget of a request that is thinking; it takes effect with the next token.
+
+        wait: suppress one more end of thinking. answer_now: cut here, without grace or minimum. max_thinking:
+        another limit in tokens; below what has been thought it cuts here. Raises BadConfig for a limit that
+        does not fit, and when the thinking is over.
+        """
+        if self.phase != "thinking" or self._answer_now:
+            raise BadConfig("The thinking is over.", "Turn a request while it thinks.")
+        if self._official:
+            raise BadConfig("The official profile cannot be turned.", "Use the strict profile.")
+        if max_thinking is not None:
+            self._check_limit(replace(self.encoded.policy, max_thinking=max_thinking).max_thinking)
+            self.limit, self._turned = max_thinking, True
+            if self._in_grace and max_thinking > len(self.thinking) + len(self.encoded.transition):
+                self._in_grace, self.grace_used = False, 0
+        self._more_waits += wait
+        self._answer_now = answer_now
+
     # --- the result --------------------------------------------------------------------------------
 
     def result(
@@ -291,20 +370,8 @@ class Forcing:
             first_token_seconds=first_token_seconds,
             seed=self.sampling.seed,
             error=error,
+            cut_by=self.cut_by,
         )
-
-
-def texts_of(parts: Sequence[Sequence[int]], decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """The text of each part. Joined they are the text of the whole: a character that spans two parts belongs
-    to the part that completes it."""
-    texts, done, before = [], "", list[int]()
-    for part in parts:
-        before.extend(part)
-        whole = decode(before)
-        stable = whole.rstrip("\ufffd") if part is not parts[-1] else whole
-        texts.append(stable[len(done) :])
-        done = stable if len(stable) > len(done) else done
-    return texts
 
 
 async def drive(

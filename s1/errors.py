@@ -64,6 +64,7 @@ EXTRAS = {
     "qlora": ("bitsandbytes",),
     "grading": ("math_verify",),
     "report": ("matplotlib",),
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "lm-eval": ("lm_eval",),
 }
 """The modules that an extra of pyproject.toml brings, as far as s1 imports them."""

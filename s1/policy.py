@@ -35,6 +35,9 @@ class BudgetPolicy:
     on_eos_in_thinking: Literal["delimiter", "answer"] = "delimiter"
     """An end of turn inside thinking either counts as its delimiter, which waits and a minimum suppress (as in
     the authors' code), or starts the answer at once."""
+    on_loop: Literal["ignore", "end", "wait"] = "ignore"
+    """What happens to thinking that repeats itself (`s1.loops`): nothing; it is cut, though not before
+    `min_thinking`; or the next wait string is appended while waits are left, and then it is cut."""
     profile: Literal["strict", "official"] = "strict"
     """`official`: token for token what the paper's code does (docs/paper_map.md)."""
 
@@ -58,6 +61,7 @@ class BudgetPolicy:
         for name, choices in (
             ("cue", ("cut", "always", "never")),
             ("on_eos_in_thinking", ("delimiter", "answer")),
+            ("on_loop", ("ignore", "end", "wait")),
             ("profile", ("strict", "official")),
         ):
             if getattr(self, name) not in choices:
@@ -70,9 +74,11 @@ class BudgetPolicy:
             or self.transition
             or self.cue != "cut"
             or self.on_eos_in_thinking != "delimiter"
+            or self.on_loop != "ignore"
         ):
             raise BadConfig(
-                "The official profile does not have min_thinking, grace, transition, cue or on_eos_in_thinking.",
+                "The official profile does not have min_thinking, grace, transition, cue, on_eos_in_thinking or "
+                "on_loop.",
                 "Use the strict profile, or remove these.",
             )
 
@@ -108,6 +114,8 @@ class BudgetPolicy:
             parts.append(f"grace {self.grace}")
         if self.on_eos_in_thinking != "delimiter":
             parts.append(f"end of turn: {self.on_eos_in_thinking}")
+        if self.on_loop != "ignore":
+            parts.append(f"loop: {self.on_loop}")
         if self.profile != "strict":
             parts.append(self.profile)
         return ", ".join(parts) or "natural"

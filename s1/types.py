@@ -12,7 +12,7 @@ import hashlib
 import re
 import types as _types
 import typing
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -22,6 +22,7 @@ from s1.errors import BadInput
 Phase = Literal["prompt", "thinking", "delimiter", "answer"]
 Owner = Literal["model", "forced", "format"]
 Finish = Literal["stop", "length"]
+CutBy = Literal["limit", "loop", "answer_now"]
 Outcome = Literal["right", "wrong", "cut", "no answer", "error"]
 
 
@@ -70,6 +71,24 @@ class Segment:
     by: Owner
 
 
+def texts_of(parts: Sequence[Sequence[int]], decode: Callable[[Sequence[int]], str]) -> list[str]:
+    """The text of each part. Joined they are the text of the whole: a character that spans two parts belongs
+    to the part that completes it, and one that is never completed to the part where it begins."""
+    texts, done, before = list[str](), "", list[int]()
+    torn = 0  # replacement characters at the end of the last part, which this one may complete
+    for number, part in enumerate(parts, 1):
+        before.extend(part)
+        whole = decode(before)
+        stable = whole if number == len(parts) else whole.rstrip("\ufffd")
+        while torn and len(stable) > len(done) and stable[len(done)] == "\ufffd":
+            texts[-1] += "\ufffd"
+            done, torn = stable[: len(done) + 1], torn - 1
+        texts.append(stable[len(done) :])
+        done = stable if len(stable) > len(done) else done
+        torn = len(whole) - len(done)
+    return texts
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """Tokens spent on one answer by a method that needs more than the generation of that answer."""
@@ -101,7 +120,7 @@ class Generation:
     waits: int
     """How many waits were appended."""
     cut: bool
-    """True when the thinking limit ended the thinking."""
+    """True when the thinking was ended for the model; `cut_by` says by what."""
     finish: Finish | None
     """How the answer ended; None only with an error."""
     grace_used: int = 0
@@ -113,6 +132,8 @@ class Generation:
     """Until the model's first token. Both times are measurements: results are compared without them."""
     seed: int | None = None
     error: str | None = None
+    cut_by: CutBy | None = None
+    """The limit, the loop guard, or a client that wanted the answer now."""
     spent: Spent | None = None
     """What the method spent on this answer; None when it is only this generation's own tokens."""
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_model import FORMATS, PROMPT, SPELLED, TAGS, TokenModel, force
+from token_model import FORMATS, PROMPT, SPELLED, TAGS, TokenModel, force, run
 
-from s1.budget import SENTENCE_ENDS, Forcing, texts_of
+from s1.budget import SENTENCE_ENDS, Forcing, drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, BadInput
 from s1.formats import ThinkingFormat, get_format
+from s1.loops import LOOP_PERIOD, LOOP_REPEATS, LOOP_STEP, LOOP_TOKENS, ends_in_loop
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
-from s1.types import Chunk, Continuation, Generation
+from s1.types import Chunk, Continuation, Generation, Sampling, texts_of
 
 MANY = settings(max_examples=600, derandomize=True, deadline=None, database=None)
 SOME = settings(MANY, max_examples=200)
+FEW = settings(MANY, max_examples=30)
 
 WAITS = ("Wait", "", "Hmm é", "W", "\n")
 
@@ -43,6 +45,7 @@ def policies(draw: st.DrawFn, official: bool = False) -> BudgetPolicy:
         transition=draw(st.sampled_from(("", "", " So. ", "é")) if most is None or most > 5 else st.just("")),
         grace=draw(st.just(0) | st.integers(0, 12)),
         on_eos_in_thinking=draw(st.sampled_from(("delimiter", "answer"))),
+        on_loop=draw(st.sampled_from(("ignore", "end", "wait"))),
     )
 
 
@@ -77,6 +80,7 @@ def test_every_request_keeps_every_rule(
     everything = ids_of(got)
 
     assert got.error is None and got.finish is not None
+    assert got.cut == (got.cut_by is not None)
     # the budget
     if policy.max_thinking is not None:
         assert got.thinking_tokens <= policy.max_thinking + got.grace_used
@@ -369,6 +373,7 @@ def test_a_prompt_that_opens_without_a_newline_gets_one_before_the_delimiter() -
 def test_multi_byte_characters_across_segments_keep_their_text() -> None:
     got = force(ScriptedEngine(["aé", "4<|end|>"], chunk=1), BudgetPolicy(max_thinking=2))
     assert "".join(s.text for s in got.segments).endswith("a\ufffd\n</think>\n\nFinal Answer:4")
+    assert thinking_of(got) == "a\ufffd"  # what is never completed stays where it began
     whole = force(ScriptedEngine(["a€</think>", "4<|end|>"], chunk=1), BudgetPolicy(max_thinking=4))
     assert thinking_of(whole) == "a€"
 
@@ -378,6 +383,156 @@ def test_multi_byte_characters_across_segments_keep_their_text() -> None:
 def test_texts_of_parts_join_to_the_text_of_the_whole(parts: list[list[int]]) -> None:
     decode = ScriptedEngine([]).decode
     assert "".join(texts_of(parts, decode)) == decode([i for part in parts for i in part])
+
+
+# --- loops ----------------------------------------------------------------------------------------------
+
+
+class LoopingModel(TokenModel):
+    """Writes one phrase for ever.
+
+    `phrase` is how many tokens it repeats, `before` how many come first.
+    """
+
+    def __init__(self, seed: int, *, phrase: int, before: int, chunk: int = 3) -> None:
+        super().__init__(seed, ends_in=10_000, chunk=chunk, context=1_000)
+        self._phrase, self._before = phrase, before
+
+    def next(self, ids: Sequence[int], request: Continuation, masked: frozenset[int] = frozenset()) -> int:
+        place = len(ids) - len(PROMPT)
+        if "Final Answer:" in self.decode(ids[-20:]):
+            return self.encode("<|end|>")[0]
+        return 65 + place % self._phrase % 26 if place >= self._before else 97 + place * 7 % 23
+
+
+@FEW
+@given(st.integers(1, LOOP_PERIOD), st.integers(0, 80), st.lists(st.integers(1, 70), min_size=2, max_size=2))
+def test_thinking_that_repeats_itself_is_cut_soon_and_says_why(
+    phrase: int, before: int, sizes: list[int]
+) -> None:
+    policy = BudgetPolicy(max_thinking=600, on_loop="end")
+    one, other = (force(LoopingModel(0, phrase=phrase, before=before, chunk=size), policy) for size in sizes)
+    assert same(one, other)
+    assert (one.cut, one.cut_by, one.finish) == (True, "loop", "stop")
+    assert one.thinking_tokens <= before + max(LOOP_TOKENS, LOOP_REPEATS * phrase) + 2 * LOOP_STEP
+    natural = force(LoopingModel(0, phrase=phrase, before=before), BudgetPolicy(max_thinking=600))
+    assert (natural.cut_by, natural.thinking_tokens) == ("limit", 600)
+    assert natural.thinking.startswith(one.thinking)
+
+
+@pytest.mark.parametrize(("waits", "tried"), [(0, 0), (2, 2)])
+def test_a_loop_may_be_answered_with_the_next_wait_while_waits_are_left(waits: int, tried: int) -> None:
+    policy = BudgetPolicy(max_thinking=600, waits=waits, wait=("Wait", "Hmm"), on_loop="wait")
+    got = force(LoopingModel(0, phrase=5, before=9), policy)
+    assert (got.waits, got.cut_by) == (tried, "loop")
+    forced = [s.text for s in got.segments if s.phase == "thinking" and s.by == "forced"]
+    assert forced == ["Wait", "Hmm"][:tried]
+
+
+def test_a_loop_is_not_cut_below_the_minimum() -> None:
+    got = force(LoopingModel(0, phrase=5, before=9), BudgetPolicy(min_thinking=500, on_loop="end"))
+    assert got.cut_by == "loop" and 500 <= got.thinking_tokens < 700
+
+
+@SOME
+@given(st.lists(st.integers(0, 3), min_size=LOOP_TOKENS, max_size=300), st.integers(1, LOOP_PERIOD))
+def test_a_loop_is_what_its_definition_says(ids: list[int], period: int) -> None:
+    ids += (ids[-period:] * LOOP_TOKENS)[: LOOP_TOKENS + 3 * period]
+
+    def repeated(period: int) -> bool:
+        span = max(LOOP_TOKENS, LOOP_REPEATS * period)
+        return len(ids) >= span and all(ids[-n] == ids[-n - period] for n in range(1, span - period + 1))
+
+    assert ends_in_loop(ids) == any(repeated(p) for p in range(1, LOOP_PERIOD + 1))
+
+
+# --- turned while it runs -----------------------------------------------------------------------------------
+
+
+def turned(policy: BudgetPolicy, seed: int, at: int, fmt: ThinkingFormat = TAGS, chunk: int = 3, **turn):
+    """The generation of a request that is turned when it has thought `at` tokens or more, and whether it was."""
+    model = TokenModel(seed, ends_in=12, chunk=chunk)
+    forcing = Forcing(encode_prompt(model, fmt, policy, PROMPT), Sampling(1.0, seed=1))
+    found: list[int] = []
+
+    def watch(forcing: Forcing) -> None:
+        if not found and forcing.phase == "thinking" and len(forcing.thinking) >= at:
+            found.append(len(forcing.thinking))
+            forcing.turn(**turn)
+
+    return run(drive(forcing, model, watch=watch)), found
+
+
+def sampled(policy: BudgetPolicy, seed: int, fmt: ThinkingFormat = TAGS) -> Generation:
+    return force(TokenModel(seed, ends_in=12), policy, fmt, Sampling(1.0, seed=1))
+
+
+def written(generation: Generation) -> tuple[int, ...]:
+    return ids_of(generation)
+
+
+BASIC = st.builds(
+    BudgetPolicy,
+    max_thinking=st.integers(20, 60),
+    waits=st.integers(0, 3),
+    wait=st.sampled_from((("Wait",), ("Hmm", "Wait"), ("",))),
+    grace=st.sampled_from((0, 7)),
+    transition=st.sampled_from(("", " So.")),
+    max_answer=st.just(9),
+)
+
+
+@SOME
+@given(BASIC, st.integers(0, 99), st.integers(0, 15), st.integers(1, 9), st.integers(16, 90))
+def test_a_request_whose_limit_is_turned_is_one_that_had_the_limit_from_the_start(
+    policy: BudgetPolicy, seed: int, at: int, chunk: int, limit: int
+) -> None:
+    got, found = turned(policy, seed, at, chunk=chunk, max_thinking=limit)
+    if not found:
+        return
+    if found[0] < min(limit, policy.max_thinking or 0) - 8:  # nothing has depended on the limit yet
+        assert written(got) == written(sampled(replace(policy, max_thinking=limit), seed))
+    most = max(limit, found[0] + len(policy.transition))
+    assert got.error is None and got.thinking_tokens <= most + got.grace_used
+
+
+@SOME
+@given(BASIC, st.integers(0, 99), st.integers(0, 40), st.integers(1, 9), st.sampled_from(FORMATS))
+def test_answer_now_cuts_at_the_tokens_seen_so_far(
+    policy: BudgetPolicy, seed: int, at: int, chunk: int, fmt: ThinkingFormat
+) -> None:
+    policy = replace(policy, min_thinking=20)
+    got, found = turned(policy, seed, at, fmt, chunk, answer_now=True)
+    if found:
+        assert (got.cut_by, got.error) == ("answer_now", None) and got.finish is not None
+        assert got.thinking_tokens == found[0] + len(policy.transition)
+        assert got.segments[-1].phase in ("delimiter", "answer")
+
+
+@SOME
+@given(BASIC, st.integers(0, 99), st.integers(1, 9))
+def test_a_wait_that_is_asked_for_is_one_more_wait(policy: BudgetPolicy, seed: int, chunk: int) -> None:
+    got, found = turned(policy, seed, 1, chunk=chunk, wait=True)
+    if found:  # waits are appended at ends only, and the first token is none
+        assert written(got) == written(sampled(replace(policy, waits=policy.waits + 1), seed))
+
+
+def test_a_turn_that_does_not_fit_is_refused_and_changes_nothing() -> None:
+    policy = BudgetPolicy(max_thinking=30, min_thinking=10, max_answer=5)
+    for wrong, word in (({"max_thinking": 5}, "min_thinking"), ({"max_thinking": 900}, "max_thinking 900")):
+        with pytest.raises(BadConfig, match=word):
+            turned(policy, 0, 3, **wrong)
+    forcing = Forcing(encode_prompt(TokenModel(), TAGS, BudgetPolicy(profile="official"), PROMPT))
+    with pytest.raises(BadConfig, match="official"):
+        forcing.turn(wait=True)
+
+
+def test_thinking_that_is_over_cannot_be_turned() -> None:
+    engine = TokenModel()
+    forcing = Forcing(encode_prompt(engine, TAGS, BudgetPolicy(max_thinking=9), PROMPT))
+    run(drive(forcing, engine))
+    with pytest.raises(BadConfig, match="over"):
+        forcing.turn(answer_now=True)
 
 
 # --- policies -------------------------------------------------------------------------------------------

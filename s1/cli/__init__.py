@@ -44,6 +44,10 @@ VERBS = {
         "think about one question within a budget",
         's1 think "How many r are in raspberry?" --model models/s1 --max-thinking 2000 --waits 2',
     ),
+    "serve": Verb(
+        "serve a model with a thinking dial, for any client and in the browser",
+        "s1 serve --model models/s1 --max-thinking 2000",
+    ),
     "doctor": Verb("check whether it is safe to force a model's budget", "s1 doctor models/s1"),
     "eval": Verb(
         "run one policy on a benchmark",

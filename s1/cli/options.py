@@ -49,6 +49,14 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         "--waits", type=int, default=0, metavar="N", help="suppress the end of thinking N times"
     )
     add_wait(group)
+    group.add_argument(
+        "--grace", type=int, default=0, metavar="N", help="let a cut wait up to N tokens for the end of a sentence"
+    )  # fmt: skip
+    group.add_argument(
+        "--on-loop", choices=("ignore", "end", "wait"), default="ignore",
+        help="thinking that repeats itself: nothing (default); cut it; or append the next wait string while waits are "
+        "left",
+    )  # fmt: skip
     add_max_answer(group)
 
 
@@ -111,7 +119,7 @@ def wait_strings(text: str) -> tuple[str, ...]:
 
 
 def budget_policy(arguments: argparse.Namespace) -> BudgetPolicy:
-    """The one policy of --max-thinking, --min-thinking, --waits, --wait and --max-answer."""
+    """The one policy of the options that `add_budget` adds."""
     from s1.policy import BudgetPolicy
 
     if len(arguments.wait) > 1:
@@ -125,6 +133,8 @@ def budget_policy(arguments: argparse.Namespace) -> BudgetPolicy:
         waits=arguments.waits,
         wait=arguments.wait[0] if arguments.wait else ("Wait",),
         max_answer=arguments.max_answer,
+        grace=arguments.grace,
+        on_loop=arguments.on_loop,
     )
 
 

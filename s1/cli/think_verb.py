@@ -19,6 +19,7 @@ from s1.cli.options import (
     open_engine,
     sampling,
 )
+from s1.span_text import SpanText
 from s1.terminal import visible
 
 if TYPE_CHECKING:
@@ -54,20 +55,20 @@ def run(arguments: argparse.Namespace) -> int:
     engine = open_engine(arguments.model)
     shown = StreamedText(engine.decode, sys.stderr, sys.stdout)
 
-    async def think() -> Generation:
+    async def think() -> tuple[Forcing, Generation]:
         try:
             fmt = choose_format(engine, arguments.format)
-            encoded = encode_prompt(engine, fmt, policy, engine.render(messages))
+            forcing = Forcing(encode_prompt(engine, fmt, policy, engine.render(messages)), how)
             watch = (lambda forcing: None) if arguments.json else shown.update
-            return await drive(Forcing(encoded, how), engine, watch=watch)
+            return forcing, await drive(forcing, engine, watch=watch)
         finally:
             await engine.close()
 
-    generation = asyncio.run(think())
+    forcing, generation = asyncio.run(think())
     if arguments.json:
         print(json.dumps(to_json(generation)))
     else:
-        shown.end()
+        shown.end(forcing)
         print(summary(generation), file=sys.stderr)
     if generation.error:
         print(visible(f"s1 think: {generation.error}"), file=sys.stderr)
@@ -88,7 +89,7 @@ def _standard_input() -> str:
 
 def summary(generation: Generation) -> str:
     """The generation in one line."""
-    ended = "cut" if generation.cut else "ended by itself"
+    ended = "ended by itself" if generation.cut_by is None else f"cut ({generation.cut_by})"
     about = "" if generation.exact else "about "
     return (
         f"[{about}{generation.thinking_tokens} thinking tokens, {generation.waits} waits, {ended}; "
@@ -104,52 +105,22 @@ class StreamedText:
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], thinking: TextIO, answer: TextIO) -> None:
-        self._decode, self._thinking, self._answer = decode, thinking, answer
+        self._text, self._thinking, self._answer = SpanText(decode), thinking, answer
         self._colour = thinking.isatty() and not os.environ.get("NO_COLOR")
-        self._ids: list[int] = []  # every token so far; the prompt is context for decoding and is not shown
-        self._window, self._done = 0, 0  # the text of _ids[:_done] is shown; decoding begins at _window
-        self._span, self._taken = 0, 0
         self._blank = ""  # blank space in the answer that is shown when a word follows
         self._answered = False
-        self._owner: tuple[Phase, Owner] = ("thinking", "model")
 
-    def update(self, forcing: Forcing) -> None:
+    def update(self, forcing: Forcing, *, ended: bool = False) -> None:
         """Show what has been decoded since the last call."""
-        spans = forcing.spans
-        while self._span < len(spans):
-            phase, by, ids = spans[self._span]
-            last = self._span == len(spans) - 1
-            self._ids.extend(ids[self._taken :])
-            self._taken = len(ids)
-            if phase == "prompt":
-                self._window, self._done = max(0, len(self._ids) - 4), len(self._ids)
-            else:
-                self._owner = (phase, by)
-                self._show(self._new_text(final=not last), phase, by)
-            if last:
-                return
-            self._span, self._taken = self._span + 1, 0
+        for piece in self._text.new(forcing.spans, ended=ended):
+            self._show(*piece)
 
-    def end(self) -> None:
-        """End the last line of both streams."""
-        self._show(self._new_text(final=True), *self._owner)
+    def end(self, forcing: Forcing) -> None:
+        """Show the rest and end the last line of both streams."""
+        self.update(forcing, ended=True)
         print(file=self._answer if self._answered else self._thinking, flush=True)
 
-    def _new_text(self, *, final: bool) -> str:
-        """The text of the new tokens; an incomplete character waits for its rest unless this is final.
-
-        Only a window is decoded; the tokens before the new ones give the decoder context.
-        """
-        before = self._decode(self._ids[self._window : self._done])
-        whole = self._decode(self._ids[self._window :])
-        if whole.endswith("\ufffd") and not final:
-            return ""
-        self._window, self._done = self._done, len(self._ids)
-        return whole[len(before) :]
-
     def _show(self, text: str, phase: Phase, by: Owner) -> None:
-        if not text:
-            return
         if phase == "answer":
             self._show_answer(text)
             return

@@ -145,8 +145,17 @@ def shown_text(generation: Generation, fmt: ThinkingFormat, with_thinking: bool 
     delimiter, answer = generation.text_of("delimiter"), generation.text_of("answer")
     if with_thinking:
         return fmt.open + generation.text_of("thinking") + delimiter + answer.rstrip()
-    cue = delimiter.partition(fmt.close.strip())[2]
-    return (cue + answer).strip()
+    return answer_text(delimiter, answer, fmt)
+
+
+def answer_text(delimiter: str, answer: str, fmt: ThinkingFormat) -> str:
+    """What a client sees of the text after the thinking: what follows the delimiter, cue included."""
+    return (delimiter.partition(fmt.close.strip())[2] + answer).strip()
+
+
+def completion_tokens(generation: Generation) -> int:
+    """Tokens after the prompt: thinking, answer, and the delimiters and cue that were forced."""
+    return sum(len(s.token_ids) for s in generation.segments if s.phase != "prompt")
 
 
 def counts(generation: Generation) -> dict[str, Any]:

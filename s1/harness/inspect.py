@@ -37,6 +37,7 @@ from s1.harness.adapter import (
     POLICY_FIELDS,
     HarnessRequest,
     change_policy,
+    completion_tokens,
     counts,
     read_arguments,
     refuse,
@@ -172,7 +173,7 @@ class S1API(ModelAPI):  # type: ignore[misc]
         """The tokens of all choices add up; the prompt counts once."""
         first = generations[0]
         prompt = sum(len(s.token_ids) for s in first.segments if s.phase == "prompt")
-        spent = sum(_spent(g) for g in generations)
+        spent = sum(completion_tokens(g) for g in generations)
         return ModelOutput(
             model=self.model_name,
             choices=[self._choice(g) for g in generations],
@@ -208,11 +209,6 @@ def _printed(error: S1Error) -> Exception:
     except ImportError:
         return error
     return cast(Exception, PrerequisiteError(str(error)))
-
-
-def _spent(generation: Generation) -> int:
-    """Tokens after the prompt: thinking, delimiter, cue and answer."""
-    return sum(len(s.token_ids) for s in generation.segments if s.phase != "prompt")
 
 
 def check_config(config: GenerateConfig) -> None:

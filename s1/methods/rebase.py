@@ -22,7 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from s1.budget import Forcing, drive, texts_of
+from s1.budget import Forcing, drive
 from s1.errors import BadConfig, EngineFailure
 from s1.methods import Method, Task, label_with
 from s1.methods.budget_forcing import begin
@@ -30,7 +30,7 @@ from s1.methods.rollouts import check_count, combined, completed, scores_of, sid
 from s1.methods.voting import pick_winner
 from s1.policy import BudgetPolicy
 from s1.seeds import seed_of
-from s1.types import Chunk, Generation, Sampling, Spent
+from s1.types import Chunk, Generation, Sampling, Spent, texts_of
 
 STEPS = {"petri": " ."}
 """What ends a step, by the name of the format: an attempt in petri, a paragraph elsewhere."""

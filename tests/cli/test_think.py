@@ -89,7 +89,7 @@ def test_no_color_is_respected_on_a_terminal(monkeypatch) -> None:
 def think(engine: ScriptedEngine, policy: BudgetPolicy, shown: StreamedText) -> Generation:
     forcing = Forcing(encode_prompt(engine, THINK, policy, "<|user|>2+2?<|assistant|>"))
     generation = asyncio.run(drive(forcing, engine, watch=shown.update))
-    shown.end()
+    shown.end(forcing)
     return generation
 
 

@@ -1,0 +1,218 @@
+"""The server against the engine alone: throughput, time to the first token, time per token, and a soak.
+
+    python benchmarks/serve.py MODEL [--clients 1,8,64] [--requests 4] [--thinking 128] [--answer 32]
+    python benchmarks/serve.py MODEL --soak 600            # seconds at 64 clients that leave at random
+
+Both sides decode the same requests: a minimum and a limit of the same size, so that each thinks exactly that long.
+"engine" drives them in one process; "server" is `s1 serve` in another, asked by plain HTTP clients that share the
+machine with it, so their reading of events counts against the server. Tokens are those after the prompt.
+The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from s1.budget import Forcing, drive
+from s1.engines import load_engine
+from s1.formats import choose_format
+from s1.petri.world import questions
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One request, in seconds."""
+
+    first: float
+    whole: float
+    tokens: int
+
+
+def body(text: str, policy: BudgetPolicy, seed: int) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": text}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 1.0,
+        "seed": seed,
+        "max_thinking": policy.max_thinking,
+        "min_thinking": policy.min_thinking,
+        "max_answer": policy.max_answer,
+    }
+
+
+async def ask(client: httpx.AsyncClient, sent: dict[str, Any]) -> Timing:
+    began, first, tokens = time.perf_counter(), 0.0, 0
+    async with client.stream("POST", "/v1/chat/completions", json=sent) as reply:
+        if reply.status_code != 200:
+            raise RuntimeError(f"{reply.status_code}: {(await reply.aread())[:200]!r}")
+        async for line in reply.aiter_lines():
+            if not first and '"reasoning_content"' in line:
+                first = time.perf_counter() - began
+            if '"usage"' in line:
+                tokens = json.loads(line[6:])["usage"]["completion_tokens"]
+            if line.startswith('data: {"error"'):
+                raise RuntimeError(line)
+    return Timing(first, time.perf_counter() - began, tokens)
+
+
+async def load(one: Callable[[int], Awaitable[Timing]], clients: int, each: int) -> dict[str, Any]:
+    """Every client asks `each` requests, one after another."""
+    began = time.perf_counter()
+
+    async def client(number: int) -> list[Timing]:
+        return [await one(number * each + n) for n in range(each)]
+
+    timings = [t for many in await asyncio.gather(*map(client, range(clients))) for t in many]
+    seconds = time.perf_counter() - began
+    per_token = [(t.whole - t.first) / max(1, t.tokens - 1) * 1000 for t in timings]
+    return {
+        "clients": clients,
+        "requests": len(timings),
+        "tokens_per_second": round(sum(t.tokens for t in timings) / seconds, 1),
+        "first_token_ms": percentiles([t.first * 1000 for t in timings]),
+        "per_token_ms": percentiles(per_token),
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {f"p{p}": round(ordered[min(len(ordered) - 1, len(ordered) * p // 100)], 2) for p in (50, 99)}
+
+
+def start_server(model: str) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s1", "serve", "--model", model, "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
+    assert found
+    return process, found[0]
+
+
+def memory_mib(process: subprocess.Popen[str]) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+)", status)
+    assert found
+    return int(found[1]) / 1024
+
+
+async def soak(
+    process: subprocess.Popen[str], url: str, texts: Sequence[str], policy: BudgetPolicy, seconds: float
+) -> Any:
+    """64 clients, a third of whose requests they leave at a random moment."""
+    end, done, left, errors = time.monotonic() + seconds, 0, 0, list[str]()
+    samples: list[float] = []
+
+    async def client(number: int) -> None:
+        nonlocal done, left
+        draws = random.Random(number)
+        limits = httpx.Limits(max_connections=1)
+        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
+            while time.monotonic() < end:
+                sent = body(draws.choice(texts), policy, draws.randrange(1 << 30))
+                patience = draws.uniform(0.05, 1.5) if draws.random() < 1 / 3 else 120.0
+                try:
+                    async with asyncio.timeout(patience):
+                        await ask(http, sent)
+                    done += 1
+                except TimeoutError:
+                    left += 1
+                except (RuntimeError, httpx.HTTPError) as error:
+                    errors.append(repr(error)[:200])
+
+    async def sample() -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(seconds / 12)
+            samples.append(round(memory_mib(process), 1))
+
+    await asyncio.gather(sample(), *map(client, range(64)))
+    await asyncio.sleep(2)
+    metrics = httpx.get(f"{url}/metrics").text
+    running = [line for line in metrics.splitlines() if re.match("s1_(running|waiting) ", line)]
+    return {"seconds": seconds, "finished": done, "left": left, "errors": errors[:5], "error_count": len(errors),
+            "rss_mib": samples, "after": running}  # fmt: skip
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--clients", default="1,8,64")
+    parser.add_argument("--requests", type=int, default=4, help="of each client")
+    parser.add_argument("--thinking", type=int, default=128)
+    parser.add_argument("--answer", type=int, default=32)
+    parser.add_argument("--soak", type=float, metavar="SECONDS")
+    given = parser.parse_args()
+    policy = BudgetPolicy(max_thinking=given.thinking, min_thinking=given.thinking, max_answer=given.answer)
+    texts = [q.text for q in questions(64)]
+    process, url = start_server(given.model)
+    result: dict[str, Any] = {"model": given.model, "policy": policy.key}
+    try:
+        async with httpx.AsyncClient(
+            base_url=url, timeout=600, limits=httpx.Limits(max_connections=None)
+        ) as http:
+            await ask(http, body(texts[0], policy, 0))
+
+            async def by_server(number: int) -> Timing:
+                return await ask(http, body(texts[number % 64], policy, number))
+
+            if given.soak:
+                result["soak"] = await soak(process, url, texts, policy, given.soak)
+            else:
+                result["server"] = [
+                    await load(by_server, int(n), given.requests) for n in given.clients.split(",")
+                ]
+    finally:
+        process.terminate()
+        process.wait(60)
+    if not given.soak:
+        result["engine"] = await engine_alone(given, policy, texts)
+    for side in ("engine", "server"):
+        for row in result.get(side, ()):
+            print(side, row)
+    print(json.dumps(result))
+
+
+async def engine_alone(
+    given: argparse.Namespace, policy: BudgetPolicy, texts: Sequence[str]
+) -> list[dict[str, Any]]:
+    from s1.types import Sampling
+
+    engine = load_engine(given.model, max_batch=256)
+    fmt = choose_format(engine)
+
+    async def one(number: int) -> Timing:
+        prompt = engine.render([{"role": "user", "content": texts[number % 64]}])
+        got = await drive(
+            Forcing(encode_prompt(engine, fmt, policy, prompt), Sampling(1.0, seed=number)), engine
+        )
+        spent = sum(len(s.token_ids) for s in got.segments if s.phase != "prompt")
+        return Timing(got.first_token_seconds or 0.0, got.seconds, spent)
+
+    await one(0)
+    rows = [await load(one, int(n), given.requests) for n in given.clients.split(",")]
+    await engine.close()
+    return rows
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,182 @@
+"""Requests while they run: slots, time limits, clients that leave, and the table in which a turn finds its request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from s1.budget import Forcing, drive
+from s1.errors import EngineFailure, S1Error
+from s1.serve.body import Served
+from s1.serve.server_metrics import ServerMetrics
+from s1.span_text import Piece, SpanText
+from s1.types import Engine, Generation
+
+PAUSE, MOST_PAUSE = 0.002, 0.25
+"""Seconds for each live request between two events of a stream: an event costs about a third of a millisecond, so
+that streams of single tokens would take the processor from the model."""
+
+
+class Busy(S1Error):
+    """Too many requests wait. `seconds`: when to try again."""
+
+    def __init__(self, waiting: int, seconds: int) -> None:
+        super().__init__(f"{waiting} requests already wait for this server.", "Try again later.")
+        self.seconds = seconds
+
+
+class TimedOut(S1Error):
+    """A request took longer than the server allows."""
+
+
+class ClientLeft(Exception):
+    """The client has closed its connection; nobody reads a reply."""
+
+
+@dataclass
+class LiveRequest:
+    """One request with its choices. `changed` is set after every new token."""
+
+    id: str
+    forcings: list[Forcing]
+    generations: list[Generation | None]
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    error: BaseException | None = None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    pause: Callable[[], float] = lambda: 0.0
+    """Seconds between two looks at the new tokens."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a choice is still thinking, so that it can be turned."""
+        pairs = zip(self.forcings, self.generations, strict=True)
+        return any(f.phase == "thinking" and g is None for f, g in pairs)
+
+    async def started(self) -> None:
+        """Wait for the first token, or for the end. Raises what went wrong before it."""
+        while self.error is None and not any(
+            generation is not None or any(by == "model" for _, by, _ in forcing.spans)
+            for forcing, generation in zip(self.forcings, self.generations, strict=True)
+        ):
+            await self.changed.wait()
+            self.changed.clear()
+        self.changed.set()  # the first pieces are still to be read
+        failed = next((g.error for g in self.generations if g is not None and g.error is not None), None)
+        if self.error is not None or failed is not None:
+            raise self.error or EngineFailure(str(failed))
+
+    async def pieces(self) -> AsyncGenerator[tuple[int, Piece | Generation], None]:
+        """The new text of every choice as it comes, and each generation when it is done. Raises what went wrong."""
+        texts = [SpanText(f.encoded.decode) for f in self.forcings]
+        left = set(range(len(self.forcings)))
+        while left:
+            await self.changed.wait()
+            self.changed.clear()
+            if self.error is not None:
+                raise self.error
+            for choice in sorted(left):
+                generation = self.generations[choice]
+                for piece in texts[choice].new(self.forcings[choice].spans, ended=generation is not None):
+                    yield choice, piece
+                if generation is not None:
+                    yield choice, generation
+                    left.discard(choice)
+            if left:
+                await asyncio.sleep(self.pause())
+
+    async def done(self) -> list[Generation]:
+        """All generations, in order of the choices."""
+        while None in self.generations and self.error is None:
+            await self.changed.wait()
+            self.changed.clear()
+        if self.error is not None:
+            raise self.error
+        return [g for g in self.generations if g is not None]
+
+
+class Desk:
+    """All live requests: a bound on those that decode, and on those that wait, first come first served."""
+
+    def __init__(self, served: Served, metrics: ServerMetrics) -> None:
+        self.served, self.metrics = served, metrics
+        self.live: dict[str, LiveRequest] = {}
+        self.waiting = 0
+        self._slots = asyncio.Semaphore(served.settings.concurrent)
+        self._seconds = 1.0  # about how long a choice decodes
+
+    @asynccontextmanager
+    async def begin(
+        self, prefix: str, forcings: list[Forcing], request: Request
+    ) -> AsyncIterator[LiveRequest]:
+        """Run the choices of a request while the `async with` lasts. Raises Busy when too many wait."""
+        settings = self.served.settings
+        if self.waiting + len(forcings) > settings.waiting + (
+            0 if self._slots.locked() else settings.concurrent
+        ):
+            rounds = (self.waiting + 1) / settings.concurrent
+            raise Busy(self.waiting, max(1, min(60, math.ceil(rounds * self._seconds))))
+        # The id is a secret: whoever knows it may turn the request.
+        live = LiveRequest(f"{prefix}-{secrets.token_hex(16)}", forcings, [None] * len(forcings))
+        live.pause = lambda: min(MOST_PAUSE, PAUSE * len(self.live))
+        self.live[live.id] = live
+        deadline = asyncio.get_running_loop().time() + settings.request_seconds
+        self.waiting += len(forcings)
+        live.tasks = [asyncio.create_task(self._decode(live, n, deadline)) for n in range(len(forcings))]
+        live.tasks.append(asyncio.create_task(_watch(request, live)))
+        try:
+            yield live
+        finally:
+            del self.live[live.id]
+            for task in live.tasks:
+                task.cancel()
+            await asyncio.gather(*live.tasks, return_exceptions=True)
+
+    async def _decode(self, live: LiveRequest, choice: int, deadline: float) -> None:
+        forcing, waits = live.forcings[choice], True
+        engine: Engine = self.served.engine
+        arrived = time.perf_counter()
+
+        def watch(forcing: Forcing) -> None:
+            live.changed.set()
+
+        try:
+            async with asyncio.timeout_at(deadline):
+                async with self._slots:
+                    self.waiting, waits = self.waiting - 1, False
+                    queued = time.perf_counter() - arrived
+                    self.metrics.running.inc()
+                    try:
+                        generation = await drive(forcing, engine, sample=choice, watch=watch)
+                    finally:
+                        self.metrics.running.dec()
+            self._seconds += (generation.seconds - self._seconds) / 8
+            self.metrics.count(generation, queued)
+            live.generations[choice] = generation
+        except TimeoutError:
+            seconds = self.served.settings.request_seconds
+            live.error = TimedOut(
+                f"The request took more than {seconds:g} seconds.", "Ask for less thinking."
+            )
+        except Exception as error:
+            live.error = error
+        finally:
+            self.waiting -= waits
+            live.changed.set()
+
+
+async def _watch(request: Request, live: LiveRequest) -> None:
+    """End the request at once when its client leaves."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+    if live.error is None:
+        live.error = ClientLeft()
+    for task in live.tasks[:-1]:
+        task.cancel()
+    live.changed.set()

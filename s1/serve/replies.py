@@ -1,0 +1,153 @@
+"""Replies in the words of the OpenAI API, whole and as a stream of chunks, with the reasoning apart from the answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from s1.errors import EngineFailure
+from s1.harness.adapter import answer_text, completion_tokens, counts, shown_text
+from s1.serve.body import BudgetBody, ChatBody, Served
+from s1.serve.live import LiveRequest
+from s1.span_text import Piece
+from s1.types import Generation
+
+
+@dataclass
+class ReplyShape:
+    """How the reply to one request looks: chat or plain text, and what it asked for."""
+
+    live: LiveRequest
+    body: BudgetBody
+    served: Served
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def is_chat(self) -> bool:
+        return isinstance(self.body, ChatBody)
+
+    def around(self, choices: list[dict[str, Any]], *, chunk: bool = False) -> dict[str, Any]:
+        """The object that holds `choices`. `s1` names the policy, and the effort that chose it."""
+        kind = "chat.completion" if self.is_chat else "text_completion"
+        policy = self.live.forcings[0].encoded.policy
+        return {
+            "id": self.live.id,
+            "object": f"{kind}.chunk" if chunk and self.is_chat else kind,
+            "created": self.created,
+            "model": self.served.name,
+            "choices": choices,
+            "s1": {"policy": policy.key, "reasoning_effort": self.body.reasoning_effort},
+        }
+
+    def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
+        """The reply that is not streamed."""
+        choices = []
+        for index, generation in enumerate(generations):
+            thinking = generation.text_of("thinking")
+            answer = shown_text(generation, self.served.fmt)
+            reasoning = {"reasoning_content": thinking, "reasoning": thinking}
+            if self.is_chat:
+                choice: dict[str, Any] = {"message": {"role": "assistant", "content": answer} | reasoning}
+            else:
+                choice = {"text": answer} | reasoning
+            choices.append({"index": index, "finish_reason": generation.finish, "logprobs": None} | choice)
+            if self.body.receipt:
+                choices[-1]["receipt"] = receipt(generation)
+        return self.around(choices) | {"usage": usage(generations, self.body.n or 1)}
+
+    def delta(self, index: int, *, content: str = "", reasoning: str = "", **more: Any) -> dict[str, Any]:
+        """One chunk with new text."""
+        new = {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
+        choice: dict[str, Any] = {"index": index, "finish_reason": None, "logprobs": None} | more
+        if self.is_chat:
+            choice["delta"] = ({"content": content} if content or not new else {}) | new
+        else:
+            choice |= {"text": content} | new
+        return self.around([choice], chunk=True)
+
+
+class AnswerStream:
+    """The text that follows the thinking as `shown_text` would give it, as it grows."""
+
+    def __init__(self, served: Served) -> None:
+        self._fmt, self._given = served.fmt, 0
+        self._texts = {"delimiter": "", "answer": ""}
+
+    def add(self, piece: Piece) -> str:
+        """What is new and sure: blank space at the end waits for a word after it."""
+        self._texts[piece.phase] += piece.text
+        shown = answer_text(**self._texts, fmt=self._fmt)
+        new, self._given = shown[self._given :], max(self._given, len(shown))
+        return new
+
+
+async def events(shape: ReplyShape) -> AsyncGenerator[str, None]:
+    """The server-sent events of a streamed reply. Raises what goes wrong before the first; later it is an event."""
+    live, body = shape.live, shape.body
+    answers = [AnswerStream(shape.served) for _ in live.forcings]
+    generations: dict[int, Generation] = {}
+    for index in range(len(live.forcings)):
+        role = {"delta": {"role": "assistant", "content": ""}} if shape.is_chat else {}
+        yield event(shape.around([{"index": index, "finish_reason": None, "text": ""} | role], chunk=True))
+    async for index, piece in live.pieces():
+        if isinstance(piece, Piece):
+            marks = _marks(live, index, piece) if body.receipt else {}
+            if piece.phase == "thinking":
+                yield event(shape.delta(index, reasoning=piece.text, **marks))
+            elif new := answers[index].add(piece):
+                yield event(shape.delta(index, content=new, **marks))
+            continue
+        if piece.error is not None:
+            raise EngineFailure(piece.error)
+        generations[index] = piece
+        last: dict[str, Any] = {"finish_reason": piece.finish}
+        if body.receipt:
+            last["receipt"] = receipt(piece)
+        yield event(shape.delta(index, **last))
+    if body.stream_options is not None and body.stream_options.include_usage:
+        ordered = [generations[index] for index in sorted(generations)]
+        yield event(shape.around([], chunk=True) | {"usage": usage(ordered, body.n or 1)})
+    yield "data: [DONE]\n\n"
+
+
+def _marks(live: LiveRequest, index: int, piece: Piece) -> dict[str, Any]:
+    """Who wrote a piece, and how far its choice is."""
+    forcing = live.forcings[index]
+    return {
+        "forced": piece.by == "forced",
+        "thinking_tokens": len(forcing.thinking),
+        "waits": forcing.waits,
+    }
+
+
+def event(value: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+def usage(generations: Sequence[Generation], n: int) -> dict[str, Any]:
+    """Tokens of the reply; the prompt of several choices counts once."""
+    prompt = sum(len(s.token_ids) for g in generations[::n] for s in g.segments if s.phase == "prompt")
+    spent = sum(completion_tokens(g) for g in generations)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": spent,
+        "total_tokens": prompt + spent,
+        "completion_tokens_details": {"reasoning_tokens": sum(g.thinking_tokens for g in generations)},
+    }
+
+
+def receipt(generation: Generation) -> dict[str, Any]:
+    """What forcing did: counts, why the thinking ended, and every span after the prompt with its owner."""
+    return {
+        **counts(generation),
+        "cut_by": generation.cut_by,
+        "grace_used": generation.grace_used,
+        "spans": [
+            {"phase": s.phase, "by": s.by, "text": s.text, "tokens": len(s.token_ids)}
+            for s in generation.segments
+            if s.phase != "prompt"
+        ],
+    }

@@ -1,0 +1,109 @@
+"""A real server on a free port, over a model whose pace the test sets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from token_model import TAGS, TokenModel
+
+from s1.policy import BudgetPolicy
+from s1.serve.body import Served
+from s1.serve.listen import bind, make_server
+from s1.serve.settings import ServeSettings
+from s1.types import Chunk, Continuation, Engine
+
+ASK = {"messages": [{"role": "user", "content": "2+2?"}]}
+
+
+class PacedModel(TokenModel):
+    """The test model, with `pace` seconds before each piece; it knows how many requests it decodes."""
+
+    def __init__(self, seed: int = 0, *, pace: float = 0.0, **options: Any) -> None:
+        super().__init__(seed, **options)
+        self.pace, self.running = pace, 0
+
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        self.asked.clear()
+        self.running += 1
+        try:
+            async for chunk in super().stream(request):
+                await asyncio.sleep(self.pace)
+                yield chunk
+        finally:
+            self.running -= 1
+
+
+@dataclass
+class TestServer:
+    __test__ = False
+
+    url: str
+    served: Served
+    server: uvicorn.Server
+    thread: threading.Thread
+
+    def post(self, path: str = "/v1/chat/completions", *, headers: Any = None, **body: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, headers=headers, timeout=30)
+
+    def ask(self, **body: Any) -> httpx.Response:
+        return self.post(**(ASK | body))
+
+    def raw(self, content: bytes) -> httpx.Response:
+        headers = {"content-type": "application/json"}
+        return httpx.post(f"{self.url}/v1/chat/completions", content=content, headers=headers, timeout=30)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+def servers() -> Iterator[Callable[..., TestServer]]:
+    """Start servers for engines, settings and policy as keywords; they stop at the end."""
+    started: list[TestServer] = []
+
+    def start(
+        engine: Engine | None = None,
+        *,
+        fmt: Any = TAGS,
+        policy: BudgetPolicy = BudgetPolicy(max_answer=20),
+        key: str = "",
+        log_requests: bool = False,
+        examples: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> TestServer:
+        served = Served(
+            engine or PacedModel(),
+            fmt,
+            "tiny",
+            policy,
+            ServeSettings(**({"shutdown_seconds": 1} | settings)),
+            examples,
+        )
+        listener = bind("127.0.0.1", 0, key)
+        server = make_server(served, listener, key=key, log_requests=log_requests)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.005)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        started.append(TestServer(url, served, server, thread))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()

@@ -1,0 +1,221 @@
+"""Under load and attack: queue, time limits, clients that leave, engines that die, and who is let in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator
+
+import httpx
+import pytest
+from serving import ASK, PacedModel, until
+
+from s1.errors import BadConfig, EngineFailure
+from s1.serve import listen
+from s1.serve.listen import bind
+from s1.types import Chunk, Continuation
+
+LONG = {"max_thinking": 150, "min_thinking": 150}
+
+
+def slow() -> PacedModel:
+    return PacedModel(pace=0.02, ends_in=10_000)
+
+
+def in_background(served, **body):
+    found: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: found.append(served.ask(**body)), daemon=True)
+    thread.start()
+    return thread, found
+
+
+def test_beyond_the_queue_a_request_is_told_when_to_come_back(serve) -> None:
+    served = serve(slow(), concurrent=1, waiting=1)
+    first, got = in_background(served, **LONG)
+    until(lambda: served.served.engine.running == 1)
+    second, _ = in_background(served, max_thinking=1)
+    until(lambda: "s1_waiting 1.0" in httpx.get(f"{served.url}/metrics").text)
+    refused = served.ask(max_thinking=1)
+    assert refused.status_code == 429 and 1 <= int(refused.headers["retry-after"]) <= 60
+    first.join(20), second.join(20)
+    assert got[0].status_code == 200
+
+
+def test_waiting_requests_are_served_in_order(serve) -> None:
+    served = serve(PacedModel(pace=0.01), concurrent=1)
+    order: list[int] = []
+    threads = []
+    for n in range(4):
+        threads.append(threading.Thread(target=lambda n=n: (served.ask(max_thinking=5), order.append(n))))
+        threads[-1].start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join(20)
+    assert order == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_client_that_leaves_frees_its_slot_at_once(serve, stream, queued) -> None:
+    served = serve(slow(), concurrent=1)
+    holder, _ = in_background(served, **LONG) if queued else (None, None)
+    if queued:
+        until(lambda: served.served.engine.running == 1)
+    asked = {"json": ASK | LONG | {"stream": stream}, "timeout": 0.3}
+    if stream and not queued:
+        with httpx.stream("POST", f"{served.url}/v1/chat/completions", **asked) as got:
+            next(got.iter_lines())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{served.url}/v1/chat/completions", **asked)
+    if holder:
+        assert served.served.engine.running == 1
+        holder.join(20)
+    until(lambda: served.served.engine.running == 0, 2)
+    assert served.ask(max_thinking=1).status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_ended(serve) -> None:
+    served = serve(slow(), request_seconds=0.3)
+    assert served.ask(**LONG).status_code == 504
+    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=ASK | LONG | {"stream": True}) as got:
+        last = [line for line in got.iter_lines() if line][-2:]
+    assert "took more" in json.loads(last[0].removeprefix("data: "))["error"]["message"]
+    assert last[1] == "data: [DONE]" and served.served.engine.running == 0
+
+
+class Failing(PacedModel):
+    """Fails on requests whose prompt says so, in the middle; `stuck` ones never give a token."""
+
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        prompt = self.decode(request.prefix)
+        async for chunk in super().stream(request):
+            if "fail" in prompt:
+                raise EngineFailure("http://upstream/v1 broke off.")
+            if "mistake" in prompt:
+                raise ZeroDivisionError("secret prompt")
+            if "stuck" in prompt:
+                await asyncio.sleep(60)
+            yield chunk
+
+
+@pytest.mark.parametrize(("word", "status"), [("fail", 502), ("mistake", 500), ("stuck", 504)])
+def test_an_engine_that_dies_or_stalls_costs_that_request_alone(serve, word, status, caplog) -> None:
+    served = serve(Failing(pace=0.01, ends_in=10_000), request_seconds=1.0)
+    other, got = in_background(served, max_thinking=60)
+    refused = served.ask(messages=[{"role": "user", "content": word}])
+    assert refused.status_code == status
+    assert "Traceback" not in refused.text and "secret" not in refused.text + caplog.text
+    stream = served.ask(messages=[{"role": "user", "content": word}], stream=True)
+    assert stream.status_code in (status, 200) and "secret" not in stream.text
+    other.join(20)
+    assert got[0].status_code == 200
+
+
+def test_a_body_that_is_too_large_or_too_slow_is_refused(serve) -> None:
+    served = serve(body_bytes=2_000, body_seconds=0.3)
+    assert served.raw(b" " * 3_000).status_code == 413
+    assert httpx.post(f"{served.url}/v1/chat/completions", content=iter([b" " * 3_000])).status_code == 413
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            "Content-Length: 100\r\n\r\n{".encode()
+        )
+        assert b" 408 " in connection.recv(1000)
+
+
+def test_connections_that_send_nothing_are_closed_and_hinder_nobody(serve, monkeypatch) -> None:
+    monkeypatch.setattr(listen, "HEADER_SECONDS", 0.5)
+    served = serve()
+    host, port = served.url.removeprefix("http://").split(":")
+    idle = [socket.create_connection((host, int(port))) for _ in range(150)]
+    for connection in idle[::2]:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost:")
+    assert served.ask(max_thinking=1).status_code == 200
+    for connection in idle:
+        connection.settimeout(10)
+        assert connection.recv(1) == b""
+        connection.close()
+
+
+def test_a_shutdown_lets_running_requests_finish(serve) -> None:
+    served = serve(PacedModel(pace=0.02, ends_in=10_000), shutdown_seconds=20)
+    thread, got = in_background(served, max_thinking=60)
+    until(lambda: served.served.engine.running == 1)
+    served.stop()
+    thread.join(10)
+    assert got[0].status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        served.ask()
+
+
+# --- who is let in ------------------------------------------------------------------------------------------
+
+
+def test_without_the_key_nothing_but_the_page_and_health_answers(serve) -> None:
+    served = serve(key="secret-ключ")
+    right = {"Authorization": "Bearer secret-ключ".encode()}
+    for path, without in (
+        ("/", 200),
+        ("/health", 200),
+        ("/v1/models", 401),
+        ("/metrics", 401),
+        ("/nothing", 401),
+    ):
+        assert httpx.get(served.url + path).status_code == without, path
+    for wrong in ("Bearer secret", "Basic secret", "Bearer", "Bearer é"):
+        assert served.ask(headers={"Authorization": wrong.encode()}).status_code == 401
+    assert served.ask(headers=right).status_code == 200
+
+
+def test_another_address_than_this_machine_needs_a_key() -> None:
+    with pytest.raises(BadConfig, match="key"):
+        bind("0.0.0.0", 0, "")
+    bind("0.0.0.0", 0, "a key").close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example:80"}, 403),
+        ({"Content-Type": "text/plain"}, 400),
+        ({}, 200),
+    ],
+)
+def test_a_page_of_another_origin_can_neither_read_nor_post(serve, headers, status) -> None:
+    served = serve()
+    given = {"Content-Type": "application/json"} | headers
+    got = httpx.post(f"{served.url}/v1/chat/completions", content=json.dumps(ASK), headers=given)
+    assert got.status_code == status
+    assert "access-control-allow-origin" not in got.headers
+    assert served.ask(headers={"Origin": served.url}).status_code == 200
+
+
+def test_no_path_of_a_request_is_opened(serve) -> None:
+    served = serve()
+    for path in (
+        "/assets/../app.py",
+        "/assets/%2e%2e/app.py",
+        "/assets/..%2fapp.py",
+        "//etc/passwd",
+        "/assets/",
+    ):
+        assert httpx.get(served.url + path).status_code == 404
+
+
+def test_the_log_names_routes_and_times_and_no_prompt_and_no_key(serve, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    served = serve(key="very-secret", log_requests=True)
+    served.ask(
+        headers={"Authorization": "Bearer very-secret"}, messages=[{"role": "user", "content": "my prompt"}]
+    )
+    until(lambda: "POST /v1/chat/completions 200" in caplog.text)
+    assert "very-secret" not in caplog.text and "my prompt" not in caplog.text

@@ -1,0 +1,255 @@
+"""What the server answers, asked with OpenAI's own client and with plain HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving import ASK, PacedModel
+from token_model import TAGS, TokenModel, run
+
+from s1.budget import Forcing, drive
+from s1.harness.adapter import shown_text
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.serve.body import LIMITS
+
+MESSAGES: Any = ASK["messages"]
+
+
+def client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+def alone(policy: BudgetPolicy, seed: int = 0):
+    """What the machine gives without a server."""
+    engine = TokenModel(seed)
+    prompt = engine.render(MESSAGES)
+    return run(drive(Forcing(encode_prompt(engine, TAGS, policy, prompt)), engine))
+
+
+def test_the_openai_client_gets_what_the_machine_gives(serve) -> None:
+    served = serve()
+    got = client(served.url).chat.completions.create(
+        model="tiny", messages=MESSAGES, extra_body={"thinking_token_budget": 30, "waits": 2, "receipt": True}
+    )
+    expected = alone(BudgetPolicy(max_thinking=30, waits=2, max_answer=20))
+    choice = got.choices[0]
+    assert choice.message.content == shown_text(expected, TAGS)
+    assert choice.message.reasoning_content == choice.message.reasoning == expected.text_of("thinking")
+    assert choice.finish_reason == expected.finish
+    assert got.usage is not None and got.usage.completion_tokens_details is not None
+    assert got.usage.completion_tokens_details.reasoning_tokens == expected.thinking_tokens
+    assert got.usage.prompt_tokens == len(expected.segments[0].token_ids)
+    spans = choice.receipt["spans"]
+    assert "".join(s["text"] for s in spans) == "".join(s.text for s in expected.segments[1:])
+    assert [s["by"] for s in spans] == [s.by for s in expected.segments[1:]]
+    assert got.s1["policy"] == expected.policy
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 99), chunk=st.integers(1, 9), limit=st.integers(0, 40), waits=st.integers(0, 3))
+def test_a_stream_says_what_the_whole_reply_says(shared, seed, chunk, limit, waits) -> None:
+    shared.served.engine._seed, shared.served.engine._size = seed, chunk
+    asked = {"max_thinking": limit, "waits": waits}
+    whole = shared.ask(**asked).json()
+    stream = client(shared.url).chat.completions.create(
+        model="tiny", messages=MESSAGES, stream=True, stream_options={"include_usage": True}, extra_body=asked
+    )
+    content = reasoning = ""
+    for chunk_ in stream:
+        for choice in chunk_.choices:
+            content += choice.delta.content or ""
+            reasoning += getattr(choice.delta, "reasoning_content", None) or ""
+            finish = choice.finish_reason or ""
+        usage = chunk_.usage
+    message = whole["choices"][0]["message"]
+    assert (content, reasoning) == (message["content"], message["reasoning_content"])
+    assert finish == whole["choices"][0]["finish_reason"]
+    assert usage is not None and usage.model_dump(exclude_none=True) == whole["usage"]
+
+
+def test_many_asynchronous_clients_at_once_each_get_their_own(serve) -> None:
+    served = serve(PacedModel(pace=0.001), concurrent=3)
+
+    async def ask(limit: int) -> int:
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none") as api:
+            got = await api.chat.completions.create(
+                model="tiny", messages=MESSAGES, extra_body={"max_thinking": limit, "min_thinking": limit}
+            )
+        return got.usage.completion_tokens_details.reasoning_tokens
+
+    async def all_of_them() -> list[int]:
+        return await asyncio.gather(*(ask(limit) for limit in range(20)))
+
+    assert asyncio.run(all_of_them()) == list(range(20))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_every_name_of_the_limit_means_the_same(shared, name) -> None:
+    assert shared.ask(**{name: 3}).json()["s1"]["policy"] == "max_thinking=3,max_answer=20"
+
+
+@pytest.mark.parametrize(
+    ("effort", "policy"),
+    [("none", "max_thinking=0,"), ("low", ""), ("xhigh", "waits=2,")],
+)
+def test_an_effort_is_a_named_policy_and_the_reply_says_which(shared, effort, policy) -> None:
+    got = shared.ask(reasoning_effort=effort).json()[
+        "s1"
+    ]  # "low" does not fit this context: the room decides
+    assert got == {"policy": f"{policy}max_answer=20", "reasoning_effort": effort}
+
+
+def test_several_choices_with_a_seed_are_repeatable_and_differ(shared) -> None:
+    asked = {"n": 3, "seed": 5, "temperature": 1.0, "min_thinking": 20}
+    one, other = (shared.ask(**asked).json() for _ in range(2))
+    texts = [c["message"]["reasoning"] for c in one["choices"]]
+    assert [c["index"] for c in one["choices"]] == [0, 1, 2] and len(set(texts)) == 3
+    assert one["choices"] == other["choices"]
+
+
+def test_a_stop_ends_the_answer(serve) -> None:
+    shared = serve(PacedModel(3, ends_in=40))
+    plain = shared.ask(max_thinking=9, min_thinking=9).json()["choices"][0]["message"]
+    assert "Answer" in plain["content"]  # forced, so no stop
+    assert "b" in plain["content"]
+    got = shared.ask(max_thinking=9, min_thinking=9, stop=["b"]).json()["choices"][0]
+    assert got["message"]["content"] == plain["content"].partition("b")[0].rstrip()
+    assert got["message"]["reasoning"] == plain["reasoning"]
+
+
+def test_plain_completions_think_after_the_prompt(shared) -> None:
+    got = client(shared.url).completions.create(
+        model="tiny", prompt=["2+2?", "3+3?"], extra_body={"min_thinking": 9}
+    )
+    assert len(got.choices) == 2 and all(c.reasoning for c in got.choices)
+
+
+def test_grace_and_the_loop_guard_are_fields(shared) -> None:
+    got = shared.ask(max_thinking=9, grace=5, on_loop="end", receipt=True).json()
+    assert "grace=5" in got["s1"]["policy"] and 'on_loop="end"' in got["s1"]["policy"]
+
+
+def test_a_limit_of_tokens_holds_for_thinking_and_answer_together(shared) -> None:
+    assert shared.ask(max_completion_tokens=60).json()["usage"]["completion_tokens"] <= 60
+
+
+WRONG = {
+    "an unknown field": ({"max_thinkin": 3}, 400, "max_thinkin"),
+    "two limits": ({"max_thinking": 3, "budget_tokens": 4}, 400, "budget_tokens"),
+    "an effort and another limit": ({"reasoning_effort": "none", "max_thinking": 4}, 400, "reasoning_effort"),
+    "two totals": ({"max_tokens": 30, "max_completion_tokens": 40}, 400, "max_completion_tokens"),
+    "a negative budget": ({"max_thinking": -1}, 400, "max_thinking"),
+    "a minimum above the limit": ({"max_thinking": 3, "min_thinking": 4}, 400, "min_thinking"),
+    "a budget beyond the context": ({"max_thinking": 100_000}, 400, "max_thinking"),
+    "a number as text": ({"max_thinking": "3"}, 400, "max_thinking"),
+    "true as a number": ({"waits": True}, 400, "waits"),
+    "no number": ({"temperature": "NaN"}, 400, "temperature"),
+    "too hot": ({"temperature": 3}, 400, "temperature"),
+    "many waits": ({"waits": 33}, 400, "waits"),
+    "many choices": ({"n": 500, "temperature": 1.0}, 400, "500"),
+    "equal choices": ({"n": 2}, 400, "temperature 0"),
+    "a stop that is the delimiter": ({"stop": "</think>"}, 400, "delimiter"),
+    "an empty stop": ({"stop": [""]}, 400, "stop"),
+    "log-probabilities": ({"logprobs": True}, 400, "logprobs"),
+    "tools": ({"tools": [{"type": "function"}]}, 400, "tools"),
+    "JSON mode": ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+    "a penalty": ({"presence_penalty": 0.5}, 400, "presence_penalty"),
+    "another model": ({"model": "gpt-5"}, 404, "gpt-5"),
+    "no message": ({"messages": []}, 400, "messages"),
+    "a tool's message": ({"messages": [{"role": "tool", "content": "x"}]}, 400, "role"),
+    "a picture": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "content"),
+    "a lone surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "nicode"),
+    "options of no stream": ({"stream_options": {"include_usage": True}}, 400, "stream"),
+    "a long prompt": ({"messages": [{"role": "user", "content": "x" * 1000}]}, 400, "context"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "word"), WRONG.values(), ids=list(WRONG))
+def test_what_cannot_be_followed_is_refused_by_name(shared, body, status, word) -> None:
+    sent = json.dumps(ASK | body).encode()
+    got = shared.raw(sent)
+    assert got.status_code == status, got.text
+    message = got.json()["error"]["message"]
+    assert word in message and "\n" not in message and len(message) <= 700
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", b"[1]", b'"x"', b"\xff", b"[" * 100_000, b'{"n":' + b"9" * 9999])
+def test_what_is_no_request_is_refused(shared, sent) -> None:
+    assert shared.raw(sent).status_code == 400
+    assert shared.ask(max_thinking=1).status_code == 200
+
+
+def test_the_description_is_published(shared) -> None:
+    import httpx
+
+    paths = httpx.get(f"{shared.url}/openapi.json").json()["paths"]
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/thinking/{id}", "/v1/models"} <= set(paths)
+
+
+# --- turned while it runs -----------------------------------------------------------------------------------
+
+
+def turned(served, turn: dict[str, Any], **asked: Any):
+    """Ask for a stream, turn it after the first thinking, and return the status of the turn and the receipt."""
+    stream = client(served.url).chat.completions.create(
+        model="tiny", messages=MESSAGES, stream=True, extra_body={"receipt": True} | asked
+    )
+    status, receipt = 0, {}
+    for chunk in stream:
+        if not status and getattr(chunk.choices[0].delta, "reasoning", None):
+            status = served.post(f"/v1/thinking/{chunk.id}", **turn).status_code
+        receipt = getattr(chunk.choices[0], "receipt", None) or receipt
+    return status, receipt
+
+
+def test_a_stream_can_be_told_to_answer_now(serve) -> None:
+    served = serve(PacedModel(pace=0.02, ends_in=10_000))
+    status, receipt = turned(served, {"answer_now": True}, max_thinking=300)
+    assert (status, receipt["cut_by"]) == (200, "answer_now")
+    assert receipt["thinking_tokens"] < 200
+
+
+def test_a_stream_can_be_told_to_wait(serve) -> None:
+    served = serve(PacedModel(pace=0.02, ends_in=8))
+    plain = served.ask(receipt=True).json()["choices"][0]["receipt"]
+    status, receipt = turned(served, {"wait": True})
+    assert (status, plain["waits"], receipt["waits"]) == (200, 0, 1)
+
+
+def test_a_stream_can_get_another_limit(serve) -> None:
+    served = serve(PacedModel(pace=0.02, ends_in=10_000))
+    status, receipt = turned(served, {"max_thinking": 50}, max_thinking=300)
+    assert (status, receipt["cut_by"], receipt["thinking_tokens"]) == (200, "limit", 50)
+
+
+@pytest.mark.parametrize(("turn", "status"), [({}, 400), ({"max_thinking": 9_999}, 400), ({"waits": 1}, 400)])
+def test_a_turn_that_makes_no_sense_is_refused_and_the_request_goes_on(serve, turn, status) -> None:
+    served = serve(PacedModel(pace=0.02, ends_in=10_000))
+    got, receipt = turned(served, turn, max_thinking=60)
+    assert (got, receipt["thinking_tokens"]) == (status, 60)
+
+
+def test_a_request_that_is_unknown_or_over_cannot_be_turned(serve) -> None:
+    served = serve(PacedModel(pace=0.03, ends_in=10_000))
+    assert served.post("/v1/thinking/chatcmpl-none", wait=True).status_code == 404
+    found: list[int] = []
+
+    def late(chunk_id: str) -> None:
+        found.append(served.post(f"/v1/thinking/{chunk_id}", wait=True).status_code)
+
+    for chunk in client(served.url).chat.completions.create(
+        model="tiny", messages=MESSAGES, stream=True, max_tokens=100, extra_body={"max_thinking": 6}
+    ):
+        if chunk.choices[0].delta.content and not found:
+            thread = threading.Thread(target=late, args=(chunk.id,))
+            thread.start()
+            thread.join()
+    assert found == [409]

@@ -1,0 +1,101 @@
+"""The command `s1 serve`, as a process: with the model that ships, and in front of another server."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import ASK
+
+from s1.engines.model_files import PETRI
+
+sys.path.append(str(Path(__file__).parents[1] / "engines"))
+from imitation import Imitation, noise, status  # noqa: E402
+
+
+@pytest.fixture
+def command() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+    """Start `s1 serve` on a free port; its address and its process."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, **environment: str) -> tuple[str, subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "s1", "serve", "--port", "0", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
+        )  # fmt: skip
+        running.append(process)
+        assert process.stdout is not None and process.stderr is not None
+        found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
+        assert found, process.stderr.read()
+        httpx.get(f"{found[0]}/health", timeout=60)  # the socket listens before the server is ready
+        return found[0], process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_the_model_that_ships_is_served_and_ctrl_c_ends_it(command) -> None:
+    url, process = command("--model", "petri", "--max-thinking", "9", "--max-answer", "5", "--log-requests")
+    got = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"receipt": True}, timeout=60)
+    assert got.json()["s1"]["policy"] == "max_thinking=9,max_answer=5"
+    assert "A thinking dial" in httpx.get(url).text
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors and "chat/completions 200" in errors
+
+
+@pytest.mark.slow
+def test_it_stands_in_front_of_another_server(command) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(PETRI)
+    upstream = Imitation(tokenizer, noise(3, len(tokenizer)), root=str(PETRI), context=300)
+    try:
+        url, _ = command("--upstream", upstream.address, "--format", "petri", "--max-answer", "5")
+        got = httpx.post(
+            f"{url}/v1/chat/completions",
+            json=ASK | {"thinking_token_budget": 20, "receipt": True},
+            timeout=60,
+        ).json()
+        receipt = got["choices"][0]["receipt"]
+        assert (receipt["thinking_tokens"], receipt["exact"], receipt["cut_by"]) == (20, True, "limit")
+        upstream.faults.append(lambda handler: handler.break_off())
+        dead = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_thinking": 20}, timeout=60)
+        upstream.faults.extend([status(500)] * 9)
+        refused = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_thinking": 20}, timeout=60)
+        upstream.faults.clear()
+        again = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_thinking": 20}, timeout=60)
+        assert {dead.status_code, refused.status_code} <= {502, 200} and refused.status_code == 502
+        assert again.status_code == 200
+    finally:
+        upstream.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--host", "0.0.0.0"], "key"),
+        (["--set", "concurent=3"], "concurrent"),
+        (["--set", "concurrent=0"], "concurrent"),
+        (["--set", "efforts.low.max_thinking=-1"], "max_thinking"),
+        (["--port", "99999"], "99999"),
+        (["--upstream", "nowhere"], "address"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(options, word, monkeypatch, capsys) -> None:
+    from s1.cli import main
+
+    monkeypatch.delenv("S1_API_KEY", raising=False)
+    assert main(["serve", *options]) == 2
+    said = capsys.readouterr().err
+    assert word in said and "Traceback" not in said
