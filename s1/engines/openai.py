@@ -21,7 +21,8 @@ from typing import Any
 from s1.clients.http import RequestFailure, ServerClient
 from s1.clients.retry import backoff_seconds
 from s1.engines.background_loop import BackgroundLoop
-from s1.engines.openai_completions import Piece, body_of, piece_of
+from s1.engines.openai_completions import body_of, path_of, piece_of
+from s1.engines.openai_native import Piece
 from s1.engines.openai_probe import Server, probe_server
 from s1.engines.requests import (
     REDRAWS,
@@ -377,7 +378,7 @@ class OpenAIEngine(TokenizedEngine):
     ) -> AsyncGenerator[Piece, None]:
         """One HTTP request."""
         body = body_of(request, self.server, self._text, banned, forced)
-        async with aclosing(self._client.events("/completions", body)) as events:
+        async with aclosing(self._client.events(path_of(self.server), body)) as events:
             async for event in events:
                 piece = piece_of(event.data, request, self.server, self.name)
                 if piece is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from s1.engines.openai_native import PATHS, Piece, native_body, native_piece
 from s1.engines.openai_probe import BIAS, Server
 from s1.engines.requests import seed_at, single_ids
 from s1.engines.tokenizer import EngineTokenizer
@@ -12,21 +12,17 @@ from s1.errors import EngineFailure
 from s1.types import Continuation
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One event of a stream: token ids, or text where the server reports none."""
-
-    ids: tuple[int, ...]
-    text: str
-    finish: str | None
-    reason: Any
-    """`stop_reason` of vLLM: the id or string that ended the stream."""
+def path_of(server: Server) -> str:
+    """The endpoint that continues a prompt: a path after the address, or a whole address."""
+    return server.root + PATHS[server.native] if server.native else "/completions"
 
 
 def body_of(
     request: Continuation, server: Server, text: EngineTokenizer, banned: set[int], forced: int | None
 ) -> dict[str, Any]:
     """The body of one request. banned: ids that it must not draw; forced: the only id that it may draw."""
+    if server.native:
+        return native_body(server.native, request, banned)
     sampling = request.sampling
     is_random = sampling.temperature > 0
     body: dict[str, Any] = {
@@ -64,6 +60,8 @@ def body_of(
 
 def piece_of(event: Any, request: Continuation, server: Server, name: str) -> Piece | None:
     """An event, checked; None for one without a choice, such as usage. `name` is the engine's, for errors."""
+    if server.native:
+        return native_piece(server.native, event, name)
     choices = event.get("choices") if isinstance(event, dict) else None
     if choices == []:
         return None

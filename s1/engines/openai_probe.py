@@ -5,7 +5,8 @@ it (vLLM names itself), where a probe has shown it, or where the user says so wi
 
     token ids in and out    shown by a probe             else text, marked inexact
     min_tokens              vLLM, assumed                else bans by logit_bias, shown by a probe, else refused
-    seed, top_k             vLLM, assumed                else refused
+    seed, top_k             vLLM, llama.cpp, SGLang, assumed    else refused
+    own endpoint            llama.cpp, SGLang: token ids in and out (openai_native)
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from typing import Any
 
 from s1.clients.http import RequestFailure, ServerClient
 from s1.engines.model_files import has_tokenizer
+from s1.engines.openai_native import PATHS, native_body, native_piece
 from s1.engines.stops import Vocabulary
 from s1.engines.tokenizer import EngineTokenizer, LocalTokenizer, tokenizer_at
 from s1.errors import BadConfig, BadInput, EngineFailure, Unsupported
+from s1.types import Continuation, Sampling
 
 EXTENSIONS = ("ignore_eos", "min_tokens", "seed", "stop_token_ids", "top_k")
 """Extensions of the completions endpoint that `assume` may name. vLLM supports them all."""
+NATIVE_EXTENSIONS = {
+    "llamacpp": frozenset(("seed", "top_k")),
+    "sglang": frozenset(("seed", "top_k", "stop_token_ids", "ignore_eos")),
+}
 BIAS = 100
 """The largest logit_bias that the interface allows; beyond the range of the logits of ordinary models."""
 
@@ -38,6 +45,10 @@ class Server:
     ids_in: bool = False
     ids_out: bool = False
     logit_bias: bool = False
+    native: str = ""
+    """Whose own endpoint is used (a key of PATHS), or "" for the OpenAI one."""
+    root: str = ""
+    """The address without /v1."""
 
     @property
     def exact(self) -> bool:
@@ -132,16 +143,42 @@ def probe_server(
         )
     card = _model_card(client, model)
     name = str(card.get("id", model))
+    owner = str(card.get("owned_by"))
+    native = owner if owner in PATHS else ""
     length = card.get("max_model_len")
+    if native == "llamacpp":
+        properties = _field(client, client.root + "/props", None, "default_generation_settings", dict)
+        length = properties.get("n_ctx")
     if context is None and not isinstance(length, int):
         raise BadConfig(
             f"{client.url} does not report the context length of {name}.", "Give it: context=32768."
         )
+    if context is not None and isinstance(length, int) and context > length:
+        raise BadConfig(
+            f"{client.url} has a context of {length} tokens for each request, and context={context} asks for more.",
+            f"Give context={length} or less, or start the server with a larger one.",
+        )
     limit = min(n for n in (context, length) if isinstance(n, int))
-    is_vllm = card.get("owned_by") == "vllm"
-    server = Server(name, limit, is_vllm, frozenset(EXTENSIONS) if is_vllm else assume)
-    text = _text_of(client, server, str(card.get("root") or ""), tokenizer, eos, template)
-    return _probe_completions(client, server, text), text
+    is_vllm = owner == "vllm"
+    known = frozenset(EXTENSIONS) if is_vllm else assume | NATIVE_EXTENSIONS.get(native, frozenset())
+    server = Server(name, limit, is_vllm, known, native=native, root=client.root)
+    place = str(card.get("root") or (name if native else ""))
+    text = _text_of(client, server, place, tokenizer, eos, template)
+    probe = _probe_native if native else _probe_completions
+    return probe(client, server, text), text
+
+
+def _probe_native(client: ServerClient, server: Server, text: EngineTokenizer) -> Server:
+    """Ask for one token, which shows that ids come back."""
+    request = Continuation(text.encode("a"), 1, (), 0, Sampling())
+    body = native_body(server.native, request, set()) | {"stream": False}
+    url = server.root + PATHS[server.native]
+    piece = native_piece(server.native, client.json(url, body), url)
+    if len(piece.ids) != 1:
+        raise EngineFailure(
+            f"{url} gave {len(piece.ids)} token ids where one was asked for.", "Update the server."
+        )
+    return replace(server, ids_in=True, ids_out=True, logit_bias=True)
 
 
 def _model_card(client: ServerClient, model: str | None) -> Mapping[str, Any]:
@@ -171,14 +208,15 @@ def _text_of(
     template: Mapping[str, Any] | None,
 ) -> EngineTokenizer:
     """The named tokenizer, else that of the server's folder where it is on this machine, else the server's own."""
-    if tokenizer is None and Path(root).is_absolute() and has_tokenizer(Path(root)):
-        tokenizer = root
+    place = Path(root)
+    if tokenizer is None and place.is_absolute() and (has_tokenizer(place) or place.suffix == ".gguf"):
+        tokenizer = root if place.exists() else None
     if tokenizer is None:
         if server.is_vllm:
             return ServerText(client, server.model, eos, template)
         raise BadConfig(
             f"{client.url} needs the model's tokenizer on this machine, to count and cut tokens.",
-            "Give its folder or Hub id: tokenizer=org/name.",
+            "Give its folder, GGUF file or Hub id: tokenizer=org/name.",
         )
     local = tokenizer_at(tokenizer, template)
     local.eos_texts = eos or local.eos_texts
