@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from s1.errors import BadConfig, BadInput
 from s1.types import from_json, to_json
 
 T = TypeVar("T")
+EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
 
 
 def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = ()) -> T:
@@ -81,6 +83,9 @@ def parse_value(value: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(value)
+        found = yaml.safe_load(value)
     except yaml.YAMLError:
         return value
+    if isinstance(found, str) and EXPONENT.fullmatch(found):  # YAML 1.1 reads 3e-4 as text
+        return float(found)
+    return found

@@ -1,6 +1,6 @@
 import pytest
 
-from s1.config import load_settings
+from s1.config import load_settings, parse_value
 from s1.data.pipeline import CurateSettings
 from s1.errors import BadConfig
 from s1.train.settings import TrainSettings
@@ -36,3 +36,12 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
         load_settings(TrainSettings(), file)
     with pytest.raises(BadConfig, match="no such file"):
         load_settings(TrainSettings(), tmp_path / "none.yaml")
+
+
+def test_an_exponent_without_a_point_is_a_number():
+    assert (parse_value("3e-4"), parse_value("1E5"), parse_value("e4"), parse_value("3")) == (
+        3e-4,
+        1e5,
+        "e4",
+        3,
+    )

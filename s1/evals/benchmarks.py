@@ -23,7 +23,7 @@ from s1.data.read_files import file_kind, rows_of
 from s1.errors import BadConfig, BadInput, MissingExtra
 from s1.evals.benchmark_sources import KNOWN, BenchmarkColumns, BenchmarkSource, filtered, read_source
 from s1.evals.choices import numbering
-from s1.evals.question_rows import question_of, unwrapped
+from s1.evals.question_rows import question_of, refuse_surrogates, unwrapped
 from s1.grading import KINDS
 from s1.types import Question, from_json
 
@@ -75,6 +75,8 @@ def load_benchmark(
     rows, version = _rows_of_file(Path(source.path)) if source.path else _rows_of_hub(source)
     kept = list(filtered(rows, source.filter, where))[-source.last :]
     numbered = [(number, unwrapped(row)) for number, row in kept]
+    for number, row in numbered:
+        refuse_surrogates(row, f"{where}, row {number}")
     names = source.columns
     if names.numbered_from is None and not names.correct:
         names = replace(names, numbered_from=numbering(numbered, names, where))

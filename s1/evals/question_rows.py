@@ -23,7 +23,6 @@ def question_of(row: Mapping[str, Any], columns: BenchmarkColumns, name: str, pl
 
     Choices are put in an order that depends on the question alone, and listed below it.
     """
-    _refuse_surrogates(row, place)
     question = _text(row, columns.question or _find(row, QUESTION_NAMES, place, "question"), place)
     context = row.get(columns.context or "context")
     if isinstance(context, str) and context.strip():
@@ -54,7 +53,9 @@ def unwrapped(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row
 
 
-def _refuse_surrogates(row: Mapping[str, Any], place: str) -> None:
+def refuse_surrogates(row: Mapping[str, Any], place: str) -> None:
+    """Raises BadInput for a text that UTF-8 cannot hold."""
+
     def texts(value: Any) -> Iterator[str]:
         if isinstance(value, (list, Mapping)):
             for inner in value.values() if isinstance(value, Mapping) else value:

@@ -118,7 +118,10 @@ def render_trace(
             raise BadInput(
                 f"Question {trace.question.id}: the {name} is empty.", "Drop the row with s1 curate."
             )
-        held = next((s for s in (*DELIMITERS, *fmt.stops, end) if s in text), None)
+        delimiters = {*DELIMITERS, *fmt.stops, end} - {
+            fmt.open
+        }  # which also opens the steps of a stepped trace
+        held = next((s for s in sorted(delimiters) if s in text), None)
         if held:
             raise BadInput(
                 f"Question {trace.question.id}: the {name} contains the delimiter {held!r}.",
