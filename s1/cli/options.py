@@ -78,12 +78,16 @@ def add_max_answer(options: Options) -> None:
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> Options:
-    """--temperature and --seed; `sampling` reads them."""
+    """--temperature, --top-p, --top-k and --seed; `sampling` reads them."""
     group = parser.add_argument_group("sampling")
     group.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 (default) decodes greedily"
     )
-    group.add_argument("--seed", type=int, metavar="N", help="makes samples repeatable; needs --temperature")
+    group.add_argument(
+        "--top-p", type=float, metavar="P", help="draw from the likeliest tokens of this share"
+    )
+    group.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
+    group.add_argument("--seed", type=int, metavar="N", help="makes samples repeatable")
     return group
 
 
@@ -139,17 +143,19 @@ def budget_policy(arguments: argparse.Namespace) -> BudgetPolicy:
 
 
 def sampling(arguments: argparse.Namespace, default_seed: int | None = None) -> Sampling:
-    """How to draw tokens. Raises BadConfig for a seed without a temperature, which would change nothing."""
+    """How to draw tokens. Raises BadConfig for options that would change nothing without a temperature."""
     from s1.types import Sampling
 
-    if not arguments.temperature:
-        if arguments.seed is not None:
-            raise BadConfig(
-                "A --seed changes nothing at temperature 0.", "Add --temperature, or leave the seed out."
-            )
-        return Sampling(temperature=arguments.temperature)
-    seed = default_seed if arguments.seed is None else arguments.seed
-    return Sampling(temperature=arguments.temperature, seed=seed)
+    given = {name: getattr(arguments, name) for name in ("seed", "top_p", "top_k")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not arguments.temperature and given:
+        raise BadConfig(
+            f"--{next(iter(given)).replace('_', '-')} changes nothing at temperature 0.",
+            "Add --temperature, or leave it out.",
+        )
+    if arguments.temperature and default_seed is not None:
+        given.setdefault("seed", default_seed)
+    return Sampling(temperature=arguments.temperature, **given)
 
 
 def check_format(name: str | None) -> None:
