@@ -63,7 +63,8 @@ $(VLLM)/installed: pyproject.toml constraints-vllm.txt
 
 test-vllm: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
-		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py tests/data/test_teach_vllm.py
+		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py tests/data/test_teach_vllm.py \
+		tests/vllm_plugin
 
 # Made anew each time, because the newest releases change. Upper bounds are ignored, to see a release that breaks s1.
 test-newest:
@@ -122,6 +123,7 @@ bench: $(VENV)/installed
 bench-vllm: $(VLLM)/installed
 	for part in throughput trunk; do OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto \
 		$(VLLM)/bin/python benchmarks/vllm_engine.py $$part || exit 1; done
+	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto $(VLLM)/bin/python benchmarks/in_engine.py
 
 clean:
 	rm -rf .venv* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
 from s1.errors import BadConfig, BadInput, EngineFailure
 from s1.loops import loop_end
@@ -49,6 +49,8 @@ class Forcing:
     Raises BadInput when the prompt does not fit the context, BadConfig when the policy needs more than its room.
     """
 
+    by_rounds: ClassVar[bool] = False
+    """True: one request for each continuation, also where the engine could force by itself."""
     encoded: EncodedPrompt
     sampling: Sampling = Sampling()
     phase: Phase | Literal["done"] = "thinking"
@@ -383,14 +385,18 @@ async def drive(
 ) -> Generation:
     """Run one request to its end. An EngineFailure is recorded in the generation's `error`, not raised.
 
-    `watch` is called after new tokens, forced ones included, for example to show them.
+    `watch` is called after new tokens, forced ones included, for example to show them. An engine over a server
+    with s1's plug-in sends one request for all of it.
     """
-    began, first, error = time.perf_counter(), None, None
+    began, first, error, one = time.perf_counter(), None, None, None
     try:
+        in_one = None if forcing.by_rounds or forcing.thinking else getattr(engine, "in_one_request", None)
+        if in_one is not None and forcing.phase == "thinking":
+            one = await in_one(forcing.encoded, forcing.sampling, forcing.limit)
         while (request := forcing.ask()) is not None:
             watch(forcing)
             finished = False
-            async with aclosing(engine.stream(request)) as chunks:
+            async with aclosing((one or engine).stream(request)) as chunks:
                 async for chunk in chunks:
                     if first is None and chunk.ids:
                         first = time.perf_counter() - began
@@ -402,4 +408,7 @@ async def drive(
                 raise EngineFailure("The engine ended a continuation without a finish.")
     except EngineFailure as failure:
         error = str(failure)
+    finally:
+        if one is not None:
+            await one.close()
     return forcing.result(question_id, sample, time.perf_counter() - began, first, error)

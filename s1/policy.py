@@ -53,7 +53,11 @@ class BudgetPolicy:
                 f"min_thinking {self.min_thinking} is above max_thinking {self.max_thinking}.",
                 "Lower min_thinking or raise max_thinking.",
             )
-        if isinstance(self.wait, str) or not self.wait or not all(isinstance(w, str) for w in self.wait):
+        if (
+            not isinstance(self.wait, tuple)
+            or not self.wait
+            or not all(isinstance(w, str) for w in self.wait)
+        ):
             raise BadConfig(
                 f"wait is {self.wait!r}.",
                 'Give a tuple of strings such as ("Wait",); ("",) suppresses the end without adding text.',

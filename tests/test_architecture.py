@@ -26,7 +26,7 @@ LAYERS = {
             ("engines", "prompt"),
             ("budget",),
             ("config", "replay"),
-            ("methods", "logits_processor", "doctor"),
+            ("methods", "logits_processor", "doctor", "vllm_plugin"),
             ("data", "train"),
             ("evals",),
             ("report",),
@@ -60,6 +60,8 @@ SERVER = ("fastapi", "prometheus_client", "pydantic", "uvicorn")
 """The server's files are imported when it starts."""
 HARNESSES = {"lm_eval": "harness/lm_eval.py", "inspect_ai": "harness/inspect.py"}
 """The model of a harness subclasses it, so that file imports it at its top; nothing imports that file."""
+VLLM_PLUGIN = "vllm_plugin/processor.py"
+"""Subclasses interfaces of vLLM, and is loaded by vLLM alone."""
 
 
 class Import(NamedTuple):
@@ -155,13 +157,17 @@ def test_torch_is_imported_in_its_places_only() -> None:
         for each in IMPORTS
         if each.module.split(".")[0] == "torch"
         and each.file not in HF_ENGINE
-        and room_of(each.file) not in ("petri", "train")
+        and room_of(each.file) not in ("petri", "train", "vllm_plugin")
     ]
     assert not wrong, listed(wrong)
 
 
-def test_vllm_is_imported_in_its_engine_only() -> None:
-    wrong = [i for i in IMPORTS if i.module.split(".")[0] == "vllm" and i.file != "engines/vllm.py"]
+def test_vllm_is_imported_in_its_engine_and_the_plug_in_only() -> None:
+    wrong = [
+        i
+        for i in IMPORTS
+        if i.module.split(".")[0] == "vllm" and i.file not in ("engines/vllm.py", VLLM_PLUGIN)
+    ]
     assert not wrong, listed(wrong)
 
 
@@ -172,7 +178,7 @@ def test_heavy_imports_happen_inside_the_function_that_needs_them() -> None:
         if i.at_top
         and (package := i.module.split(".")[0]) in HEAVY
         and i.file not in HF_ENGINE
-        and i.file != HARNESSES.get(package)
+        and i.file not in (HARNESSES.get(package), VLLM_PLUGIN)
         and not (package in SERVER and room_of(i.file) == "serve")
         and not (package in ("polars", "numpy") and room_of(i.file) == "data" and i.file not in NO_FRAMES)
     ]
@@ -180,7 +186,8 @@ def test_heavy_imports_happen_inside_the_function_that_needs_them() -> None:
 
 
 def test_nothing_imports_the_models_of_other_harnesses() -> None:
-    models = {f"s1.{file.removesuffix('.py').replace('/', '.')}" for file in HARNESSES.values()}
+    files = (*HARNESSES.values(), VLLM_PLUGIN)
+    models = {f"s1.{file.removesuffix('.py').replace('/', '.')}" for file in files}
     command = "harness/command.py"  # imports its harness after a check that it is installed
     wrong = [i for i in IMPORTS if i.module in models and (i.file != command or i.at_top)]
     assert not wrong, listed(wrong)

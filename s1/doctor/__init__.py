@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from s1.doctor.checks import BLOCKING, CHECKS, Check
-from s1.doctor.model_facts import QUESTION, gather
+from s1.doctor.model_facts import QUESTION, ModelFacts, gather
 from s1.doctor.probes import Probe, probe
 from s1.errors import S1Error
 from s1.formats import ThinkingFormat, choose_format, open_prompt
-from s1.types import Engine
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
+from s1.types import Engine, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,25 @@ async def diagnose(
     probes: tuple[Probe, ...] = ()
     if not any(c.level == "problem" and c.name in BLOCKING for c in checks):
         found, probes = await probe(engine, facts, tokens)
-        checks += found
+        checks += [*found, *await find_plugin(engine, facts)]
     safe = all(c.level != "problem" for c in checks)
     prompt = open_prompt(facts.prompt, facts.format)
     return Diagnosis(engine.name, safe, tuple(checks), facts.format, prompt, probes)
+
+
+async def find_plugin(engine: Engine, facts: ModelFacts) -> list[Check]:
+    """Whether s1 forces inside this vLLM; nothing for other engines."""
+    try_one = getattr(engine, "in_one_request", None)
+    if try_one is None:
+        return []
+    policy = BudgetPolicy(max_thinking=8, max_answer=1)
+    found = await try_one(encode_prompt(engine, facts.format, policy, facts.prompt), Sampling(), 8)
+    if found is not None:
+        return [Check("plug-in", "ok", "s1's plug-in is in this vLLM: a whole budget is one request")]
+    if getattr(engine, "plugin", False):
+        why = "s1's plug-in is in this vLLM, but does not know this format: each wait is one more request"
+        return [Check("plug-in", "note", why)]
+    todo = "To force inside vLLM, install s1 where the server runs (docs/guides/vllm.md)."
+    return [
+        Check("plug-in", "note", "s1's plug-in is not in this engine: each wait is one more request", todo)
+    ]

@@ -27,6 +27,7 @@ class Probe:
 class _RecordedForcing(Forcing):
     """A request that records which stop ended its thinking."""
 
+    by_rounds = True  # in one request the stop is not seen
     thinking_stop: Stop | None = None
 
     def feed(self, chunk: Chunk) -> bool:

@@ -16,14 +16,15 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s1.clients.http import RequestFailure, ServerClient
 from s1.clients.retry import backoff_seconds
 from s1.engines.background_loop import BackgroundLoop
-from s1.engines.openai_completions import body_of, path_of, piece_of
+from s1.engines.one_request import Fields, OneRequest, fits_one_request
+from s1.engines.openai_completions import body_of, drain, goes_on, path_of, piece_of
 from s1.engines.openai_native import Piece
-from s1.engines.openai_probe import Server, probe_server
+from s1.engines.openai_probe import Server, probe_server, server_url
 from s1.engines.requests import (
     REDRAWS,
     check_request,
@@ -35,7 +36,10 @@ from s1.engines.stops import StopMatcher, TextStops, Vocabulary, plan_stops
 from s1.engines.tokenizer import EngineTokenizer, TokenizedEngine
 from s1.errors import BadConfig, EngineFailure, Unsupported
 from s1.formats import encode_after
-from s1.types import Chunk, Continuation, Finish, Stop
+from s1.types import Chunk, Continuation, Finish, Sampling, Stop
+
+if TYPE_CHECKING:
+    from s1.prompt import EncodedPrompt
 
 MOST_PADDING = 1024
 """More different ids beyond the vocabulary are not padding: the tokenizer belongs to another model."""
@@ -86,26 +90,6 @@ def load(
     return OpenAIEngine(client, server, text, retries)
 
 
-def server_url(address: str) -> str:
-    """The address of a server, checked, without a slash at its end. Raises BadConfig."""
-    problem = ""
-    try:
-        parts = urllib.parse.urlsplit(address)
-        _ = parts.port  # reading it checks it
-    except ValueError as error:
-        problem = f": {error}"
-    if problem or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadConfig(
-            f"{address!r} is not the address of a server{problem}.",
-            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
-        )
-    if parts.username or parts.password:
-        raise BadConfig(
-            "The address contains a password.", "Put the key in an environment variable; see api_key_env."
-        )
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-
-
 class OpenAIEngine(TokenizedEngine):
     """Engine over a server. May be used from several event loops; its connections belong to a loop of its own."""
 
@@ -118,6 +102,7 @@ class OpenAIEngine(TokenizedEngine):
         self._shown: dict[int, bool] = {}
         """Stop token -> whether the server shows it in its text."""
         self._loop = BackgroundLoop("s1-openai")
+        self.plugin = server.plugin
 
     async def close(self) -> None:
         """Close the connections. Requests that are still running end with EngineFailure."""
@@ -147,6 +132,32 @@ class OpenAIEngine(TokenizedEngine):
         async with aclosing(self._loop.stream(make)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def in_one_request(
+        self, encoded: EncodedPrompt, sampling: Sampling, limit: int
+    ) -> OneRequest | None:
+        """The whole policy as one request, where the server has the plug-in and it knows all of the policy."""
+        if not self.plugin or not fits_one_request(self, encoded):
+            return None
+        loop = self._loop
+        return OneRequest(
+            lambda *asked: loop.stream(lambda: self._forced(*asked)), encoded, sampling, limit, self
+        )
+
+    async def _forced(self, request: Continuation, fields: Fields) -> AsyncGenerator[Chunk, None]:
+        """One request with the plug-in's fields, whose stops are single tokens. A part of it cannot be repeated."""
+        stops = {stop.ids[0]: stop for stop in request.stops}
+        async with aclosing(self._pieces(request, set(), fields=fields)) as pieces:
+            async for piece in pieces:
+                stop = stops.get(piece.ids[-1]) if piece.ids else None
+                if piece.finish is not None:
+                    await drain(pieces)
+                    finish, ended = self._finished(piece, request)
+                    yield Chunk(piece.ids[:-1] if stop else piece.ids, finish, stop or ended)
+                    return
+                if piece.ids:
+                    yield Chunk(piece.ids)
+        raise self._cut_off()
 
     def _check_supported(self, request: Continuation) -> None:
         """Raises Unsupported for what the server would silently ignore."""
@@ -207,11 +218,11 @@ class OpenAIEngine(TokenizedEngine):
                             raise EngineFailure(f"{self.name} gave more than {part.max_tokens} tokens.")
                         ids, stop = matcher.feed(piece.ids[:valid])
                         if piece.finish is not None:
-                            await _drain(pieces)
+                            await drain(pieces)
                         if stop is not None:
                             yield Chunk(ids, "stop", stop, exact)
                             return
-                        if padding is None and piece.finish is not None and not _goes_on(piece, part, rest):
+                        if padding is None and piece.finish is not None and not goes_on(piece, part, rest):
                             finish, stop = self._finished(piece, request)
                             yield Chunk(ids + matcher.flush(), finish, stop, exact)
                             return
@@ -266,8 +277,8 @@ class OpenAIEngine(TokenizedEngine):
                         passed += text
                         finish: Finish | None = "stop" if stop and not texts.early else None
                         if piece.finish is not None:
-                            await _drain(pieces)
-                        if stop is None and piece.finish is not None and not _goes_on(piece, part, rest):
+                            await drain(pieces)
+                        if stop is None and piece.finish is not None and not goes_on(piece, part, rest):
                             finish, stop = self._finished(piece, request)
                             text += texts.flush()
                         ids = self._encode_part(text)
@@ -374,27 +385,16 @@ class OpenAIEngine(TokenizedEngine):
                 )
 
     async def _pieces(
-        self, request: Continuation, banned: set[int], forced: int | None = None
+        self,
+        request: Continuation,
+        banned: set[int],
+        forced: int | None = None,
+        fields: Fields | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """One HTTP request."""
-        body = body_of(request, self.server, self._text, banned, forced)
+        body = body_of(request, self.server, self._text, banned, forced, fields)
         async with aclosing(self._client.events(path_of(self.server), body)) as events:
             async for event in events:
                 piece = piece_of(event.data, request, self.server, self.name)
                 if piece is not None:
                     yield piece
-
-
-def _goes_on(piece: Piece, part: Continuation, rest: Continuation) -> bool:
-    """Whether a request ended only because it was a part."""
-    return piece.finish == "length" and part.max_tokens < rest.max_tokens
-
-
-async def _drain(pieces: AsyncGenerator[Piece, None]) -> None:
-    """Read what follows the last piece, so that the connection can serve the next request."""
-    try:
-        async with asyncio.timeout(1.0):
-            async for _ in pieces:
-                pass
-    except (TimeoutError, EngineFailure):
-        return  # the answer is complete; the connection is given up

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from s1.engines.openai_native import PATHS, Piece, native_body, native_piece
@@ -18,9 +20,17 @@ def path_of(server: Server) -> str:
 
 
 def body_of(
-    request: Continuation, server: Server, text: EngineTokenizer, banned: set[int], forced: int | None
+    request: Continuation,
+    server: Server,
+    text: EngineTokenizer,
+    banned: set[int],
+    forced: int | None,
+    fields: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The body of one request. banned: ids that it must not draw; forced: the only id that it may draw."""
+    """The body of one request. banned: ids that it must not draw; forced: the only id that it may draw.
+
+    fields: those of s1's plug-in, which forces the whole of a request with the request's own seed.
+    """
     if server.native:
         return native_body(server.native, request, banned)
     sampling = request.sampling
@@ -48,9 +58,12 @@ def body_of(
             "add_special_tokens": False,
             "skip_special_tokens": False,
         }
+    if fields:
+        body["vllm_xargs"] = dict(fields)
+    seed = sampling.seed if fields else seed_at(sampling.seed, len(request.prefix), request.redraw)
     extensions = {
         "top_k": sampling.top_k if is_random else None,
-        "seed": seed_at(sampling.seed, len(request.prefix), request.redraw) if is_random else None,
+        "seed": seed if is_random else None,
         "min_tokens": request.min_tokens or None,
         "stop_token_ids": single_ids(request),
         "ignore_eos": True,
@@ -79,3 +92,18 @@ def piece_of(event: Any, request: Continuation, server: Server, name: str) -> Pi
     return Piece(
         tuple(ids), str(choice.get("text") or ""), choice.get("finish_reason"), choice.get("stop_reason")
     )
+
+
+def goes_on(piece: Piece, part: Continuation, rest: Continuation) -> bool:
+    """Whether a request ended only because it was a part."""
+    return piece.finish == "length" and part.max_tokens < rest.max_tokens
+
+
+async def drain(pieces: AsyncGenerator[Piece, None]) -> None:
+    """Read what follows the last piece, so that the connection can serve the next request."""
+    try:
+        async with asyncio.timeout(1.0):
+            async for _ in pieces:
+                pass
+    except (TimeoutError, EngineFailure):
+        return  # the answer is complete; the connection is given up

@@ -11,6 +11,7 @@ it (vLLM names itself), where a probe has shown it, or where the user says so wi
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,8 @@ class Server:
     """Whose own endpoint is used (a key of PATHS), or "" for the OpenAI one."""
     root: str = ""
     """The address without /v1."""
+    plugin: bool = False
+    """Whether s1 forces inside it (docs/guides/vllm.md)."""
 
     @property
     def exact(self) -> bool:
@@ -125,6 +128,26 @@ class ServerText:
         return (self.decode(first),)
 
 
+def server_url(address: str) -> str:
+    """The address of a server, checked, without a slash at its end. Raises BadConfig."""
+    problem = ""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        _ = parts.port  # reading it checks it
+    except ValueError as error:
+        problem = f": {error}"
+    if problem or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadConfig(
+            f"{address!r} is not the address of a server{problem}.",
+            "Write openai:http://127.0.0.1:8000/v1?model=NAME.",
+        )
+    if parts.username or parts.password:
+        raise BadConfig(
+            "The address contains a password.", "Put the key in an environment variable; see api_key_env."
+        )
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
 def probe_server(
     client: ServerClient,
     *,
@@ -165,7 +188,8 @@ def probe_server(
     place = str(card.get("root") or (name if native else ""))
     text = _text_of(client, server, place, tokenizer, eos, template)
     probe = _probe_native if native else _probe_completions
-    return probe(client, server, text), text
+    server = probe(client, server, text)
+    return replace(server, plugin=server.is_vllm and server.exact and has_plugin(client, server)), text
 
 
 def _probe_native(client: ServerClient, server: Server, text: EngineTokenizer) -> Server:
@@ -279,6 +303,16 @@ def _probe_completions(client: ServerClient, server: Server, text: EngineTokeniz
             logit_bias=given == [target] or shown.strip() == text.decode((target,)).strip(),
         )
     raise BadInput(f"{client.url} refuses the simplest completion: {refused.message}")
+
+
+def has_plugin(client: ServerClient, server: Server) -> bool:
+    """Whether s1's plug-in is in a vLLM server: it refuses a negative budget, which without it means nothing."""
+    body = {"model": server.model, "prompt": [0], "max_tokens": 1, "vllm_xargs": {"max_thinking": -1}}
+    try:
+        client.json(client.url + "/completions", body)
+    except RequestFailure as error:
+        return error.status == 400 and "max_thinking" in error.message
+    return False
 
 
 def tokenize(client: ServerClient, model: str, body: Mapping[str, Any]) -> tuple[int, ...]:

@@ -12,15 +12,19 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s1.engines.background_loop import BackgroundLoop
 from s1.engines.model_files import find_model, plain_source
+from s1.engines.one_request import Fields, OneRequest, fits_one_request
 from s1.engines.requests import check_request, seed_at, single_ids, suppress_early_stops, valid_count
 from s1.engines.stops import StopMatcher, plan_stops
 from s1.engines.tokenizer import LocalTokenizer, TokenizedEngine, tokenizer_at
 from s1.errors import BadConfig, EngineFailure, MissingExtra, first_line
-from s1.types import Chunk, Continuation, Finish, Stop
+from s1.types import Chunk, Continuation, Finish, Sampling, Stop
+
+if TYPE_CHECKING:
+    from s1.prompt import EncodedPrompt
 
 NEVER = -100.0
 """The logit bias for padding ids; vLLM allows no lower one."""
@@ -108,6 +112,8 @@ class VLLMEngine(TokenizedEngine):
         self._numbers = itertools.count()
         self._vocabulary = text.vocabulary
         self._plan_of = lru_cache(maxsize=256)(partial(plan_stops, vocabulary=text.vocabulary))
+        self.plugin: bool | None = None
+        """Whether s1's plug-in is in this vLLM; None: not yet tried."""
 
     async def close(self) -> None:
         """Abort running requests and end vLLM's processes."""
@@ -135,15 +141,46 @@ class VLLMEngine(TokenizedEngine):
             async for chunk in chunks:
                 yield chunk
 
+    async def in_one_request(
+        self, encoded: EncodedPrompt, sampling: Sampling, limit: int
+    ) -> OneRequest | None:
+        """The whole policy as one request, where the plug-in is there and knows all of it."""
+        if self.plugin is None:
+            self.plugin = await self._has_plugin()
+        if not self.plugin or not fits_one_request(self, encoded):
+            return None
+        return OneRequest(self._whole, encoded, sampling, limit, self)
+
+    async def _has_plugin(self) -> bool:
+        """The plug-in refuses a negative budget, which without it means nothing."""
+        try:
+            async with aclosing(self._whole(Continuation((0,), 1), {"max_thinking": -1})) as chunks:
+                return [chunk async for chunk in chunks] == []
+        except EngineFailure as failure:
+            return "max_thinking" in str(failure)
+
+    async def _whole(self, request: Continuation, fields: Fields) -> AsyncGenerator[Chunk, None]:
+        check_request(request, context=self.context, vocab_size=self._vocab_size)
+        matcher = StopMatcher(self._plan_of(request.stops), self._vocabulary)
+        async with aclosing(
+            self._loop.stream(lambda: self._decode(matcher, request, frozenset(), fields))
+        ) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     async def _decode(
-        self, matcher: StopMatcher, request: Continuation, banned: frozenset[int]
+        self,
+        matcher: StopMatcher,
+        request: Continuation,
+        banned: frozenset[int],
+        fields: Fields | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         from vllm.inputs import TokensPrompt
 
         # A bias holds for a whole request, so the token that excludes `banned` is a request of its own.
         part = replace(request, max_tokens=1, min_tokens=min(1, request.min_tokens)) if banned else request
         prompt = TokensPrompt(prompt_token_ids=list(request.prefix))
-        outputs = self.llm.generate(prompt, self._params(part, banned), f"s1-{next(self._numbers)}")
+        outputs = self.llm.generate(prompt, self._params(part, banned, fields), f"s1-{next(self._numbers)}")
         got: tuple[int, ...] = ()
         try:
             async with aclosing(outputs):
@@ -185,19 +222,21 @@ class VLLMEngine(TokenizedEngine):
                 return "stop", stop
         raise EngineFailure(f"{self.name} ended with {made.finish_reason!r}.", "See vLLM's log above.")
 
-    def _params(self, request: Continuation, banned: frozenset[int]) -> Any:
+    def _params(self, request: Continuation, banned: frozenset[int], fields: Fields | None = None) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         sampling = request.sampling
         sampled = sampling.temperature > 0
+        seed = sampling.seed if fields else seed_at(sampling.seed, len(request.prefix), request.redraw)
         return SamplingParams(
             max_tokens=request.max_tokens,
             min_tokens=request.min_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p if sampled else 1.0,
             top_k=sampling.top_k if sampled else 0,
-            seed=seed_at(sampling.seed, len(request.prefix), request.redraw) if sampled else None,
+            seed=seed if sampled else None,
+            extra_args=dict(fields) if fields else None,
             stop_token_ids=single_ids(request),
             ignore_eos=True,  # only the request's stops end it
             logit_bias=self._padding | dict.fromkeys(banned, NEVER) or None,

@@ -21,7 +21,7 @@ from imitation import Imitation, noise, status  # noqa: E402
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
-from s1.engines.openai import server_url  # noqa: E402
+from s1.engines.openai_probe import server_url  # noqa: E402
 from s1.engines.requests import seed_at  # noqa: E402
 from s1.engines.stops import TextStops  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402

@@ -1,0 +1,288 @@
+"""The plug-in in a real vLLM server, found by its entry point: `make test-vllm` runs this.
+
+One server, without a word about the plug-in on its command line but the format of the petri model, and beside
+vLLM's own reasoning parser and budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
+
+import openai  # noqa: E402
+from serve_vllm import environment, serve  # noqa: E402
+
+from s1.budget import Forcing, drive  # noqa: E402
+from s1.doctor import diagnose  # noqa: E402
+from s1.engines import load_engine  # noqa: E402
+from s1.formats import FORMATS, ThinkingFormat  # noqa: E402
+from s1.petri.world import base_model  # noqa: E402
+from s1.policy import BudgetPolicy  # noqa: E402
+from s1.prompt import encode_prompt  # noqa: E402
+from s1.types import Engine, Generation, Sampling  # noqa: E402
+
+PETRI = FORMATS["petri"]
+WORD = ThinkingFormat("word", "<think>", " so", (" so",), " Answer :", newline=False)
+LINED = replace(PETRI, name="lined", newline=True)
+QUESTIONS = (
+    "start 6 mod 13 ; 1 : * 8 ; 2 : * 4",
+    "clock 6 h 10 ; 1 : + 1 h 5 ; 2 : + 2 h 40 ; 3 : + 5 h 35",
+    "poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9",
+)
+SHORT = "poly at 5 mod 11 ; 0 : 1 ; 1 : 1"
+"""The model thinks about it for a dozen tokens and ends its turn without a delimiter."""
+POLICIES = {
+    "natural": (PETRI, BudgetPolicy(max_thinking=60, max_answer=12)),
+    "no thinking": (PETRI, BudgetPolicy(max_thinking=0, max_answer=12)),
+    "one token": (PETRI, BudgetPolicy(max_thinking=1, max_answer=12)),
+    "waits": (PETRI, BudgetPolicy(max_thinking=70, waits=4, max_answer=12)),
+    "a cycle": (PETRI, BudgetPolicy(max_thinking=70, waits=3, wait=(" Wait", " maybe"), max_answer=12)),
+    "a written wait": (PETRI, BudgetPolicy(max_thinking=70, waits=3, wait=(" so",), max_answer=12)),
+    "silent waits": (PETRI, BudgetPolicy(max_thinking=70, waits=4, wait=("",), max_answer=12)),
+    "minimum": (PETRI, BudgetPolicy(max_thinking=60, min_thinking=50, wait=("",), max_answer=12)),
+    "minimum with words": (PETRI, BudgetPolicy(max_thinking=60, min_thinking=50, max_answer=12)),
+    "a word": (WORD, BudgetPolicy(max_thinking=80, waits=2, max_answer=12)),
+    "a masked word": (WORD, BudgetPolicy(max_thinking=60, min_thinking=50, wait=("",), max_answer=12)),
+    "a cue": (PETRI, BudgetPolicy(max_thinking=30, cue="always", max_answer=12)),
+    "own line": (LINED, BudgetPolicy(max_thinking=40, waits=1, max_answer=12)),
+    "auto": (PETRI, BudgetPolicy(waits=3, max_answer=12)),
+    "all of the context": (PETRI, BudgetPolicy(waits=3)),
+}
+pytestmark = pytest.mark.timeout(900)  # the first test starts vLLM
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[str]:
+    reasoning = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
+    options = ["--additional-config", json.dumps({"s1_format": "petri"})]
+    options += ["--reasoning-parser", "deepseek_r1", "--reasoning-config", json.dumps(reasoning)]
+    with serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server, api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def engine(server) -> Iterator[Engine]:
+    made = load_engine(f"openai:{server}")
+    yield made
+    asyncio.run(made.close())
+
+
+class Rounds(Forcing):
+    """Forced from outside."""
+
+    by_rounds = True
+
+
+def run_all(engine: Engine, kind: type[Forcing]) -> dict[str, Generation]:
+    async def one(fmt: ThinkingFormat, policy: BudgetPolicy, text: str) -> Generation:
+        prompt = engine.render([{"role": "user", "content": text}])
+        return await drive(kind(encode_prompt(engine, fmt, policy, prompt)), engine)
+
+    async def every() -> list[Generation]:
+        return await asyncio.gather(*(one(*each, text) for each in POLICIES.values() for text in QUESTIONS))
+
+    names = [f"{name}, question {n}" for name in POLICIES for n in range(len(QUESTIONS))]
+    return dict(zip(names, asyncio.run(every()), strict=True))
+
+
+def without_times(generation: Generation) -> Generation:
+    return replace(generation, seconds=0.0, first_token_seconds=None)
+
+
+def ask(client: openai.OpenAI, **options: Any) -> Any:
+    """A completion with the thinking open, greedy, token ids shown."""
+    prompt = f"<|user|> {SHORT}<|assistant|><think>"
+    xargs = options.pop("xargs", {})
+    more = {
+        "vllm_xargs": xargs,
+        "return_token_ids": True,
+        "skip_special_tokens": False,
+        **options.pop("more", {}),
+    }
+    settings = {"max_tokens": 120, "temperature": 0, "prompt": prompt, **options}
+    return client.completions.create(model="petri", extra_body=more, **settings)
+
+
+def text_of(reply: Any) -> str:
+    return str(reply.choices[0].text)
+
+
+def test_one_request_has_the_record_of_forcing_from_outside(engine) -> None:
+    wanted, found = run_all(engine, Rounds), run_all(engine, Forcing)
+    assert engine.plugin is True
+    different = [
+        f"{name}:\n {wanted[name].segments}\n {found[name].segments} {found[name].error}"
+        for name in wanted
+        if without_times(wanted[name]) != without_times(found[name])
+    ]
+    assert not different, f"{len(different)} of {len(wanted)}\n" + "\n".join(different)
+    assert all(g.error is None and g.exact for g in found.values())
+
+
+def test_a_policy_is_one_request_and_a_seed_repeats_it(engine, server) -> None:
+    prompt = engine.render([{"role": "user", "content": SHORT}])
+
+    def driven(policy: BudgetPolicy, sampling: Sampling) -> Generation:
+        encoded = encode_prompt(engine, PETRI, policy, prompt)
+        return without_times(asyncio.run(drive(Forcing(encoded, sampling), engine)))
+
+    before = requests_of(server)
+    whole = driven(BudgetPolicy(max_thinking=300, waits=2, max_answer=30), Sampling())
+    assert (whole.waits, whole.cut, whole.error) == (2, False, None)
+    assert requests_of(server) - before == 2, "one, and one token to see which end was drawn"
+
+    policy = BudgetPolicy(max_thinking=60, waits=3, max_answer=12)
+    samples = [driven(policy, Sampling(0.9, top_p=0.9, seed=seed)) for seed in (5, 5, 6, 7, 8)]
+    assert samples[0] == samples[1] and len({each.segments for each in samples}) > 1
+    assert all(each.error is None for each in samples) and any(each.waits for each in samples)
+
+
+def requests_of(server: str) -> float:
+    with urllib.request.urlopen(server.removesuffix("/v1") + "/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    name = "vllm:request_success_total"
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+BAD = {
+    "max_thinking": [-1, 10**12, "abc", 1.5, 118, [3]],
+    "min_thinking": [-1, 10**12, "x", 119],
+    "waits": [-1, "many", 10**12],
+    "wait": ["a</think>b", "<|end|>", [], 7, ["a"] * 9, " so" * 100],
+    "cue": ["loud", 3],
+    "thinking_format": ["nope", "s1", "{", '{"name": "x"}', 4],
+}
+
+
+@pytest.mark.parametrize("field", BAD)
+def test_what_cannot_be_honoured_is_refused_by_name_and_the_server_lives(client, field) -> None:
+    for value in BAD[field]:
+        with pytest.raises(openai.BadRequestError, match=field) as caught:
+            ask(client, xargs={field: value})
+        assert len(str(caught.value)) < 600 and "Traceback" not in str(caught.value)
+    with pytest.raises(openai.BadRequestError, match="min_thinking 9 is above max_thinking 5"):
+        ask(client, xargs={"max_thinking": 5, "min_thinking": 9})
+    assert text_of(ask(client, xargs={"max_thinking": 3})).split("</think>")[0].count(" ") == 3
+
+
+def test_what_cannot_be_combined_is_refused(client) -> None:
+    for name, more in (
+        ("thinking_token_budget", {"thinking_token_budget": 5}),
+        ("structured_outputs", {"structured_outputs": {"regex": "a+"}}),
+        ("presence_penalty", {"presence_penalty": 0.5}),
+        ("repetition_penalty", {"repetition_penalty": 1.2}),
+    ):
+        with pytest.raises(openai.BadRequestError, match=name):
+            ask(client, xargs={"waits": 1}, more=more)
+    with pytest.raises(openai.BadRequestError, match="s1_plan"):
+        ask(client, xargs={"s1_plan": "forged"})
+
+
+def test_requests_with_vllm_s_own_budget_or_none_are_left_alone(client) -> None:
+    plain = text_of(ask(client))
+    assert "</think>" not in plain
+    own = text_of(ask(client, more={"thinking_token_budget": 5}))
+    assert own.startswith(plain[:10]) and "</think>" in own
+    assert text_of(ask(client)) == plain
+
+
+def test_chat_opens_the_thinking_that_the_template_leaves_closed(client) -> None:
+    messages: Any = [{"role": "user", "content": SHORT}]
+    body = {"vllm_xargs": {"max_thinking": 6}, "return_token_ids": True, "skip_special_tokens": False}
+    settings: Any = {"model": "petri", "messages": messages, "temperature": 0, "max_tokens": 60}
+    whole = client.chat.completions.create(**settings, extra_body=body)
+    ids = whole.choices[0].model_extra["token_ids"]
+    wanted = ask(client, xargs={"max_thinking": 6}, max_tokens=59).choices[0].model_extra["token_ids"]
+    assert ids[1:] == wanted
+    message = whole.choices[0].message
+    assert message.content and "Answer" in message.content, "the reasoning parser divides it"
+    assert len(message.model_extra["reasoning"].split()) == 6
+    pieces = list(client.chat.completions.create(**settings, extra_body=body, stream=True))
+    assert "".join(p.choices[0].delta.content or "" for p in pieces) == message.content
+
+
+def test_streams_samples_and_curl_get_the_same(client, server) -> None:
+    xargs = {"waits": 2, "wait": ["Wait", "maybe"], "max_thinking": 60}
+    whole = ask(client, xargs=xargs)
+    assert text_of(whole).count(" Wait") == 1 and " maybe" in text_of(whole)
+    streamed = "".join(piece.choices[0].text for piece in ask(client, xargs=xargs, stream=True))
+    assert streamed == text_of(whole)
+    several = [ask(client, xargs=xargs, n=3, temperature=0.9, seed=4) for _ in range(2)]
+    texts = [[choice.text for choice in reply.choices] for reply in several]
+    assert texts[0] == texts[1] and len(set(texts[0])) > 1
+    assert all(text.count("Wait") >= 1 and "maybe" in text for text in texts[0])
+    unseeded = ask(client, xargs=xargs, n=4, temperature=0.9)
+    assert len({choice.text for choice in unseeded.choices}) > 1
+    if shutil.which("curl"):
+        body = {"model": "petri", "prompt": f"<|user|> {SHORT}<|assistant|><think>", "max_tokens": 120}
+        body |= {"temperature": 0, "skip_special_tokens": False, "vllm_xargs": xargs}
+        command = ["curl", "-s", f"{server}/completions", "-H", "Content-Type: application/json", "-d"]
+        done = subprocess.run([*command, json.dumps(body)], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["choices"][0]["text"] == text_of(whole)
+
+
+def test_64_at_once_with_other_budgets_each_and_clients_that_leave(server, client) -> None:
+    longest = text_of(ask(client, xargs={"min_thinking": 80, "wait": "", "max_thinking": 100})).split()
+
+    async def every() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=server, api_key="none", max_retries=0) as many:
+
+            async def one(n: int) -> str:
+                xargs = {"min_thinking": n, "max_thinking": n, "wait": ""}
+                body = {"vllm_xargs": xargs, "skip_special_tokens": False}
+                prompt = f"<|user|> {SHORT}<|assistant|><think>"
+                settings: Any = {"model": "petri", "prompt": prompt, "max_tokens": 120, "temperature": 0}
+                stream = await many.completions.create(**settings, extra_body=body, stream=True)
+                text = ""
+                async for piece in stream:
+                    text += piece.choices[0].text
+                    if n % 5 == 4 and len(text) > 8:
+                        await stream.close()
+                        return ""
+                return text
+
+            return await asyncio.gather(*(one(n) for n in range(64)))
+
+    for n, text in enumerate(asyncio.run(every())):
+        if n % 5 == 4:
+            continue
+        thinking, end, _ = text.partition("</think>")
+        assert end and thinking.split() == longest[:n], (n, text)
+
+
+def test_the_engine_in_this_process_does_the_same(tmp_path_factory, monkeypatch) -> None:
+    folder = tmp_path_factory.mktemp("entry")
+    path = environment(folder)["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.syspath_prepend(str(folder))
+    made = load_engine(f"vllm:{base_model()}", eager=True, max_batch=64)
+    try:
+        wanted, found = run_all(made, Rounds), run_all(made, Forcing)
+        assert made.plugin is True
+        assert [without_times(g) for g in found.values()] == [without_times(g) for g in wanted.values()]
+        assert all(g.error is None for g in found.values())
+    finally:
+        asyncio.run(made.close())
+
+
+def test_the_doctor_says_that_the_plug_in_is_there(engine) -> None:
+    report = asyncio.run(diagnose(engine, "petri", question=QUESTIONS[1]))
+    found = {check.name: check for check in report.checks}
+    assert found["plug-in"].level == "ok" and "one request" in found["plug-in"].found
