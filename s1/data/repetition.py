@@ -90,7 +90,8 @@ class _Batch:
         self.backwards = self.codes[: self.size][::-1].tobytes()
         self.long_numbers = b"0" * LONG_NUMBER in masked
         self.rules = rules
-        self.judged: set[int] = set()
+        self.judged = np.zeros(len(texts), dtype=bool)
+        """A text full of numbers agrees at many lags: after the first, only where the numbers agree as well."""
         self.found = np.zeros(len(texts), dtype=bool)
 
     def search(self) -> np.ndarray:
@@ -99,15 +100,21 @@ class _Batch:
             self._check_numbers()
         # The eight bytes from each place on as one number, without a copy.
         pieces: Any = np.ndarray(self.size + PIECE, "<u8", self.codes.data, strides=(1,))
+        exact: Any = np.ndarray(self.size + PIECE, "<u8", self.numbers.data, strides=(1,))
         text = self.text
         for lag in range(1, min(SHORT_LAG, self.size - 1) + 1):
             run = self._least_run(lag)
             step, half = max(1, run - PIECE + 1), max(run // 2, PIECE)
-            equal = pieces[: self.size - lag : step] == pieces[lag : self.size : step]
+            left = exact if self.judged.all() else pieces
+            hits = self._open(
+                np.flatnonzero(left[: self.size - lag : step] == left[lag : self.size : step]) * step
+            )
+            if left is pieces and self.judged.any():
+                hits = hits[~self.judged[self._texts_at(hits)] | (exact[hits] == exact[hits + lag])]
             # A run around such a place holds the half of one before it, or after it.
             places = [
                 at
-                for at in self._open(np.flatnonzero(equal) * step).tolist()
+                for at in hits.tolist()
                 if text[at : at + half] == text[at + lag : at + lag + half]
                 or text[at + PIECE - half : at + PIECE] == text[at + lag + PIECE - half : at + lag + PIECE]
             ]
@@ -170,11 +177,10 @@ class _Batch:
             start = self.size - lag - mirrored
             if end - start < least:
                 continue
-            # A text full of numbers agrees at many lags: after the first, only where the numbers agree as well.
             other = np.flatnonzero(self.numbers[start:end] != self.numbers[start + lag : end + lag])
             alike = int(np.diff(np.concatenate(([-1], other, [end - start]))).max()) - 1
-            if alike >= least or number not in self.judged:
-                self.judged.add(number)
+            if alike >= least or not self.judged[number]:
+                self.judged[number] = True
                 self.found[number] = self._is_loop(first, last, start, end + lag, lag)
 
     def _check_numbers(self) -> None:
