@@ -194,7 +194,7 @@ def alone(args: argparse.Namespace) -> None:
     jobs: dict[str, Callable[[], Any]]
     if args.alone == "decontaminate":
         jobs = {
-            "ours": lambda: find_hits(pool, pool.index, benchmark),
+            "ours": lambda: find_hits(pool, pool.index, benchmark, profile="official"),
             "official": lambda: official.decontaminate(plain_rows, blocklist, False),
             "official, earlier sources blocked": lambda: official.decontaminate(plain_rows, blocklist, True),
         }

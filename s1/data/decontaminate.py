@@ -4,6 +4,9 @@ The paper's rule: lower-case, collapse whitespace, split on it; one shared run o
 under eight words can never match that way, so an exact match of the normalised text counts as well. The work is
 a join of two tables of word n-grams, which Polars does in columns.
 
+"official" is that rule and nothing else. "strict" compares the words without the marks around them and the whole
+text without spacing and punctuation, and a phrase that many different questions of the pool share is no hit.
+
 Differs: the official code also drops a question that shares 8 words with one accepted before, which depends on
 the order of the sources and drops most of a templated family; here only equal questions are copies.
 """
@@ -18,6 +21,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
+from s1.data.clean import Profile
 from s1.data.near_duplicates import NEAR_COLUMNS, best_first, near_pairs, near_reasons
 from s1.data.partitions import hash_of, index_part, normalised, spaces_only
 from s1.data.pool import Pool
@@ -26,6 +30,16 @@ from s1.data.validate_rows import ALIASES, Reader, Seen, file_stem, split_frames
 from s1.errors import BadConfig, BadInput
 
 Duplicates = Literal["question", "trace", "off"]
+COMMON_SHARE = 0.01
+"""An n-gram in more than this share of the pool's questions is a stock phrase ("strict"): "where m and n are
+relatively prime positive integers" is in 6 % of s1K's, while copies of one problem stay far below 1 %."""
+COMMON_QUESTIONS = 3
+"""A stock phrase is in at least so many different questions: in a small pool 1 % is less than one of them."""
+COPY_SHARE = 0.75
+"""A pair that shares so much of the benchmark question's n-grams is a hit even if each of them is common, so
+that several versions of one problem do not hide each other."""
+MARKS = r"[^\p{L}\p{N}\p{M}]"
+"""A character that is part of no word."""
 HIT_COLUMNS = ("id", "benchmark", "benchmark_id", "how", "shared", "count", "question", "benchmark_question")
 
 
@@ -46,6 +60,7 @@ def contamination(
     duplicates: Duplicates = "question",
     near: float = 0.0,
     exempt: str | None = None,
+    profile: Profile = "strict",
 ) -> Contamination:
     """Benchmark hits first, then copies among the rows that stay, then near duplicates among those.
 
@@ -55,7 +70,7 @@ def contamination(
     reasons = pl.Series("reason", [None] * rows.height, dtype=pl.String)
     hits = pl.DataFrame(schema={c: pl.Int64 if c == "count" else pl.String for c in HIT_COLUMNS})
     if benchmarks is not None:
-        hits = find_hits(pool, rows, benchmarks, n=n)
+        hits = find_hits(pool, rows, benchmarks, n=n, profile=profile)
         reasons = hit_reasons(rows, hits)
         if exempt is not None:
             spared = rows["source"].str.contains(exempt)
@@ -141,12 +156,15 @@ def word_ngrams(rows: pl.LazyFrame, text: str, n: int) -> pl.LazyFrame:
     )
 
 
-def find_hits(pool: Pool, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8) -> pl.DataFrame:
+def find_hits(
+    pool: Pool, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int = 8, profile: Profile = "strict"
+) -> pl.DataFrame:
     """Every pair of a pool question (of `rows` of the index) and a benchmark question that match, sorted.
 
-    `how` is "exact" or "8-gram"; `shared` is the first shared n-gram in the pool question, `count` how many
-    distinct ones there are (0 for an exact match of short texts). n = 0 leaves only the exact match. Raises
-    BadInput for benchmarks that do not come from `benchmark_frame`, or that have a null question.
+    `how` is "exact" or "8-gram"; `shared` is the first shared n-gram in the pool question, under "strict" the
+    first that is no stock phrase, and `count` how many distinct ones there are (0 for an exact match of short
+    texts). n = 0 leaves only the exact match. Raises BadInput for benchmarks that do not come from
+    `benchmark_frame`, or that have a null question.
     """
     if n < 0:
         raise BadConfig(f"Decontamination: n is {n}.", "Use a number of words, or 0 for exact matches only.")
@@ -156,8 +174,9 @@ def find_hits(pool: Pool, rows: pl.DataFrame, benchmarks: pl.DataFrame, *, n: in
             f"The benchmark frame has no column {absent[0]!r}.", "Build it with benchmark_frame()."
         )
     benchmarks = _own_ids(benchmarks)
-    work = partial(_pairs, benchmarks=benchmarks, n=n)
-    pairs = pool.map_rows(rows, ["question"], work, name="hits", key=hash_of(n, benchmarks))
+    work = partial(_matches, benchmarks=benchmarks, n=n, profile=profile)
+    found = pool.map_rows(rows, ["question"], work, name="hits", key=hash_of(n, profile, benchmarks))
+    pairs = _pairs(found, benchmarks, n=n, profile=profile, questions=rows["_key"].n_unique())
     matched = rows.join(pairs.select("id").unique(), on="id", how="semi", maintain_order="left")
     return (
         pairs.join(pool.gather_all(matched, ["question"]), on="id")
@@ -187,28 +206,100 @@ def _own_ids(benchmarks: pl.DataFrame) -> pl.DataFrame:
     return named.with_columns(benchmark_id=pl.when(time > 1).then(again).otherwise("benchmark_id"))
 
 
-def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame:
-    """The matches without the texts: id, benchmark, benchmark_id, how, shared, count."""
-    ours = pool.select("id", "question")
-    theirs = benchmarks.with_columns(key=normalised(pl.col("benchmark_question")))
+def _words(text: pl.Expr, profile: Profile) -> pl.Expr:
+    """The text whose words are compared: "strict" leaves out the marks at the ends of each word."""
+    if profile == "official":
+        return text
+    ends = rf"{MARKS}*[\s\x1c-\x1f]{MARKS}*|^{MARKS}+|{MARKS}+$"
+    return text.str.to_lowercase().str.replace_all(ends, " ")
+
+
+def _whole(text: pl.Expr, profile: Profile) -> pl.Expr:
+    """What is the same for two exact matches.
+
+    "strict" leaves out quotes, the signs around formulas, points and commas that are not inside a number, and
+    spaces that are not between two digits. Operators, brackets, "!" and primes say something: they stay.
+    """
+    if profile == "official":
+        return normalised(text)
+    bare = (
+        text.str.replace_many(["\u2019", "\u2212", "\u2013", "\u2014"], ["'", "-", "-", "-"])
+        .str.replace_all(r"\\[()\[\],;:! ]|[$\"?~\u201c\u201d\u3001\u3002\uff0c\uff1a\uff1b\uff1f]", " ")
+        .str.replace_all(r"\.+(\s|$)", " ")
+    )
+    for pattern in (r" (\D)", r"(\D) ", r"[.,;:]+(\D|$)", r"(^|\D)[,;:]+"):
+        bare = normalised(bare).str.replace_all(pattern, "$1")
+    return pl.when(bare == "").then(normalised(text)).otherwise(bare)
+
+
+def _matches(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int, profile: Profile) -> pl.DataFrame:
+    """What some questions of the pool share with any benchmark question: id, key, text, at, ngram.
+
+    One line for each shared n-gram, and one without an n-gram for an exact match. `key` is the hash of the
+    text that an exact match compares; `text` is that text, only where it matches.
+    """
+    mine, other = pl.col("question"), pl.col("benchmark_question")
+    theirs = benchmarks.select(
+        words=_words(other, profile), text=_whole(other, profile), letters=_letters(other)
+    )
+    ours = pool.select("id", "question", words=_words(mine, profile))
+    # Cheap tests say which questions can match at all; only those are looked at closely.
+    likely = pl.Series([False]).new_from_index(0, ours.height)
     if n:
-        # Hashes of n-grams say which questions can match at all; only those are looked at as texts.
-        ours = ours.filter(_may_match(ours["question"], theirs["key"], n))
+        likely |= _may_match(ours["words"], theirs["words"], n)
+    if not n or profile == "strict":
+        likely |= ours.select(_letters(mine).is_in(theirs["letters"].unique().implode())).to_series()
+    ours = ours.filter(likely).with_columns(text=_whole(mine, profile))
+    ours = ours.select("id", "words", "text", key=pl.col("text").hash())
+    exact = ours.join(theirs, on="text", how="semi").select("id", "key", "text", at=None, ngram=None)
+    if not n:
+        return exact.cast({"at": pl.Int64, "ngram": pl.String})
+    grams = word_ngrams(ours.lazy().select("id", "key", "words"), "words", n)
+    shared = grams.join(word_ngrams(theirs.lazy().select("words"), "words", n), on="ngram", how="semi")
+    lines = shared.select("id", "key", pl.lit(None, pl.String).alias("text"), "at", "ngram").collect()
+    return pl.concat([lines, exact.cast({"at": lines["at"].dtype, "ngram": pl.String})])
+
+
+def _letters(text: pl.Expr) -> pl.Expr:
+    """The letters and digits of a text, which are the same for all exact matches."""
+    return text.str.to_lowercase().str.replace_all(MARKS, "")
+
+
+def _pairs(
+    found: pl.DataFrame, benchmarks: pl.DataFrame, *, n: int, profile: Profile, questions: int
+) -> pl.DataFrame:
+    """The matches without the questions: id, benchmark, benchmark_id, how, shared, count.
+
+    `found` is what `_matches` gives for the whole pool, which has so many different `questions`.
+    """
     pair = ["id", "benchmark", "benchmark_id"]
-    keyed = ours.with_columns(key=normalised(pl.col("question")))
-    exact = keyed.join(theirs, on="key").select(*pair, "key", exact=True).unique()
+    other = pl.col("benchmark_question")
+    theirs = benchmarks.select(
+        "benchmark", "benchmark_id", text=_whole(other, profile), words=_words(other, profile)
+    )
+    exact = found.filter(pl.col("ngram").is_null()).join(theirs, on="text").select(*pair, "text", exact=True)
     if n:
-        mine = word_ngrams(ours.lazy().select("id", "question"), "question", n)
-        other = word_ngrams(benchmarks.lazy(), "benchmark_question", n).unique(
-            ["benchmark", "benchmark_id", "ngram"]
-        )
+        often = pl.col("_in") > COMMON_SHARE * questions
+        common = (pl.col("_in") >= COMMON_QUESTIONS) & often & (profile == "strict")
+        mine = found.drop_nulls("ngram")
+        counts = mine.group_by("ngram").agg(pl.col("key").n_unique().alias("_in"))
+        mine = mine.join(counts.select("ngram", common=common), on="ngram")
+        grams = word_ngrams(theirs.lazy().select("benchmark", "benchmark_id", "words"), "words", n)
+        grams = grams.unique(["benchmark", "benchmark_id", "ngram"])
+        grams = grams.with_columns(all=pl.len().over("benchmark", "benchmark_id"))
         shared = (
-            mine.join(other.select("benchmark", "benchmark_id", "ngram"), on="ngram")
+            mine.lazy()
+            .select("id", "at", "ngram", "common")
+            .join(grams.select("benchmark", "benchmark_id", "ngram", "all"), on="ngram")
             .group_by(pair)
             .agg(
-                pl.col("ngram").sort_by("at").first().alias("shared"),
+                pl.col("ngram").sort_by("common", "at").first().alias("shared"),
                 pl.col("ngram").n_unique().alias("count"),
+                pl.col("common").all(),
+                pl.col("all").first(),
             )
+            .filter(~pl.col("common") | (pl.col("count") >= COPY_SHARE * pl.col("all")))
+            .select(*pair, "shared", "count")
             .collect()
         )
         hits = shared.join(exact, on=pair, how="full", coalesce=True)
@@ -217,9 +308,9 @@ def _pairs(pool: pl.DataFrame, benchmarks: pl.DataFrame, n: int) -> pl.DataFrame
     return hits.select(
         *pair,
         how=pl.when(pl.col("exact").fill_null(False)).then(pl.lit("exact")).otherwise(pl.lit(f"{n}-gram")),
-        shared=pl.coalesce("shared", "key"),
+        shared=pl.coalesce("shared", "text"),
         count=pl.col("count").fill_null(0).cast(pl.Int64),
-    ).sort(pair)
+    )
 
 
 def _may_match(ours: pl.Series, theirs: pl.Series, n: int) -> pl.Series:

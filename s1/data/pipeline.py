@@ -182,6 +182,7 @@ def _decontaminate(given: StageInput) -> StageOutcome:
         duplicates=settings.duplicates,
         near=settings.near,
         exempt=settings.exempt_sources if settings.profile == "official" else None,
+        profile=settings.profile,
     )
     if given.benchmarks is None:
         notes.append("No benchmark was named: nothing was checked against test questions.")

@@ -30,7 +30,7 @@ def naive_ngrams(text: str, n: int) -> set[str]:
 @given(texts, texts, st.integers(1, 4))
 def test_hits_are_those_of_a_naive_matcher(ours: list[str], theirs: list[str], n: int) -> None:
     pool, bench = frames(ours, theirs)
-    hits = find_hits(pool, pool.index, bench, n=n)
+    hits = find_hits(pool, pool.index, bench, n=n, profile="official")
     expected = {}
     for i, mine in enumerate(ours):
         for j, other in enumerate(theirs):
@@ -89,7 +89,7 @@ def test_the_real_thousand_against_real_benchmarks(
 ) -> None:
     pool = read_pool(shared_data / "s1k" / file)
     bench = read_benchmarks([shared_data / "benchmarks" / f"{b}.jsonl" for b in ("math500", "aime2024")])
-    hits = find_hits(pool, pool.index, bench)
+    hits = find_hits(pool, pool.index, bench, profile="official")
     assert hits["id"].n_unique() == questions
     assert {(b, h): n for b, h, n in hits.group_by("benchmark", "how").len().iter_rows()} == {
         ("math500", "exact"): exact,
@@ -101,6 +101,74 @@ def test_the_real_thousand_against_real_benchmarks(
     naive = {(i, *key) for i, g in mine.items() for key, other in theirs.items() if not g.isdisjoint(other)}
     shared = hits.filter(pl.col("count") > 0).select("id", "benchmark", "benchmark_id")
     assert set(shared.iter_rows()) == naive
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "same"),
+    [
+        (r"Compute $\binom{10}{3}$", r"Compute $\binom{10}{3}$.", True),
+        ("Find $x + y$ , if $xy=1$", "find $x+y$, if $x y = 1$.", True),
+        (r"What is \(f(1,2)\)?", "What is $f(1, 2)$ ?", True),
+        ("Solve for “x”: x − 1 = 2", 'Solve for "x": x-1=2', True),
+        ("求和。", "求和", True),
+        ("?!", "?!", True),
+        ("What is 2 + 2?", "What is 2 - 2?", False),
+        ("What is 2.5?", "What is 25?", False),
+        ("What is 1 2?", "What is 12?", False),
+        ("What is .5?", "What is 5?", False),
+        ("What is 5!?", "What is 5?", False),
+        ("Find f'(x)", "Find f(x)", False),
+    ],
+)
+def test_strict_leaves_out_spacing_and_punctuation_only(mine: str, other: str, same: bool) -> None:
+    pool, bench = frames([mine], [other])
+    for n in (0, 8):
+        assert find_hits(pool, pool.index, bench, n=n)["how"].to_list() == ["exact"] * same
+    official = find_hits(pool, pool.index, bench, profile="official").height
+    assert official == (mine.lower().split() == other.lower().split())
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts, texts, st.integers(0, 4))
+def test_strict_finds_every_exact_match_of_official(ours: list[str], theirs: list[str], n: int) -> None:
+    pool, bench = frames(ours, theirs)
+    found = {p: find_hits(pool, pool.index, bench, n=n, profile=p) for p in ("strict", "official")}
+    exact = {p: set(f.filter(how="exact").select("id", "benchmark_id").iter_rows()) for p, f in found.items()}
+    assert exact["official"] <= exact["strict"]
+
+
+def test_every_aime_problem_is_found_in_another_transcription(shared_data: Path) -> None:
+    bench = read_benchmarks(shared_data / "benchmarks" / "aime2024.jsonl")
+    pool = read_pool(shared_data / "benchmarks" / "aime2024_alt.jsonl")
+    assert find_hits(pool, pool.index, bench)["id"].n_unique() == 30
+    assert find_hits(pool, pool.index, bench, profile="official")["id"].n_unique() == 28
+
+
+STOCK = "Please reason step by step and put your final answer within a box."
+
+
+def test_a_sentence_that_unrelated_questions_share_is_no_hit() -> None:
+    asked = ["What is the sum of the odd numbers?", "Who wrote the play?", "How far is the moon from here?"]
+    pool, bench = frames([f"{q} {STOCK}" for q in asked], [f"Name a prime above one hundred. {STOCK}"])
+    assert not find_hits(pool, pool.index, bench).height
+    assert find_hits(pool, pool.index, bench, profile="official").height == 3
+    # Two are too few to call it a stock phrase, and traces of one question count once.
+    for few in (asked[:2], [asked[0]] * 3):
+        pool, _ = frames([f"{q} {STOCK}" for q in few], [])
+        assert find_hits(pool, pool.index, bench).height == len(few)
+
+
+def test_in_a_large_pool_a_phrase_must_be_in_one_question_of_a_hundred() -> None:
+    for size, hits in ((600, 5), (400, 0)):
+        ours = [f"Question {i}: how much is {i} plus one?" + f" {STOCK}" * (i < 5) for i in range(size)]
+        pool, bench = frames(ours, [f"Name a prime above one hundred. {STOCK}"])
+        assert find_hits(pool, pool.index, bench).height == hits
+
+
+def test_versions_of_one_benchmark_question_do_not_hide_each_other() -> None:
+    secret = "Ann has nine red and four blue balls in a bag and draws two of them at once without looking"
+    pool, bench = frames([f"{start} {secret}" for start in ("One:", "Two:", "Three:", "Four:")], [secret])
+    assert find_hits(pool, pool.index, bench).height == 4
 
 
 def write_lines(path: Path, rows: list[dict[str, object]]) -> Path:
