@@ -73,7 +73,7 @@ class BudgetPolicy:
                     f"{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(choices)}."
                 )
         if self.profile == "official" and (
-            self.min_thinking
+            (self.min_thinking and (self.waits or self.wait != ("",)))
             or self.grace
             or self.transition
             or self.cue != "cut"
@@ -81,8 +81,8 @@ class BudgetPolicy:
             or self.on_loop != "ignore"
         ):
             raise BadConfig(
-                "The official profile does not have min_thinking, grace, transition, cue, on_eos_in_thinking or "
-                "on_loop.",
+                "The official profile does not have grace, transition, cue, on_eos_in_thinking or on_loop, and "
+                'min_thinking only without waits and with wait "", which masks the end.',
                 "Use the strict profile, or remove these.",
             )
 

@@ -16,7 +16,7 @@ from s1.engines import engine_options
 from s1.errors import BadConfig, BadInput, Unsupported
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy, parse_limit
-from s1.prompt import encode_prompt
+from s1.prompt import EncodedPrompt, encode_prompt, room_for
 from s1.seeds import seed_of
 from s1.types import Engine, Generation, Sampling, from_json
 
@@ -90,6 +90,10 @@ def _read(kind: type[T], values: Mapping[str, Any]) -> T:
         raise BadConfig(error.message.removeprefix(f"{kind.__name__}."), error.hint) from None
 
 
+AUTO_RESERVE = 100
+"""Tokens that `max_tokens_thinking=auto` of the authors' code keeps for the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class HarnessRequest:
     """What a harness asks for in one request, besides the prompt."""
@@ -103,17 +107,45 @@ class HarnessRequest:
     """Most tokens of the answer."""
     total_limit: int | None = None
     """Most tokens of thinking and answer together."""
+    marks: Mapping[str, Any] | None = None
+    """Fields of the thinking format to change. Not None: a request in the names of the authors' code, where `stops`
+    end the thinking too and `answer_limit` also bounds thinking that has no limit of its own."""
+    auto: bool = False
+    """The thinking limit is the authors' `auto`: `answer_limit` less the prompt, the delimiters and a reserve."""
+
+    def thinking_format(self, engine: Engine, fmt: ThinkingFormat) -> ThinkingFormat:
+        """The format that this request is decoded in."""
+        if self.marks is None:
+            return fmt
+        marked = replace(fmt, **self.marks)
+        ends = (*marked.stops, *(stop for stop in self.stops if stop not in engine.eos_texts))
+        return replace(marked, stops=tuple(dict.fromkeys(ends)))
 
     def forcing(self, engine: Engine, fmt: ThinkingFormat, prompt: str, *identity: object) -> Forcing:
-        """The machine of one sample. Where it is drawn with a seed, its own seed follows from `identity`.
+        """The machine of one sample, in what `thinking_format` gives. Where it is drawn with a seed, its own seed
+        follows from `identity`.
 
         Raises BadInput for a prompt that does not fit, BadConfig for limits that contradict each other.
         """
         limits = {"answer_limit": self.answer_limit, "total_limit": self.total_limit}
         encoded = encode_prompt(engine, fmt, self.policy, prompt, stops=self.stops, **limits)
+        if self.marks is not None and self.policy.max_thinking is None:
+            encoded = self._limited(encoded)
         if self.seed is None or self.sampling.temperature == 0:
             return Forcing(encoded, self.sampling)
         return Forcing(encoded, replace(self.sampling, seed=seed_of(self.seed, *identity)))
+
+    def _limited(self, encoded: EncodedPrompt) -> EncodedPrompt:
+        limit = min(self.answer_limit or encoded.context, encoded.context)
+        if self.auto:
+            limit -= len(encoded.prompt) + len(encoded.close) + len(encoded.cue) + AUTO_RESERVE
+            if limit < 0:
+                raise BadInput(
+                    f"The prompt has {len(encoded.prompt)} tokens: max_tokens_thinking=auto leaves none for thinking.",
+                    "Raise max_gen_toks, shorten the prompt, or give a number.",
+                )
+        limit = max(0, min(limit, room_for(encoded).thinking))
+        return replace(encoded, policy=replace(encoded.policy, max_thinking=limit))
 
 
 def sampling_from(temperature: float | None, top_p: float | None, top_k: int | None) -> Sampling:

@@ -26,7 +26,7 @@ from s1.budget import Forcing, drive
 from s1.engines import engine_options, load_engine
 from s1.engines.background_loop import BackgroundLoop
 from s1.errors import BadConfig, BadInput, S1Error, first_error
-from s1.formats import choose_format
+from s1.formats import ThinkingFormat, choose_format
 from s1.harness.adapter import IN_FLIGHT, counts, read_arguments, refuse, render, shown_text
 from s1.harness.generation_kwargs import read_request
 from s1.jsonl import dump_line, write_all
@@ -68,6 +68,7 @@ class Pending(NamedTuple):
     request: Any
     """The harness's."""
     sample: int
+    fmt: ThinkingFormat
     forcing: Forcing | BadInput
     """The error of a prompt that does not fit."""
 
@@ -214,12 +215,13 @@ class S1LM(LM):  # type: ignore[misc]
                     f"{request.task_name}: with --use_cache, repeated samples need do_sample.",
                     "Add --gen_kwargs do_sample=True: without it the harness gives every sample one answer.",
                 )
+            fmt = wanted.thinking_format(self.engine, self.fmt)
             identity = (request.task_name, request.doc_id, request.idx, sample, prompt)
             try:
-                forcing: Forcing | BadInput = wanted.forcing(self.engine, self.fmt, prompt, *identity)
+                forcing: Forcing | BadInput = wanted.forcing(self.engine, fmt, prompt, *identity)
             except BadInput as error:
                 forcing = error
-            yield Pending(request, sample, forcing)
+            yield Pending(request, sample, fmt, forcing)
 
     def _check_prompt(self, prompt: object) -> None:
         if not isinstance(prompt, str):
@@ -269,7 +271,7 @@ class S1LM(LM):  # type: ignore[misc]
             append_generation(Path(self.options.generations), pending.request, generation)
         if generation.error is not None:
             return ""
-        text = shown_text(generation, self.fmt, self.options.show_thinking)
+        text = shown_text(generation, pending.fmt, self.options.show_thinking)
         self.cache_hook.add_partial("generate_until", pending.request.args, text)
         return text
 

@@ -290,3 +290,11 @@ def test_the_command_is_that_of_the_harness_and_writes_generations_next_to_its_r
     assert results["results"]["toy"]["exact_match,none"] == 1
     lines = (tmp_path / "out" / "s1_generations.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["doc_id"] for line in lines) == [0, 1, 2]
+
+
+def test_the_names_of_the_authors_reach_the_decoding(engines):
+    asked = requests(1, until=[], thinking_n_ignore=1, thinking_n_ignore_str="Wait", max_tokens_thinking=90)
+    assert lm().generate_until(asked) == ["Answer: 5\n\nNext question"]
+    other = requests(1, until=[], thinking_start="[t]", thinking_end="[/t]</think>", max_tokens_thinking=90)
+    text = lm(show_thinking=True).generate_until(other)[0]
+    assert text.startswith("[t] try more") and "[/t]</think> Answer: 4" in text
