@@ -215,6 +215,7 @@ def _last_cue(text: str, kind: str) -> str | None:
         line = line.strip().strip("*").strip()
         if match.re is FOREIGN_CUE:
             line = FOREIGN_END.split(line)[0].strip(" *.")
+            line = re.sub(r"^(?:la|il|el|a|o)\s+(?=[A-J]$)", "", line)
             if not line:
                 continue
             if kind in ("math", "integer") and not _FORMULA.search(line) and FOREIGN_LETTER.search(line):

@@ -200,7 +200,7 @@ def restated(text: str) -> tuple[str, str] | None:
 
 def _value(text: str) -> Fraction | None:
     found = number(text.replace("%", ""))
-    return found and found.value / (100 if "%" in text else 1)
+    return found.value / (100 if "%" in text else 1) if found else None
 
 
 def is_words(text: str) -> bool:
