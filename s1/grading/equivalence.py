@@ -198,13 +198,9 @@ class _Comparison:
             if (parts := restated(text)) is not None:
                 pairs = [(part, other) if ordered else (other, part) for part in parts if part]
                 return all(self.same(*pair) for pair in pairs)
-        forms = re.split(r"\s*\x02?\s*(?<![a-zA-Z])or(?![a-zA-Z])\s*\x03?\s*", answer)
-        if (
-            len(forms) == 2
-            and all(forms)
-            and not RELATION.search(answer)
-            and not re.search(r"[,;]|\bor\b", gold)
-        ):
+        forms = re.split(r",?\s*\x02?\s*(?<![a-zA-Z])(?:or(?![a-zA-Z])|i\.e\.,?)\s*\x03?\s*", answer)
+        single = not RELATION.search(answer) and not re.search(r"[,;]|\bor\b", gold)
+        if single and len(forms) == 2 and all(forms):
             return all(self.same(gold, form) for form in forms) or None
         return None
 
@@ -327,9 +323,8 @@ class _Comparison:
             return not (left_unit and right_unit and left_unit != right_unit) and self.same(left, right)
         moduli = _MODULUS.search(gold), _MODULUS.search(answer)
         if moduli[0] or moduli[1]:
-            if moduli[0] and moduli[1] and moduli[0][1] != moduli[1][1]:
-                return False
-            return self.same(_MODULUS.sub("", gold), _MODULUS.sub("", answer))
+            agree = not (moduli[0] and moduli[1]) or moduli[0][1] == moduli[1][1]
+            return agree and self.same(_MODULUS.sub("", gold), _MODULUS.sub("", answer))
         if _PERCENT.search(gold) or _PERCENT.search(answer):
             self.how = "percent"
             return self._same_percent(gold, answer)
@@ -355,9 +350,9 @@ class _Comparison:
         if self.same(left, right):
             return True
         numbers = number(left), number(right)
-        if numbers[0] is None or numbers[1] is None or (left != gold and right != answer):
-            return False
-        return numbers[0].value == numbers[1].value * (100 if left != gold else Fraction(1, 100))
+        scale = 100 if left != gold else Fraction(1, 100)
+        one_sign = left == gold or right == answer
+        return bool(one_sign and numbers[0] and numbers[1] and numbers[0].value == numbers[1].value * scale)
 
     def _symbolic(self, gold: str, answer: str) -> bool:
         seconds = self.deadline - time.thread_time()
@@ -384,8 +379,7 @@ class _Comparison:
         left_over = [left for left in lefts if not (twins := spelled.get(squeeze(left))) or not twins.pop()]
         rest = [right for twins in spelled.values() for right in twins]
         for left in left_over:
-            twin = next((i for i, right in enumerate(rest) if self.same(left, right)), None)
-            if twin is None:
+            if (twin := next((i for i, right in enumerate(rest) if self.same(left, right)), None)) is None:
                 return False
             rest.pop(twin)
         return True

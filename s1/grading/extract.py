@@ -13,8 +13,8 @@ import re
 
 from s1.errors import BadConfig
 from s1.grading.equivalence import check_kind, letters
-from s1.grading.languages import FOREIGN_CUE, FOREIGN_END, FOREIGN_LETTER
-from s1.grading.normal import as_text, closing
+from s1.grading.languages import FOREIGN_CUE, FOREIGN_END, FOREIGN_LETTER, OPTION
+from s1.grading.normal import as_text, clean, closing, number
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _CUE = re.compile(
@@ -23,14 +23,17 @@ _CUE = re.compile(
     r"|(?:^[*#>_ ]{0,8}|\b(?:final|correct) )answer\b\*{0,2}\s+(?:-\s|[–—])\s*",
     re.I | re.M,
 )
-_TAGS = re.compile(r"<(final_?answer|answer)>(.*?)</\1\s*>", re.I | re.S)
-_OPEN_TAG = re.compile(r"^[ \t]*<(?:final_?answer|answer)>\s*([^\n<]+)$", re.I | re.M)
+_TAGS = re.compile(r"<(final[-_ ]?answer|answer)(?:\s[^<>]*)?>(.*?)</\1\s*>", re.I | re.S)
+_OPEN_TAG = re.compile(r"^[ \t]*<(?:final[-_ ]?)?answer(?:\s[^<>]*)?>\s*([^\n<]+)$", re.I | re.M)
 _FIELD = re.compile(
-    r"""["'](?:final[_ ]?|correct[_ ]?)?answer["']\s*:\s*("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|-?[\d.]+|\[[^\[\]\n]*\])""",
+    r"""["'](?:final|(?:(?:final|correct|selected|chosen|predicted)?[_ ]?(?:answer|choice|option|result)"""
+    r"""(?:[_ ](?:letter|choice|option))?))["']\s*:\s*"""
+    r"""("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|-?[\d.]+(?:e[-+]?\d+)?|true|false|\[[^\[\]\n]*\])""",
     re.I,
 )
 _PLACEHOLDER = re.compile(
-    r"\s*(?:\.\.\.|…|\\[lc]?dots|\?+|_+|(?:\\text\{)?\s*(?:your |the |final )*answer(?: here)?\s*\}?)\s*",
+    r"\s*(?:\.\.\.|…|\\[lc]?dots|\\[,;:! ]|\?+|_+"
+    r"|(?:\\text\{)?\s*[<\[]?(?:your |the |final )*answer(?: here)?[>\]]?\s*\}?)\s*",
     re.I,
 )
 _BARE_BOX = re.compile(
@@ -46,7 +49,8 @@ _CORRECTED = re.compile(
 )
 _GAP = r"(?:[\s$,;]|\\(?:q?quad|[,; ]))*"
 _JOINED = re.compile(
-    rf"{_GAP}(?:\\\)|\\\])?{_GAP}(?:and|\\(?:text|mbox)\s*\{{\s*and\s*\}})?{_GAP}(?:\\\(|\\\[)?{_GAP}"
+    rf"{_GAP}(?:\\\)|\\\])?{_GAP}(?:and|or|\\(?:text|mbox)\s*\{{\s*(?:and|or)\s*\}})?{_GAP}"
+    rf"(?:\\\(|\\\[)?{_GAP}(?:[A-Za-z](?:_\w)?\s*=\s*)?{_GAP}"
 )
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
 _NUMBER = re.compile(
@@ -128,6 +132,7 @@ def _tagged(text: str, weak: bool) -> str | None:
     contents = [m[2] for m in _TAGS.finditer(text[-_TAGGED:])] or (
         [m[1] for m in _OPEN_TAG.finditer(text)] if weak else []
     )
+    contents = [re.sub(r"<(b|strong|em|i|p)>(.*?)</\1>", r"\2", c, flags=re.I | re.S) for c in contents]
     return next((c.strip() for c in reversed(contents) if c.strip() and not _PLACEHOLDER.fullmatch(c)), None)
 
 
@@ -157,7 +162,8 @@ def _last_box(text: str) -> tuple[str | None, bool]:
     """The content of the last box, and whether every box of the text is closed.
 
     Boxes of one sentence with "and" or a comma between them are one answer, unless its words say that the
-    later one follows from the earlier or corrects it; "or" introduces another form of the same.
+    later one follows from the earlier or corrects it. With "or" they are one answer too, unless they are the
+    same number in two forms.
     """
     boxes: list[tuple[int, int, str]] = []
     complete = True
@@ -177,16 +183,23 @@ def _last_box(text: str) -> tuple[str | None, bool]:
     boxes = [box for box in boxes if box[2].strip() and not _PLACEHOLDER.fullmatch(box[2])]
     if not boxes:
         return None, complete
-    answer = [boxes[-1]]
+    answer, alternatives = [boxes[-1]], False
     for box in reversed(boxes[:-1]):
         between = text[box[1] : answer[0][0]]
-        joined = not between or re.search(r"and|[,;&]", between)
+        joined = not between or re.search(r"and|[,;&]|\bor\b", between)
         if not joined or len(between) > 80:
             break
         if not (len(between) <= 40 and _JOINED.fullmatch(between)) and _CORRECTED.search(between):
             break
+        alternatives = alternatives or re.search(r"\bor\b", between) is not None
         answer.insert(0, box)
-    return ", ".join(dict.fromkeys(box[2].strip() for box in answer)), complete
+    contents = list(dict.fromkeys(box[2].strip() for box in answer))
+    values = [number(clean(content)) for content in contents] if alternatives else []
+    if None in values:
+        return " or ".join(contents), complete
+    if len({value.value for value in values if value}) == 1:
+        return contents[-1], complete
+    return ", ".join(contents), complete
 
 
 def _last_cue(text: str, kind: str) -> str | None:
@@ -202,6 +215,7 @@ def _last_cue(text: str, kind: str) -> str | None:
         line = line.strip().strip("*").strip()
         if match.re is FOREIGN_CUE:
             line = FOREIGN_END.split(line)[0].strip(" *.")
+            line = re.sub(r"^(?:la|il|el|a|o)\s+(?=[A-J]$)", "", line)
             if not line:
                 continue
             if kind in ("math", "integer") and not _FORMULA.search(line) and FOREIGN_LETTER.search(line):
@@ -275,8 +289,8 @@ def _choice(text: str, committed: str | None, weak: bool) -> str | None:
             if match := re.search(pattern, committed):
                 return match[1]
     # A and I are also words, so as letters they must not come before another word.
-    letter = r"\**\(?(?:([B-HJ-Z])\b|([AI])\b(?!\s+[a-z]))"
-    patterns = [rf"(?i:option|choice|answer)\s*(?i:is)?\s*:?\s*{letter}"]
+    letter = r"\**\(?(?:([B-HJ-Z])(?![A-Za-z0-9_])|([AI])(?![A-Za-z0-9_])(?!\s+[a-z]))"
+    patterns = [rf"(?i:choice|answer|{OPTION})\s*(?i:is|は|是)?\s*:?\s*{letter}"]
     if weak:
         patterns += [
             r"\(([A-J])\)|\*\*([A-J])[.):]?\*\*|^\s*\(?([A-J])[.):]?\s*$",

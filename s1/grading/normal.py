@@ -19,6 +19,8 @@ _SYMBOLS = {
     "∞": "\\infty ", "≤": "\\leq ", "≥": "\\geq ", "≠": "\\neq ", "±": "\\pm ", "∪": "\\cup ",
     "∩": "\\cap ", "∈": "\\in ", "≈": "\\approx ", "∅": "\\emptyset ", "°": "^\\circ ",
     "⟨": "\\langle ", "⟩": "\\rangle ", "€": "", "£": "", "¥": "", "₹": "", "。": ".", "θ": "\\theta ",
+    "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "∠": "\\angle ", "•": "\\cdot ", "‒": "-",
+    "′": "'",
 }  # fmt: skip
 _COMMANDS = {
     "\\frac": "dfrac tfrac cfrac", "\\binom": "dbinom tbinom", "\\geq ": "geqslant geq ge",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂ]+")
+_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ]+")
 VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞↉"
 ROOTS = "√∛∜"
 _INDEX = {"√": "", "∛": "[3]", "∜": "[4]"}
 _MIXED = re.compile(rf"(?:(?<![\d.,])(\d+)\s*)?(?:([{VULGAR}])|([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+))")
-_INDEXED_ROOT = re.compile(r"(?<![\w)}\]])([²³⁴⁵⁶⁷⁸⁹]+)√")
+_INDEXED_ROOT = re.compile(r"(?<![\w)}\]])([²³⁴⁵⁶⁷⁸⁹ⁿᵏᵐ]+)√")
 _ROOT = re.compile(rf"([{ROOTS}])\s*(\d+(?:\.\d+)?)?")
 _FUNCTIONS = {
     "arcsin": "asin arcsin", "arccos": "acos arccos", "arctan": "atan arctan", "arccot": "acot arccot",
@@ -33,11 +33,12 @@ _FUNCTION = re.compile(
 )
 _LIST_FUNCTION = re.compile(rf"(?<![a-zA-Z\\])({'|'.join(_OF_LISTS)})(?=\s*\()")
 _LOG_BASE = re.compile(r"\\log\s+(2|10)(?=\s*\(|\s+\d)")
+_RATIO_OF_LOGS = re.compile(r"(\\(?:ln|log(?:_\{?\w+\}?)?))\s*(\d+)\s*/\s*(?=\\(?:ln|log))")
 _ROOT_OF_DIGITS = re.compile(r"(\\sqrt(?:\[3\])?)\s+(\d+(?:\.\d+)?)")
 _ABSOLUTE = re.compile(r"(?<![a-zA-Z\\])abs\s*\(([^()|]*)\)")
 _ENDING = r"(?:(?<=1)(?<!11)st|(?<=2)(?<!12)nd|(?<=3)(?<!13)rd|(?:(?<=[04-9])|(?<=1[123]))th)"
 _ORDINAL = re.compile(
-    r"(?<=\d)\s*\^?\s*\{?\s*\x02\s*(?:st|nd|rd|th)\s*\x03\s*\}?"
+    r"(?<=[\dkn])\s*\^?\s*\{?\s*\x02\s*(?:st|nd|rd|th)\s*\x03\s*\}?"
     rf"|(?:(?<=1)(?<!11)\^\{{st\}}|(?<=2)(?<!12)\^\{{nd\}}|(?<=3)(?<!13)\^\{{rd\}}"
     r"|(?:(?<=[04-9])|(?<=1[123]))\^\{th\})"
     rf"|(?<=\d){_ENDING}$"
@@ -47,21 +48,27 @@ _ORDINAL = re.compile(
 def without_unicode(text: str) -> str:
     """Superscripts, subscripts, fractions and roots of Unicode as LaTeX, and other characters by NFKC."""
     text = _MIXED.sub(_fraction, text.replace("⅟", "1/").replace("\u0305", "").replace("º", "°"))
-    text = _INDEXED_ROOT.sub(lambda m: f"\\sqrt[{m[1].translate(_SUPERSCRIPTS)}]√", text)
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
-    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
-    text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
+    text = _INDEXED_ROOT.sub(lambda m: f"\\sqrt[{_level(m[1])}]√", text)
+    text = _RAISED.sub(lambda m: "^{" + _level(m[0]) + "}", text)
+    text = _LOWERED.sub(lambda m: "_{" + _level(m[0]) + "}", text)
+    text = re.sub("[ℂℕℚℝℤ]", lambda m: f"\\mathbb{{{_level(m[0])}}}", text)
+    text = _level(text).replace("\u2044", "/")
     text = _ROOT.sub(lambda m: f"\\sqrt{_INDEX[m[1]]}" + (f"{{{m[2]}}}" if m[2] else " "), text)
-    return re.sub(r"\\sqrt(\[\d+\])\\sqrt", r"\\sqrt\1", text)
+    return re.sub(r"\\sqrt(\[\w+\])\\sqrt", r"\\sqrt\1", text)
+
+
+def _level(text: str) -> str:
+    """Raised, lowered and styled characters as plain ones."""
+    return unicodedata.normalize("NFKC", text)
 
 
 def _fraction(match: re.Match[str]) -> str:
     r"""3½ as \frac{7}{2}, so that it is one number wherever it stands."""
     whole, single, above, below = match.groups()
     if single:
-        above, below = unicodedata.normalize("NFKC", single).split("\u2044")
+        above, below = _level(single).split("\u2044")
     else:
-        above, below = above.translate(_SUPERSCRIPTS), below.translate(_SUBSCRIPTS)
+        above, below = _level(above), _level(below)
     if whole and len(whole) > 100:
         return match[0]
     fraction = f"\\frac{{{int(whole or 0) * int(below) + int(above)}}}{{{below}}}"
@@ -76,6 +83,8 @@ def with_commands(text: str) -> str:
     text = _FUNCTION.sub(_command, text)
     text = _LIST_FUNCTION.sub(r"\\\1", text)
     text = _LOG_BASE.sub(r"\\log_{\1}", text)
+    text = re.sub(r"\\log\s*_\s*(?:e|\{e\})(?![a-z])", r"\\ln ", text)
+    text = _RATIO_OF_LOGS.sub(r"\1(\2)/", text)
     text = _ROOT_OF_DIGITS.sub(r"\1{\2}", text)
     return _ABSOLUTE.sub(r"|\1|", text)
 

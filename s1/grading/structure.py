@@ -6,9 +6,10 @@ All functions take text that `normal.clean` has cleaned.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
-from s1.grading.normal import clean, closing, join_thousands, plain, squeeze
+from s1.grading.normal import clean, closing, join_thousands, number, plain, squeeze
 
 RELATION = re.compile(r"[<>]|\\(?:leq|geq|neq|in)(?![a-zA-Z])")
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.S)
@@ -189,9 +190,17 @@ def restated(text: str) -> tuple[str, str] | None:
         return None
     if match["near"]:
         return match["main"].strip(), ""
-    if not match["same"] and ("%" not in match["other"] or "%" in match["main"]):
-        return None
-    return match["main"].strip(), match["other"].strip()
+    main, other = match["main"], match["other"]
+    if not match["same"] and ("%" not in other or "%" in main):
+        value = _value(main)  # 2 (3) is a product, 25% (1/4) the same number twice
+        if value is None or value != _value(other) or squeeze(main) == squeeze(other):
+            return None
+    return main.strip(), other.strip()
+
+
+def _value(text: str) -> Fraction | None:
+    found = number(text.replace("%", ""))
+    return found.value / (100 if "%" in text else 1) if found else None
 
 
 def is_words(text: str) -> bool:
