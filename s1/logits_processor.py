@@ -75,8 +75,7 @@ def budget_processor(
                 "Use s1.think or an s1 engine.",
             )
         rows.append(Forcing(encoded, drawn))
-    padding = {"padding_side": "left", "return_tensors": "pt"}
-    inputs = tokenizer.pad({"input_ids": [list(row.encoded.prompt) for row in rows]}, **padding)
+    inputs = _left_padded([row.encoded.prompt for row in rows], loaded.pad)
     return BudgetProcessor(
         rows,
         eos=loaded.eos,
@@ -84,6 +83,16 @@ def budget_processor(
         inputs={name: tensor.to(model.device) for name, tensor in inputs.items()},
         max_new_tokens=max(map(_most_tokens, rows)),
     )
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Ids and attention mask of the prompts, each (B, T)."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
 
 def _most_tokens(forcing: Forcing) -> int:
@@ -119,6 +128,8 @@ class LoadedModel(TokenizedEngine):
         self.model, self.eos = model, eos_ids(model, tokenizer)
         if not self.eos:
             raise Unsupported(f"{name} has no end-of-turn token.", "Set generation_config.eos_token_id.")
+        self.pad = self.eos[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        """Fills short rows; it is masked, so any token will do."""
         self.vocab_size = min(len(tokenizer), model.config.get_text_config(decoder=True).vocab_size)
 
     async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:

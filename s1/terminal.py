@@ -1,7 +1,8 @@
-"""Text from models, files and the command line: shown safely on a terminal, and made valid Unicode."""
+"""Text from models, files and the command line: shown safely on a terminal, made valid Unicode, or a file name."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
@@ -21,6 +22,18 @@ def visible(text: object) -> str:
 def valid_text(text: str) -> str:
     """The text with the replacement character for each lone surrogate, which UTF-8 cannot hold."""
     return SURROGATE.sub("\ufffd", text)
+
+
+def file_name(text: str) -> str:
+    """A name for a file or folder: letters, digits, "-" and ".", never hidden, at most 200 characters.
+
+    >>> file_name("../a, b_c")
+    'a-b-c'
+    """
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "run"
+    if len(name) > 200:  # file systems end at 255 bytes
+        name = f"{name[:180]}-{hashlib.sha256(valid_text(text).encode()).hexdigest()[:12]}"
+    return name
 
 
 def _caret(match: re.Match[str]) -> str:

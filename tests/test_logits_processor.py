@@ -117,6 +117,17 @@ def test_rows_with_different_budgets_equal_the_engine_token_for_token(
         assert set(row[width + len(emitted) + 1 :].tolist()) <= {0}
 
 
+def test_a_tokenizer_without_a_pad_token_gives_the_same_tokens(ending, tokenizer, prompts) -> None:
+    unpadded = copy.deepcopy(tokenizer)
+    unpadded.pad_token = None
+    found = []
+    for each in (tokenizer, unpadded):
+        processor = s1.budget_processor(ending, each, prompts, POLICIES, format=PETRI)
+        ending.generate(**processor.inputs, **processor.options)
+        found.append([comparable(g) for g in processor.generations()])
+    assert found[0] == found[1]
+
+
 def test_a_policy_without_limits_changes_no_token_of_generate(model, tokenizer, prompts) -> None:
     processor = s1.budget_processor(model, tokenizer, prompts[:1], BudgetPolicy(max_answer=20), format=PETRI)
     options = {**processor.options, "max_new_tokens": 40}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s1.cli.options import add_model, add_sampling, check_format, open_engine, sampling
 from s1.cli.progress import ProgressBar
 from s1.jsonl import locked
-from s1.terminal import visible
+from s1.terminal import file_name, visible
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Options
@@ -136,4 +135,4 @@ def _folder_name(benchmark: str, model: str, verb: str, plan: Plan) -> str:
         parts.append(plan.grading)
     if plan.sampling.temperature:
         parts.append(f"{plan.samples} at {plan.sampling.temperature:g}")
-    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-.") or "run"
+    return file_name("-".join(parts))

@@ -17,7 +17,7 @@ from s1.cli.options import open_engine, silence_libraries
 from s1.cli.progress import ProgressBar
 from s1.errors import BadConfig, require
 from s1.jsonl import locked
-from s1.terminal import visible
+from s1.terminal import file_name, visible
 
 if TYPE_CHECKING:
     from s1.evals.benchmarks import Benchmark
@@ -104,7 +104,7 @@ def _run(
     from s1.evals.recipes import run_recipe
     from s1.report.figures import scaling_figure
 
-    out = arguments.out / recipe.name
+    out = arguments.out / file_name(recipe.name)
     with ProgressBar(recipe.name) as bar:
 
         def next_run(name: str) -> Callable[[RunProgress], None]:
@@ -118,7 +118,7 @@ def _run(
     if recipe.table in ("points", "parallel"):
         first = next(iter(found.values()))
         together = replace(first, points=tuple(p for m in found.values() for p in m.points))
-        scaling_figure(together, out, name=recipe.name, title=recipe.title)
+        scaling_figure(together, out, name=file_name(recipe.name), title=recipe.title)
     about = [recipe.about.strip(), ""] if recipe.about else []
     return ["", f"## {recipe.title}", "", f"{recipe.section} of the paper.", "", *about,
             *recipe_table(recipe, found, out)]  # fmt: skip
@@ -154,7 +154,7 @@ def _petri_models(
         pool = stored_pool(out / "pool", sizes.pool, seed, bar.update)
         for name, plan in plans.items():
             bar.restart(f"train {name}")
-            models[name] = str(make_model(plan, out / name, pool, sizes, seed, bar.show_training))
+            models[name] = str(make_model(plan, out / file_name(name), pool, sizes, seed, bar.show_training))
         if reward is None and any(r.reward for recipe in recipes for r in recipe.runs.values()):
             if not (out / "reward" / RECORD).is_file():  # written last
                 bar.restart("rollouts for the reward model")

@@ -225,8 +225,8 @@ def _csv_rows(path: Path) -> Rows:
         for line in _lines(path):
             if isinstance(line, BadRow):
                 damage.append(line)
-            else:
-                yield line.decode("utf-8-sig", errors="surrogateescape")
+                line = b"\n"  # holds its place
+            yield line.decode("utf-8-sig", errors="surrogateescape")
 
     csv.field_size_limit(MAX_ROW)
     reader = csv.reader(texts())
@@ -239,12 +239,12 @@ def _csv_rows(path: Path) -> Rows:
         except csv.Error as error:
             yield number, BadRow("", f"not CSV ({error})")
             continue
-        if len(cells) != len(header):
+        if damage:
+            yield number, damage.pop()
+        elif len(cells) != len(header):
             yield number, BadRow("", f"{len(cells)} cells, but the header has {len(header)}")
         else:
             yield number, dict(zip(header, cells, strict=True))
-    for bad in damage:
-        yield number, bad
 
 
 def _row_groups(path: Path, piece: int) -> list[Split]:

@@ -131,7 +131,9 @@ def _source(name: str, path: str | Path | None) -> BenchmarkSource:
 
 def _rows_of_file(path: Path) -> tuple[Iterable[tuple[int, Mapping[str, Any]]], str]:
     file_kind(path)
-    return rows_of(path), f"{path.name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    with path.open("rb") as file:
+        version = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return rows_of(path), f"{path.name}@{version}"
 
 
 def _rows_of_hub(source: BenchmarkSource) -> tuple[Iterable[tuple[int, Mapping[str, Any]]], str]:

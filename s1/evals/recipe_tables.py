@@ -10,6 +10,7 @@ from s1.evals.compare_runs import right_shares
 from s1.evals.intervals import paired_difference
 from s1.evals.metrics import Metrics, Point, Slope
 from s1.evals.recipes import Recipe
+from s1.terminal import file_name
 
 ByRun = Mapping[str, Metrics]
 FOLDS = 10
@@ -59,7 +60,7 @@ def difference_table(found: ByRun, out: Path, baseline: str) -> list[str]:
     if chosen is None:
         known = ", ".join(f"{run} / {p.label}" for run, p in points)
         raise BadConfig(f"The baseline {baseline!r} is not a row of the table.", f"Name one of: {known}.")
-    shares = {run: right_shares(out / run) for run in found}
+    shares = {run: right_shares(out / file_name(run)) for run in found}
     rows = []
     for run, p in points:
         change = "" if p is chosen else _difference(shares[base][chosen.key], shares[run][p.key])
@@ -73,9 +74,9 @@ def parallel_table(found: ByRun, out: Path) -> list[str]:
     The best is named; in the difference it is chosen for each question on other questions.
     """
     first, *others = found
-    base, rows = right_shares(out / first), []
+    base, rows = right_shares(out / file_name(first)), []
     for run in others:
-        shares = right_shares(out / run)
+        shares = right_shares(out / file_name(run))
         for p in found[run].points:
             cheaper = [s for s in found[first].points if s.cost <= p.cost]
             cells = ["none spends so little", "", "", ""]

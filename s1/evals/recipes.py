@@ -30,6 +30,7 @@ from s1.evals.run import Plan, RunProgress, evaluate, policies_of
 from s1.formats import choose_format
 from s1.methods import Reward, load_method
 from s1.policy import BudgetPolicy
+from s1.terminal import file_name
 from s1.types import Engine, Sampling, from_json
 
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -120,6 +121,9 @@ def load_recipe(name: str, *, petri: bool = False, changes: Mapping[str, Any] | 
             f"{path}: the table is {recipe.table!r} and there are {len(runs)} runs.",
             f"Name a run, and one of these tables: {', '.join(TABLES)}.",
         )
+    for names in (runs, models):
+        if len(set(map(file_name, names))) < len(names):
+            raise BadConfig(f"{path}: two of {', '.join(names)} would share a folder.", "Rename one.")
     return replace(recipe, runs=runs, models=models)
 
 
@@ -172,7 +176,7 @@ def run_recipe(
                 run = recipe.runs[name]
                 if run.model == model:
                     found[name] = evaluate(
-                        benchmark, engine, fmt, plan, out / name, model=f"{model}: {models[model]}",
+                        benchmark, engine, fmt, plan, out / file_name(name), model=f"{model}: {models[model]}",
                         reward=reward if run.reward else None, progress=progress(f"{recipe.name} {name}"),
                     )  # fmt: skip
         finally:

@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s1.cli import main
 from s1.cli.doctor_verb import line_of
 from s1.cli.progress import ProgressBar
 from s1.doctor.checks import Check
 from s1.report.text import columns
-from s1.terminal import visible
+from s1.terminal import file_name, visible
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b2J\r"
 SHOWN = "^[]0;owned^G^[[2JM-^[2J^M"
@@ -143,3 +145,15 @@ def test_a_file_whose_name_is_not_valid_is_refused(tmp_path: Path, capsys) -> No
         pytest.skip("this file system takes names in UTF-8 only")
     error = refused(capsys, "curate", "clean", tmp_path / "pool", "--out", tmp_path / "out")
     assert "a\ufffd.jsonl: the name is not valid UTF-8" in error
+
+
+@given(st.text(st.characters(), max_size=300) | st.text("./\\-~ a", max_size=300))
+def test_a_file_name_never_leaves_its_folder(text: str) -> None:
+    name = file_name(text)
+    folder = Path("/runs")
+    assert (folder / name).resolve().parent == folder
+    assert name[0] not in ".-" and len(name.encode()) <= 200 and file_name(name) == name
+
+
+def test_long_names_that_differ_stay_different() -> None:
+    assert file_name("a" * 500 + "b") != file_name("a" * 500 + "c")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from s1 import runs
 from s1.cli import main
+from s1.data.read_files import MAX_ROW
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import EngineFailure, S1Error
 from s1.evals.benchmarks import Benchmark, questions_hash
@@ -42,6 +44,33 @@ def test_a_row_without_an_answer_stops_the_command_before_anything_runs(
         main(["eval", "--benchmark", str(file), "--model", "scripted:", "--out", str(tmp_path / "run")]) == 2
     )
     assert "row 2: no answer found" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "tail"),
+    [
+        ("set.jsonl", '{"problem": "1+1?", "answer": "2"}\n', '\n{"problem": "2+2?", "answer": "4"}\n'),
+        ("set.csv", "problem,answer\n1+1?,2\n", "\n2+2?,4\n3+3?,6\n"),
+    ],
+)
+def test_a_huge_row_is_refused_by_its_number_and_never_held_in_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, head: str, tail: str
+) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.write(head.encode())
+        file.seek(16 * MAX_ROW, 1)  # a line of zeros, which takes no room on the disk
+        file.write(tail.encode())
+    tracemalloc.start()
+    try:
+        code = main(
+            ["eval", "--benchmark", str(path), "--model", "scripted:", "--out", str(tmp_path / "run")]
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert code == 2 and f"{name}, row 2: the row is longer" in capsys.readouterr().err
+    assert peak < 6 * MAX_ROW
 
 
 @pytest.mark.parametrize("monster", ["9^{9^{9^{9}}}", "(((((" * 300, r"\frac{" * 300, "x^" * 500])

@@ -65,6 +65,26 @@ def run(tmp_path, monkeypatch):
     return go
 
 
+def test_runs_named_like_paths_stay_below_the_folder(run, tmp_path, monkeypatch):
+    runs = {name: RunPlan(waits=(1,)) for name in ("../../up", "a/../b", "plain")}
+    made = Recipe("..", "A toy", "section 0", "difference", runs, "plain / natural")
+    written = []
+    monkeypatch.setattr(
+        "s1.evals.recipes.evaluate", lambda b, e, f, p, folder, **_: written.append(folder) or None
+    )
+    run(made)
+    assert len(set(written)) == 3 and all(f.resolve().parent == tmp_path.resolve() for f in written)
+
+
+@pytest.mark.parametrize("names", [["a b", "a/b"], ["..", "run"]])
+def test_two_runs_that_would_share_a_folder_are_refused(tmp_path, names):
+    file = tmp_path / "mine.yaml"
+    runs = "".join(f"  {name!r}: {{waits: [1]}}\n" for name in names)
+    file.write_text(f"title: t\nsection: s\ntable: points\nruns:\n{runs}")
+    with pytest.raises(BadConfig, match="would share a folder"):
+        load_recipe(str(file))
+
+
 @pytest.mark.parametrize("name", recipe_names())
 @pytest.mark.parametrize("petri", [False, True])
 def test_every_recipe_that_ships_can_be_planned(name, petri):
