@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = ("s1", "s1-lm-eval", "inspect", "python", "pip", "make", "hf", "export", "git")
+PROGRAMS = ("s1", "s1-lm-eval", "inspect", "python", "pip", "make", "hf", "export", "git", "vllm")
 ENTRIES = {
     "s1-lm-eval": ["-c", "import sys; from s1.harness.command import main; sys.exit(main())"],
     "inspect": ["-m", "inspect_ai"],
@@ -36,6 +36,7 @@ ENTRIES = {
 }
 NOT_HERE = {
     "vllm.entrypoints.openai.api_server": "vLLM has an environment of its own, which `make test-vllm` tests",
+    "vllm": "likewise",
     "hf": "the Hub cannot be reached from a test",
     "git": "it would fetch the project itself",
 }
