@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from s1.engines.requests import seed_at
 from s1.errors import EngineFailure
-from s1.policy import BudgetPolicy
 from s1.types import Chunk, Continuation, Sampling, Stop
 
 if TYPE_CHECKING:
@@ -165,11 +164,11 @@ class OneRequest:
 
 def fits_one_request(engine: Any, encoded: EncodedPrompt) -> bool:
     """Whether the plug-in knows all of the policy, and its record can be read from the tokens alone."""
-    policy = encoded.policy
-    known = {name: getattr(BudgetPolicy(), name) for name in ("max_thinking", "max_answer", *FIELDS)}
+    policy, default = encoded.policy, type(encoded.policy)()
+    known = {name: getattr(default, name) for name in ("max_thinking", "max_answer", *FIELDS)}
     texts = (encoded.close, encoded.cue, *encoded.waits)
     return (
-        replace(policy, **known) == BudgetPolicy()
+        replace(policy, **known) == default
         and all(len(stop.ids) == 1 for stop in encoded.stops)
         and {stop.text for stop in encoded.answer_stops} == set(engine.eos_texts)
         and (all(encoded.waits) or (not policy.waits and not any(encoded.waits)))

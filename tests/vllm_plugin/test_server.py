@@ -146,7 +146,7 @@ def test_a_policy_is_one_request_and_a_seed_repeats_it(engine, server) -> None:
     before = requests_of(server)
     whole = driven(BudgetPolicy(max_thinking=300, waits=2, max_answer=30), Sampling())
     assert (whole.waits, whole.cut, whole.error) == (2, False, None)
-    assert requests_of(server) - before == 2, "one, and one token to see which end was drawn"
+    assert requests_of(server) - before <= 2, "one, and at most one token to see which end was drawn"
 
     policy = BudgetPolicy(max_thinking=60, waits=3, max_answer=12)
     samples = [driven(policy, Sampling(0.9, top_p=0.9, seed=seed)) for seed in (5, 5, 6, 7, 8)]
