@@ -141,7 +141,7 @@ def test_the_machine_and_the_engines_never_meet() -> None:
         each
         for each in IMPORTS
         if (room_of(each.file), own_room(each.module)) in pairs
-        and not (each.file in SEND_POLICIES and own_room(each.module) in ("policy", "prompt"))
+        and not (each.file in SEND_POLICIES and own_room(each.module) == "prompt")
     ]
     assert not wrong, listed(wrong)
 
