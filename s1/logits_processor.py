@@ -85,14 +85,15 @@ def budget_processor(
     )
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
-    """Ids and attention mask of the prompts, each (B, T)."""
-    import torch
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> Mapping[str, Any]:
+    """Ids and attention mask of the prompts, tensors of (B, T)."""
+    from transformers import BatchEncoding
 
     width = max(map(len, prompts))
     ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    tensors: Mapping[str, Any] = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type="pt")
+    return tensors
 
 
 def _most_tokens(forcing: Forcing) -> int:
