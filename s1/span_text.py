@@ -8,7 +8,7 @@ from typing import NamedTuple
 from s1.types import Owner, Phase
 
 
-class Piece(NamedTuple):
+class SpanPiece(NamedTuple):
     """New text of one phase and owner."""
 
     text: str
@@ -27,7 +27,7 @@ class SpanText:
 
     def new(
         self, spans: Sequence[tuple[Phase, Owner, Sequence[int]]], *, ended: bool = False
-    ) -> Iterator[Piece]:
+    ) -> Iterator[SpanPiece]:
         """What came since the last call. An incomplete character waits for its rest unless the span has `ended`."""
         while self._span < len(spans):
             phase, by, ids = spans[self._span]
@@ -37,7 +37,7 @@ class SpanText:
             if phase == "prompt":
                 self._window, self._done = max(0, len(self._ids) - 4), len(self._ids)
             elif text := self._new_text(final=ended or not last):
-                yield Piece(text, phase, by)
+                yield SpanPiece(text, phase, by)
             if last:
                 return
             self._span, self._taken = self._span + 1, 0

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     require("serve")
     from s1.serve.body import Served
     from s1.serve.listen import bind, make_server
-    from s1.serve.settings import ServeSettings
+    from s1.serve.server_settings import ServeSettings
 
     policy, key = budget_policy(arguments), os.environ.get(KEY, "").strip()
     settings = load_settings(ServeSettings(), arguments.config, arguments.set)

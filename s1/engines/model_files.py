@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s1.engines.adapter import base_of, is_adapter, with_adapter
+from s1.engines.lora_adapter import base_of, is_adapter, with_adapter
 from s1.errors import BadConfig, BadInput, MissingExtra, Unsupported, first_line, nearest
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from s1.formats import ThinkingFormat
 from s1.harness.adapter import POLICY_FIELDS, HarnessRequest, change_policy, sampling_from
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt, room_for
-from s1.serve.settings import ServeSettings
+from s1.serve.server_settings import ServeSettings
 from s1.terminal import valid_text
 from s1.types import Engine
 
@@ -36,7 +36,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Part(Body):
+class ContentPart(Body):
     type: Literal["text"]
     text: Text
 
@@ -46,7 +46,7 @@ class Message(Body):
     chat templates of such models."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part]
+    content: Text | list[ContentPart]
     name: Annotated[str, Field(max_length=64)] | None = None
     type: Literal["text"] | None = None
     reasoning_content: Text | None = None

@@ -16,7 +16,7 @@ from s1.budget import Forcing, drive
 from s1.errors import EngineFailure, S1Error
 from s1.serve.body import Served
 from s1.serve.server_metrics import ServerMetrics
-from s1.span_text import Piece, SpanText
+from s1.span_text import SpanPiece, SpanText
 from s1.types import Engine, Generation
 
 PAUSE, MOST_PAUSE = 0.002, 0.25
@@ -72,7 +72,7 @@ class LiveRequest:
         if self.error is not None or failed is not None:
             raise self.error or EngineFailure(str(failed))
 
-    async def pieces(self) -> AsyncGenerator[tuple[int, Piece | Generation], None]:
+    async def pieces(self) -> AsyncGenerator[tuple[int, SpanPiece | Generation], None]:
         """The new text of every choice as it comes, and each generation when it is done. Raises what went wrong."""
         texts = [SpanText(f.encoded.decode) for f in self.forcings]
         left = set(range(len(self.forcings)))

@@ -12,7 +12,7 @@ from s1.errors import EngineFailure
 from s1.harness.adapter import answer_text, completion_tokens, counts, shown_text
 from s1.serve.body import BudgetBody, ChatBody, Served
 from s1.serve.live import LiveRequest
-from s1.span_text import Piece
+from s1.span_text import SpanPiece
 from s1.types import Generation
 
 
@@ -76,7 +76,7 @@ class AnswerStream:
         self._fmt, self._given = served.fmt, 0
         self._texts = {"delimiter": "", "answer": ""}
 
-    def add(self, piece: Piece) -> str:
+    def add(self, piece: SpanPiece) -> str:
         """What is new and sure: blank space at the end waits for a word after it."""
         self._texts[piece.phase] += piece.text
         shown = answer_text(**self._texts, fmt=self._fmt)
@@ -93,7 +93,7 @@ async def events(shape: ReplyShape) -> AsyncGenerator[str, None]:
         role = {"delta": {"role": "assistant", "content": ""}} if shape.is_chat else {}
         yield event(shape.around([{"index": index, "finish_reason": None, "text": ""} | role], chunk=True))
     async for index, piece in live.pieces():
-        if isinstance(piece, Piece):
+        if isinstance(piece, SpanPiece):
             marks = _marks(live, index, piece) if body.receipt else {}
             if piece.phase == "thinking":
                 yield event(shape.delta(index, reasoning=piece.text, **marks))
@@ -113,7 +113,7 @@ async def events(shape: ReplyShape) -> AsyncGenerator[str, None]:
     yield "data: [DONE]\n\n"
 
 
-def _marks(live: LiveRequest, index: int, piece: Piece) -> dict[str, Any]:
+def _marks(live: LiveRequest, index: int, piece: SpanPiece) -> dict[str, Any]:
     """Who wrote a piece, and how far its choice is."""
     forcing = live.forcings[index]
     return {

@@ -115,7 +115,7 @@ def model_flops(shape: Shape, length: float, settings: TrainSettings) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainPlan:
     """What a run takes on each of `gpus` devices (memory in bytes)."""
 
     steps: int
@@ -141,7 +141,9 @@ class Plan:
         return self.total * SLACK <= self.device.memory
 
 
-def make_plan(shape: Shape, lengths: Sequence[int], settings: TrainSettings, gpus: int, device: Gpu) -> Plan:
+def make_plan(
+    shape: Shape, lengths: Sequence[int], settings: TrainSettings, gpus: int, device: Gpu
+) -> TrainPlan:
     """The plan for rows of these lengths. The longest row decides the memory."""
     steps = settings.steps(len(lengths))
     mean = sum(lengths) / len(lengths)
@@ -151,7 +153,7 @@ def make_plan(shape: Shape, lengths: Sequence[int], settings: TrainSettings, gpu
     host = 0.0
     if settings.offload:
         host = sum(memory.pop(part) for part in ("weights", "gradients", "optimiser")) * gpus
-    return Plan(
+    return TrainPlan(
         steps, round(rows * mean), per_epoch * rows / len(lengths), max(lengths), gpus, device, memory, host
     )
 
@@ -220,7 +222,7 @@ def devices_here(gpus: int) -> Gpu:
     return Gpu("processor", memory, 0.0)
 
 
-def changes(shape: Shape, lengths: Sequence[int], settings: TrainSettings, plan: Plan) -> list[str]:
+def changes(shape: Shape, lengths: Sequence[int], settings: TrainSettings, plan: TrainPlan) -> list[str]:
     """What would make the run fit, the smallest change first."""
 
     def fits(gpus: int = plan.gpus, **new: Any) -> bool:
@@ -242,7 +244,7 @@ def changes(shape: Shape, lengths: Sequence[int], settings: TrainSettings, plan:
     return found
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: TrainPlan) -> str:
     """The plan for people."""
     where = f"{plan.gpus} x {plan.device.name}"
     lines = [

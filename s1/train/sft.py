@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from s1.engines.adapter import weights_digest
+from s1.engines.lora_adapter import weights_digest
 from s1.engines.model_files import ModelFiles, find_model, load_config, load_tokenizer
 from s1.engines.model_id import files_id
 from s1.errors import BadConfig, BadInput, Interrupted, first_line, require
 from s1.formats import ThinkingFormat
 from s1.train.conditional_data import conditional_traces
 from s1.train.model import adapter_of, load_base, prepare_end
-from s1.train.plan import GIB, Gpu, Plan, changes, devices_here, make_plan, plan_text, shape_of
+from s1.train.plan import GIB, Gpu, TrainPlan, changes, devices_here, make_plan, plan_text, shape_of
 from s1.train.render import Rendered, delimiter_note, end_of_turn, render_dataset
 from s1.train.result_folder import CHECKPOINTS, RECORD, is_finished, last_checkpoint, save_result
 from s1.train.settings import TrainSettings
@@ -115,13 +115,15 @@ def plan_train(
 
 def plan_of(
     files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, gpus: int, device: Gpu | None = None
-) -> Plan:
+) -> TrainPlan:
     """The plan of a run on the devices found here, or on those named."""
     lengths = [len(row.input_ids) for row in rows]
     return make_plan(shape_of(load_config(files)), lengths, settings, gpus, device or devices_here(gpus))
 
 
-def refusal(files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, plan: Plan) -> BadConfig:
+def refusal(
+    files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, plan: TrainPlan
+) -> BadConfig:
     """The error of a run that cannot fit."""
     found = changes(shape_of(load_config(files)), [len(row.input_ids) for row in rows], settings, plan)
     hint = f"What would fit: {'; or '.join(found)}." if found else "Use a smaller model or shorter rows."

@@ -2,7 +2,7 @@
 
 vLLM asks for a class by the entry point `vllm.logits_processors`, in its front end (to check the parameters of
 requests) and in its workers. Each runner refuses a class that does not derive from its own interface, so
-`BudgetProcessor`, at the end, derives from both and makes the adapter of the runner that calls it.
+`VLLMBudgetProcessor`, at the end, derives from both and makes the adapter of the runner that calls it.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class NewRunner(_Adapter, NewInterface):  # type: ignore[misc]
         return logits
 
 
-class BudgetProcessor(OlderRunner, NewRunner):  # type: ignore[misc]
+class VLLMBudgetProcessor(OlderRunner, NewRunner):  # type: ignore[misc]
     """What the entry point names. Making one gives the adapter of the runner whose arguments came."""
 
     def __new__(cls, vllm_config: Any, *more: Any) -> Any:

@@ -93,7 +93,7 @@ def plan_request(params: Any, config: Any) -> ForcingPlan:
         raise BadInput(
             f"thinking_format is {fmt.name!r}, which needs the last token; this server shows it only to plug-ins "
             "that its command line names.",
-            "Start it with --logits-processors s1.vllm_plugin.processor:BudgetProcessor or --no-async-scheduling.",
+            "Start it with --logits-processors s1.vllm_plugin.processor:VLLMBudgetProcessor or --no-async-scheduling.",
         )
     ends = dict.fromkeys(i for stop in _single_ends(fmt, text) for i in stop)
     close, cue = text.encode(fmt.close), text.encode(fmt.cue) if fmt.cue else ()

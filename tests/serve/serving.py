@@ -16,7 +16,7 @@ from token_model import TAGS, TokenModel
 from s1.policy import BudgetPolicy
 from s1.serve.body import Served
 from s1.serve.listen import bind, make_server
-from s1.serve.settings import ServeSettings
+from s1.serve.server_settings import ServeSettings
 from s1.types import Chunk, Continuation, Engine
 
 ASK = {"messages": [{"role": "user", "content": "2+2?"}]}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
-ENTRY = "s1.vllm_plugin.processor:BudgetProcessor"
+ENTRY = "s1.vllm_plugin.processor:VLLMBudgetProcessor"
 START_SECONDS = 600
 
 

@@ -30,7 +30,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (  # noqa: E402
 
 from s1.engines.tokenizer import tokenizer_at  # noqa: E402
 from s1.petri.world import base_model  # noqa: E402
-from s1.vllm_plugin.processor import BudgetProcessor, NewRunner, OlderRunner  # noqa: E402
+from s1.vllm_plugin.processor import NewRunner, OlderRunner, VLLMBudgetProcessor  # noqa: E402
 
 WIDTH, SLOTS, CONTEXT = 576, 4, 200
 BUDGETS = (
@@ -65,7 +65,7 @@ class FrontEnd:
 
     def check(self, xargs: dict[str, Any]) -> SamplingParams:
         params = SamplingParams(temperature=0, max_tokens=60, extra_args=dict(xargs))
-        BudgetProcessor.validate_params(params)
+        VLLMBudgetProcessor.validate_params(params)
         return params
 
 
@@ -89,7 +89,7 @@ class Request:
 
 
 def older(front: FrontEnd, chance: random.Random) -> list[list[int]]:
-    adapter = BudgetProcessor(front.vllm_config, torch.device("cpu"), False)
+    adapter = VLLMBudgetProcessor(front.vllm_config, torch.device("cpu"), False)
     assert type(adapter) is OlderRunner and not adapter.is_argmax_invariant()
     requests = [Request(front, n) for n in range(len(BUDGETS))]
     waiting, rows = list(requests), list[Request]()
@@ -134,7 +134,7 @@ def new(front: FrontEnd, chance: random.Random) -> list[list[int]]:
         device=torch.device("cpu"), max_num_reqs=SLOTS, vocab_size=WIDTH, all_token_ids=buffer(SLOTS, CONTEXT),
         prompt_len=buffer(SLOTS), prefill_len=buffer(SLOTS), total_len=buffer(SLOTS),
     )  # fmt: skip
-    adapter = BudgetProcessor(front.vllm_config, states)
+    adapter = VLLMBudgetProcessor(front.vllm_config, states)
     assert type(adapter) is NewRunner
     requests = [Request(front, n) for n in range(len(BUDGETS))]
     waiting, slots = list(requests), dict[int, Request]()
@@ -198,9 +198,9 @@ def test_both_adapters_force_the_same_whatever_happens_to_their_rows() -> None:
 
 
 def test_the_class_of_the_entry_point_has_both_interfaces_and_a_second_one_rests() -> None:
-    assert issubclass(BudgetProcessor, OlderInterface) and issubclass(BudgetProcessor, NewInterface)
+    assert issubclass(VLLMBudgetProcessor, OlderInterface) and issubclass(VLLMBudgetProcessor, NewInterface)
     front = FrontEnd()
-    first, second = (BudgetProcessor(front.vllm_config, torch.device("cpu"), False) for _ in range(2))
+    first, second = (VLLMBudgetProcessor(front.vllm_config, torch.device("cpu"), False) for _ in range(2))
     request = Request(front, 5)
     update = BatchUpdate(1, [], [(0, request.params, request.prompt, request.output)], [])
     for adapter in (first, second):
@@ -225,7 +225,7 @@ def test_penalties_are_honoured_where_they_come_first_and_refused_elsewhere() ->
         vllm_config = front.vllm_config
 
         def check(self) -> None:
-            BudgetProcessor.validate_params(params)
+            VLLMBudgetProcessor.validate_params(params)
 
     Caller().check()
     front.vllm_config.use_v2_model_runner = False
@@ -241,5 +241,5 @@ def test_the_older_runner_without_the_last_token_refuses_formats_with_a_newline(
     with pytest.raises(ValueError, match="--logits-processors"):
         front.check({"max_thinking": 5, "thinking_format": lined})
     front.check({"max_thinking": 5})
-    front.vllm_config.model_config.logits_processors = ["s1.vllm_plugin.processor:BudgetProcessor"]
+    front.vllm_config.model_config.logits_processors = ["s1.vllm_plugin.processor:VLLMBudgetProcessor"]
     front.check({"max_thinking": 5, "thinking_format": lined})
