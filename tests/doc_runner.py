@@ -21,8 +21,10 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import time
 import tokenize
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +43,12 @@ NOT_HERE = {
     "git": "it would fetch the project itself",
 }
 """What is not run, and why."""
-PARSED_ONLY = re.compile(r"curate (collect|teach|clean|difficulty|diversity|5-domains)\b|--executor ray")
-"""Needs the Hub, teachers, or a cluster: tests/data runs these against imitations."""
+PARSED_ONLY = re.compile(
+    r"s1 serve -|curate (collect|teach|clean|difficulty|diversity|5-domains)\b|--executor ray"
+)
+"""Needs the Hub, teachers, or a cluster, or never ends: tests/data and tests/serve run these."""
+SERVERS: list[subprocess.Popen[bytes]] = []
+"""What `s1 serve` started; it runs until the end of the document."""
 
 
 class Block(NamedTuple):
@@ -159,7 +165,9 @@ def _command(words: list[str]) -> None:
     if program == "s1":
         from s1.cli import build_parser, main
 
-        if PARSED_ONLY.search(shlex.join(words)):
+        if rest == ["serve"]:
+            _serve()
+        elif PARSED_ONLY.search(shlex.join(words)):
             build_parser().parse_args(rest)
         elif code := main(rest):
             raise RuntimeError(f"exit code {code}")
@@ -182,6 +190,22 @@ def _command(words: list[str]) -> None:
             raise RuntimeError(f"exit code {done.returncode}")
 
 
+def _serve() -> None:
+    SERVERS.append(subprocess.Popen([sys.executable, "-m", "s1", "serve"]))
+    for _ in range(120):
+        try:
+            urllib.request.urlopen("http://127.0.0.1:8765/health", timeout=5).read()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError("s1 serve did not start within a minute")
+
+
 if __name__ == "__main__":
     found = Path("stand_ins.json")
-    run(Path(sys.argv[1]), json.loads(found.read_text()) if found.is_file() else {})
+    try:
+        run(Path(sys.argv[1]), json.loads(found.read_text()) if found.is_file() else {})
+    finally:
+        for server in SERVERS:
+            server.terminate()
+            server.wait()

@@ -40,6 +40,7 @@ NAMES = {
     "Qwen2.5-7B-Instruct/tokenizer.json": "M/tokenizer.json",
     "--tokenizer T": "--tokenizer M/tokenizer.json",
     "--base M ": "--base petri ",
+    "s1 train DATA": "s1 train data.parquet",
     "curate POOL": "curate pool.parquet",
 }
 
@@ -82,6 +83,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).write_parquet(made / "my.parquet")  # fmt: skip
     pool = world.pool(300).rows
     pool.write_parquet(made / "pool.parquet")
+    whole = pl.all_horizontal(pl.col("thinking", "attempt").str.strip_chars().fill_null("") != "")
+    pool.filter(whole & ~pl.col("thinking").str.contains("<")).head(20).write_parquet(made / "data.parquet")
     pool.rename({"id": "question_id"}).write_parquet(made / "traces.parquet")
     return made
 
