@@ -79,16 +79,16 @@ def test_a_second_demo_call_does_nothing_twice(demo):
     assert {f: f.stat().st_mtime_ns for f in before} == before and runs.digest(run) == digest
 
 
-def test_think_uses_the_demo_model_and_its_budget_binds(demo):
+def test_think_uses_the_model_that_ships_and_the_budget_binds_on_the_demo_model(demo):
     def think(*more: object) -> Generation:
         done = s1("think", world.questions(1)[0].text, "--json", *more, folder=demo)
         assert done.returncode == 0, done.stderr
         return from_json(Generation, json.loads(done.stdout))
 
+    assert think("--waits", 1).segments == think("--waits", 1, "--model", "petri").segments
     for limit, waits in ((12, 0), (300, 2)):
-        policy = ["--max-thinking", limit, "--waits", waits]
+        policy = ["--max-thinking", limit, "--waits", waits, "--model", "runs/demo/model"]
         generation = think(*policy)
-        assert generation.segments == think("--model", "runs/demo/model", *policy).segments
         assert generation.thinking_tokens <= limit
         forced = [s.text.strip() for s in generation.segments if (s.phase, s.by) == ("thinking", "forced")]
         assert forced == ["Wait"] * generation.waits and generation.waits <= waits
