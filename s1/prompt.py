@@ -76,10 +76,14 @@ def encode_prompt(
             )
         return ids
 
+    def encode_stop(text: str) -> tuple[int, ...]:
+        """The same for a text that is only looked for, so that any ids will do."""
+        return encode_after(text, engine.encode, engine.decode) or engine.encode(text)
+
     eos = as_stops(engine.eos_texts, engine.encode)
     if not all(stops):
         raise BadConfig("A stop string is empty.", "Remove it: it would end every answer before it begins.")
-    more = as_stops([s for s in dict.fromkeys(stops) if s not in engine.eos_texts], encode)
+    more = as_stops([s for s in dict.fromkeys(stops) if s not in engine.eos_texts], encode_stop)
     for name, limit in (("The answer limit", answer_limit), ("The total limit", total_limit)):
         if limit is not None and limit < 1:
             raise BadConfig(f"{name} is {limit} tokens.", "Use 1 or more.")
@@ -91,7 +95,7 @@ def encode_prompt(
         newline=encode("\n") if fmt.newline else (),
         waits=tuple(map(encode, policy.wait)),
         transition=encode(policy.transition),
-        stops=(*as_stops(fmt.stops, encode), *eos),
+        stops=(*as_stops(fmt.stops, encode_stop), *eos),
         answer_stops=(*eos, *more),
         context=engine.context,
         decode=engine.decode,
