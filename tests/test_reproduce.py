@@ -4,6 +4,7 @@ import pytest
 
 from s1.cli import main
 from s1.evals.recipes import load_recipe, recipe_names
+from s1.terminal import file_name
 
 
 @pytest.mark.slow
@@ -16,7 +17,7 @@ def test_every_recipe_runs_on_the_small_world_and_a_second_call_changes_nothing(
         recipe = load_recipe(name, petri=True)
         assert f"## {recipe.title}" in report
         for run in recipe.runs:
-            lines = (tmp_path / "out" / name / run / "generations.jsonl").read_text().splitlines()
+            lines = (tmp_path / "out" / name / file_name(run) / "generations.jsonl").read_text().splitlines()
             assert len(lines) % 6 == 0 and lines
         if recipe.table in ("points", "parallel"):
             assert (tmp_path / "out" / name / f"{name}.svg").stat().st_size > 1000
