@@ -220,7 +220,7 @@ class Handler(BaseHTTPRequestHandler):
             if n < least:
                 for i in stops | {server.tokenizer.eos_token_id}:
                     logits[i] = float("-inf")
-            if body["temperature"] > 0:
+            if body.get("temperature", 1) > 0:
                 best = sorted(range(len(logits)), key=lambda i: -logits[i])[:4]
                 token = draws.choice(best)
             else:

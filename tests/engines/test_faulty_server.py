@@ -34,7 +34,7 @@ def size(folder):
     return len(build_tokenizer())
 
 
-def run(rates, folder, size, requests=30, **flags):
+def run(rates, folder, size, requests=30, timeout=60, **flags):
     """The generations of `requests` requests, and how many had each fault."""
     ends = [build_tokenizer().convert_tokens_to_ids(t) for t in ("</think>", "<|end|>")]
 
@@ -51,7 +51,7 @@ def run(rates, folder, size, requests=30, **flags):
             await engine.close()
 
     with FaultyServer(rates, next_token=next_token, size=size, root=str(folder), **flags) as server:
-        engine = load_engine(f"openai:{server.url}?timeout=2&connections=16")
+        engine = load_engine(f"openai:{server.url}?timeout={timeout}&connections=16")
         return asyncio.run(all_of(engine)), server.served
 
 
@@ -78,7 +78,8 @@ def test_refusals_are_repeated_and_false_usage_changes_nothing(folder, size):
 def test_what_cannot_be_read_is_an_error_of_its_request_alone(fault, folder, size, monkeypatch):
     monkeypatch.setattr("s1.clients.http.LARGEST_EVENT_BYTES", 1 << 16)
     whole, _ = run({}, folder, size, 12)
-    found, served = run({fault: 0.2}, folder, size, 12, silence_seconds=3.0, huge_bytes=1 << 17)
+    silence = {"timeout": 5, "silence_seconds": 7.0} if fault == "time-out" else {}
+    found, served = run({fault: 0.2}, folder, size, 12, huge_bytes=1 << 17, **silence)
     failed = [generation.error is not None for generation in found]
     assert sum(failed) == served[fault] > 0
     for generation, right in zip(found, whole, strict=True):
