@@ -234,7 +234,7 @@ def without_delimiters(thinking: str | None, answer: str | None) -> tuple[str | 
     """Thinking and answer of one reply, split at a delimiter that is left in them where it is clear what is meant.
 
     Clear are one block of thinking at the start of the thinking or, where there is no other thinking, of the answer;
-    its opening may be missing. A text without delimiters is returned as it is. Raises BadInput, with the delimiter,
+    its opening may be missing. A text without delimiters, and thinking that is missing, are returned as they are. Raises BadInput, with the delimiter,
     where another one remains: it would teach the model to stop in the wrong place.
 
     >>> without_delimiters("<think>2 and 2</think>It is 4.", None)
@@ -244,17 +244,17 @@ def without_delimiters(thinking: str | None, answer: str | None) -> tuple[str | 
         return thinking, answer
     inside, rest = _block(thinking or "")
     before, reply = _block(answer or "")
-    if inside is None:
-        inside, rest = _bare(thinking or ""), ""
+    if inside is None and thinking is not None:
+        inside, rest = _bare(thinking), ""
     if not inside:
-        inside = before or ""
+        inside = before if thinking is None else before or ""
     elif before not in (None, "", inside):
         raise BadInput("the answer holds a block of thinking that differs from the thinking")
     if rest and reply and rest != reply:
         raise BadInput("the thinking goes on after its end delimiter, and differs from the answer")
     found = inside, reply or rest
     for name, text in zip(("thinking", "answer"), found, strict=True):
-        if stray := _STRAY.search(text):
+        if stray := _STRAY.search(text or ""):
             raise BadInput(f"the {name} contains the delimiter {stray[0]!r}")
     return found
 

@@ -58,12 +58,16 @@ def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Se
 
 
 def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) -> pl.DataFrame:
-    """`pool` with `trace_tokens`, counted by a function from texts to counts or by a `tokenizer.json`."""
+    """`pool` with `trace_tokens`, counted by a function from texts to counts or by a `tokenizer.json`.
+
+    A row without a trace has no count.
+    """
     count = tokenizer if callable(tokenizer) else token_counter(tokenizer)
     counts: list[int] = []
     for start in range(0, pool.height, 256):
         counts += count(pool["thinking"][start : start + 256].fill_null("").to_list())
-    return pool.with_columns(pl.Series("trace_tokens", counts, dtype=pl.Int64))
+    measured = pl.Series("trace_tokens", counts, dtype=pl.Int64)
+    return pool.with_columns(trace_tokens=pl.when(pl.col("thinking").is_not_null()).then(measured))
 
 
 def require_trace_tokens(rows: pl.DataFrame) -> None:

@@ -244,7 +244,7 @@ def _csv_rows(path: Path) -> Rows:
         elif len(cells) != len(header):
             yield number, BadRow("", f"{len(cells)} cells, but the header has {len(header)}")
         else:
-            yield number, dict(zip(header, cells, strict=True))
+            yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
 def _row_groups(path: Path, piece: int) -> list[Split]:

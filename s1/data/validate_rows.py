@@ -263,7 +263,7 @@ def _chat_row(raw: Mapping[str, Any], layout: Mapping[str, str]) -> dict[str, An
         )
     (_, question), (thinking, reply) = (found for role, found in texts if role != "system")
     try:
-        thinking, reply = (text or "" for text in without_delimiters(thinking or None, reply))
+        thinking, reply = without_delimiters(thinking or None, reply)
     except BadInput as error:
         raise BadRow(column, error.message) from None
     if "question" in layout and not thinking:
@@ -283,7 +283,10 @@ def _value(field: str, value: Any, column: str) -> Any:
             raise BadRow(column, f"expected a count of tokens, found {value!r:.60}")
         return int(number)
     if field == "thinking" and isinstance(value, list):
-        value = next((v for v in value if v), "")  # s1K keeps a list with one trace
+        traces = [v for v in value if v is not None]  # s1K keeps a list with one trace
+        value = next((v for v in traces if v), traces[0] if traces else None)
+        if value is None:
+            return None
     elif field == "answer" and isinstance(value, list):
         _refuse_nothing(value, column)
         value = ", ".join(map(str, value))

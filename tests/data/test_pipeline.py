@@ -9,9 +9,10 @@ import pytest
 from s1.data.decontaminate import benchmark_frame, duplicate_reasons, read_benchmarks
 from s1.data.difficulty import with_trace_tokens
 from s1.data.ledger import Ledger
-from s1.data.output import FILES
-from s1.data.pipeline import CurateSettings, curate
+from s1.data.output import FILES, dataset_rows, write_stage
+from s1.data.pipeline import CurateSettings, curate, run_stages
 from s1.data.pool import Pool, pool_of_frame, read_pool
+from s1.data.read_traces import read_traces
 from s1.errors import BadConfig, BadInput
 from s1.types import from_json, to_json
 
@@ -121,6 +122,22 @@ def test_datasets_opens_the_result_and_the_pool_reader_reads_it_back(tmp_path: P
     back = read_pool(tmp_path / "out").rows
     same = [c for c in back.columns if not c.startswith("solved_")]
     assert back.equals(ledger.selected.sort("id").select(same))
+
+
+@pytest.mark.parametrize("prefix", ["", "deepseek"])
+def test_a_missing_trace_is_still_missing_in_what_curation_wrote(tmp_path: Path, prefix: str) -> None:
+    rows = small_pool().rows.with_columns(
+        thinking=pl.when(pl.col("id") == "r01").then(None).otherwise("thinking")
+    )
+    rows = rows.with_columns(chosen=pl.lit("drawn"))
+    (tmp_path / "out").mkdir()
+    dataset_rows(rows, prefix).write_parquet(tmp_path / "out" / "dataset.parquet")
+    write_stage(run_stages(pool_of_frame(rows), ["collect"]), tmp_path / "stage")
+    for folder in ("out", "stage"):
+        back = read_pool(tmp_path / folder).rows
+        assert back.filter(pl.col("thinking").is_null())["id"].to_list() == ["r01"]
+        with pytest.raises(BadInput, match="r01 has no thinking"):
+            read_traces(tmp_path / folder)
 
 
 def test_a_finished_folder_is_kept(tmp_path: Path) -> None:

@@ -39,6 +39,47 @@ def test_the_same_rows_come_from_every_format(tmp_path: Path) -> None:
         assert read_pool(tmp_path / f"p.{kind}").rows.equals(first), kind
 
 
+TRACES = ["so 4", "", None]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_a_missing_trace_stays_null_and_an_empty_one_stays_empty(tmp_path: Path, kind: str) -> None:
+    rows = [
+        {"id": f"r{i}", "question": f"What is {i}?", "thinking": t, "attempt": t}
+        for i, t in enumerate(TRACES)
+    ]
+    file = tmp_path / f"p.{kind}"
+    if kind == "csv":
+        file.write_text(
+            'id,question,thinking,attempt\nr0,What is 0?,so 4,so 4\nr1,What is 1?,"",""\nr2,What is 2?,,\n'
+        )
+    elif kind == "parquet":
+        pl.DataFrame(rows).write_parquet(file)
+    else:
+        file.write_text(json.dumps(rows) if kind == "json" else "".join(json.dumps(r) + "\n" for r in rows))
+    found = read_pool(file).rows
+    expected = ["so 4", None, None] if kind == "csv" else TRACES  # CSV has one way to write both
+    assert found["thinking"].to_list() == expected and found["attempt"].to_list() == expected
+
+
+@pytest.mark.parametrize("trace", [[None], [], None, [None, "so 4"], [None, ""]])
+def test_a_list_of_traces_without_one_is_null(tmp_path: Path, trace: Any) -> None:
+    row = {"question": "Why?", "thinking_trajectories": trace, "attempt": "4"}
+    expected = next((t for t in trace or () if t is not None), None)
+    assert read_pool(write_jsonl(tmp_path / "p.jsonl", row)).rows["thinking"].to_list() == [expected]
+
+
+@pytest.mark.parametrize("attempt", ["It is 4.<|im_end|>", "It is 4."])
+def test_a_reply_without_thinking_has_null_thinking(tmp_path: Path, attempt: str) -> None:
+    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": attempt}]
+    for row in ({"question": "Why?", "thinking": None, "attempt": attempt}, {"messages": said}):
+        found = read_pool(write_jsonl(tmp_path / "p.jsonl", row)).rows
+        assert found.select("thinking", "attempt").rows() == [(None, "It is 4.")]
+    said[1]["content"] = "<think></think>It is 4."
+    found = read_pool(write_jsonl(tmp_path / "p.jsonl", {"messages": said})).rows
+    assert found.select("thinking", "attempt").rows() == [("", "It is 4.")]
+
+
 @pytest.mark.parametrize(
     ("row", "field", "reason"),
     [
