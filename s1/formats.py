@@ -234,8 +234,8 @@ def without_delimiters(thinking: str | None, answer: str | None) -> tuple[str | 
     """Thinking and answer of one reply, split at a delimiter that is left in them where it is clear what is meant.
 
     Clear are one block of thinking at the start of the thinking or, where there is no other thinking, of the answer;
-    its opening may be missing. A text without delimiters, and thinking that is missing, are returned as they are. Raises BadInput, with the delimiter,
-    where another one remains: it would teach the model to stop in the wrong place.
+    its opening may be missing. A text without delimiters is returned as it is, and missing thinking stays None. Raises
+    BadInput, with the delimiter, where another one remains: it would teach the model to stop in the wrong place.
 
     >>> without_delimiters("<think>2 and 2</think>It is 4.", None)
     ('2 and 2', 'It is 4.')

@@ -3,14 +3,16 @@
 prompt | open | thinking | newline? close | answer | end of turn
 ---- no loss -- loss ---------------------------------------------
 
-A trace may name parts of its thinking that carry no loss (`Trace.untrained`).
+A trace may name parts of its thinking that carry no loss (`Trace.untrained`). The authors' collator masks the prompt
+and nothing else: "official" puts loss on the opening delimiter too, and on what the chat template writes after the
+end of turn (a newline in Qwen2.5). Decoding writes the first and never reaches the second, so "strict" trains neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from s1.errors import BadInput
 from s1.formats import DELIMITERS, ThinkingFormat, open_prompt
@@ -36,6 +38,7 @@ def render_dataset(
     end: str,
     answer_prefix: str,
     max_length: int,
+    profile: Literal["strict", "official"] = "strict",
 ) -> list[Rendered]:
     """All rows of a dataset. Raises BadInput naming the first row that cannot be trained on."""
 
@@ -57,11 +60,14 @@ def render_dataset(
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [(start, end) for start, end in encoded["offset_mapping"]]
 
+    official = profile == "official"
+    after_turn = _written_after(tokenizer)[1].partition(end)[2] if official else ""
     rows = []
     for trace in traces:
         row = render_trace(
             trace, fmt, encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
             render=render, end=end, answer_prefix=answer_prefix, places=places,
+            learn_opening=official, after_turn=after_turn,
         )  # fmt: skip
         rows.append(row)
     check_rows(rows, traces, tokenizer, end, max_length)
@@ -88,7 +94,7 @@ def check_rows(
             f"--set max_length={size} keeps all. Or drop the rows: a cut trace teaches the model not to stop.",
         )
     for row, trace in zip(rows, traces, strict=True):
-        if row.labels[-1] != ids[0] or row.labels[0] != IGNORED:
+        if ids[0] not in row.labels or row.labels[0] != IGNORED:
             raise BadInput(
                 f"Question {trace.question.id}: the end of turn carries no loss, or the prompt carries some.",
                 "Check the chat template with s1 doctor.",
@@ -104,12 +110,15 @@ def render_trace(
     end: str,
     answer_prefix: str = "",
     places: Callable[[str], Spans] | None = None,
+    learn_opening: bool = False,
+    after_turn: str = "",
 ) -> Rendered:
     """Token ids and labels of one trace.
 
     `end` is the end-of-turn token; `answer_prefix` is put before an answer that does not contain it already
     (the paper: "Answer: "); `places` gives the characters of each token, for a trace with parts without loss.
-    A token that is partly in such a part has no loss either. Raises BadInput when thinking or answer is empty
+    A token that is partly in such a part has no loss either. `learn_opening` puts loss on the opening delimiter, and
+    `after_turn` follows the end of turn with loss. Raises BadInput when thinking or answer is empty
     or contains a delimiter, which would teach the model to stop in the wrong place, or when nothing is left
     to learn.
     """
@@ -127,17 +136,21 @@ def render_trace(
                 f"Question {trace.question.id}: the {name} contains the delimiter {held!r}.",
                 "Drop the row with s1 curate or choose another --format.",
             )
-    prompt = encode(open_prompt(render([{"role": "user", "content": trace.question.text}]), fmt))
+    asked = render([{"role": "user", "content": trace.question.text}])
+    opening = open_prompt(asked, fmt)[len(asked) :]
+    if not learn_opening:
+        asked, opening = asked + opening, ""
+    prompt = encode(asked)
     answer = trace.answer.strip()
     if answer_prefix and answer_prefix.strip() not in answer:
         answer = answer_prefix + answer
     newline = "\n" if fmt.newline else ""
-    text = trace.thinking.strip() + newline + fmt.close + answer + end
+    text = opening + trace.thinking.strip() + newline + fmt.close + answer + end + after_turn
     completion = encode(text)
     labels = list(completion)
     if trace.untrained:
         assert places is not None
-        spans = _in_stripped(trace)
+        spans = [(a + len(opening), b + len(opening)) for a, b in _in_stripped(trace)]
         for i, (start, stop) in enumerate(places(text)):
             if any(start < b and a < stop for a, b in spans):
                 labels[i] = IGNORED
@@ -175,13 +188,7 @@ def end_of_turn(tokenizer: Any) -> str:
     The two may differ: some tokenizers end a text with one token and a turn with another. Raises BadInput
     when there is neither.
     """
-    answer = "It is four."
-    turns = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": answer}]
-    try:
-        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except Exception:  # each template raises errors of its own kind
-        rendered = ""
-    _, found, after = rendered.rpartition(answer)
+    found, after = _written_after(tokenizer)
     written = [token for token in tokenizer.get_added_vocab() if found and after.lstrip().startswith(token)]
     end = max(written, key=len, default="") or tokenizer.eos_token
     if not end:
@@ -190,3 +197,15 @@ def end_of_turn(tokenizer: Any) -> str:
             "Set tokenizer.eos_token and save the tokenizer.",
         )
     return str(end)
+
+
+def _written_after(tokenizer: Any) -> tuple[str, str]:
+    """An answer, and what the chat template writes after it; "" twice where it does not write the answer."""
+    answer = "It is four."
+    turns = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": answer}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception:  # each template raises errors of its own kind
+        rendered = ""
+    _, found, after = rendered.rpartition(answer)
+    return found, after if found else ""

@@ -49,6 +49,8 @@ class TrainSettings:
     """Stop after this many optimiser steps; -1 runs all epochs."""
     seed: int = 0
     answer_prefix: str = "Answer: "
+    profile: Literal["strict", "official"] = "strict"
+    """"official" also trains what the authors' code does: the opening delimiter and what follows the end of turn."""
     conditional: str = ""
     """"token" or "step": prompts that state the length of the trace, for conditional control (section 4.1)."""
     between_steps: str = BLANK_LINES

@@ -145,4 +145,6 @@ def _render(
             count=lambda text: len(tokenizer.encode(text, add_special_tokens=False)),
             between_steps=settings.between_steps,
         )
-    return render_dataset(traces, fmt, tokenizer, end, settings.answer_prefix, settings.max_length)
+    return render_dataset(
+        traces, fmt, tokenizer, end, settings.answer_prefix, settings.max_length, settings.profile
+    )

@@ -133,6 +133,37 @@ def test_the_training_text_is_that_of_the_official_code(qwen):
     )
 
 
+def test_official_trains_all_that_follows_the_prompt_to_the_newline_after_the_turn(qwen):
+    """The authors' collator masks up to "<|im_start|>assistant" and a newline, and what pads the row."""
+    (row,) = render_dataset([REAL], FORMATS["s1"], qwen, "<|im_end|>", "Answer: ", 1000, profile="official")
+    turns = [
+        {"role": "user", "content": REAL.question.text},
+        {"role": "assistant", "content": "<|im_start|>think\nI spell it.\n\ns-t-r-a-w… 3\n<|im_start|>answer\n"
+         "Answer: Three: r, r, r."},
+    ]  # fmt: skip
+    text = qwen.apply_chat_template(turns, tokenize=False)
+    assert list(row.input_ids) == qwen.encode(text, add_special_tokens=False)
+    learnt = [i for i in row.labels if i != IGNORED]
+    assert qwen.decode(learnt) == text[text.index("<|im_start|>think") :] and text.endswith("<|im_end|>\n")
+    assert list(row.labels[-len(learnt) :]) == learnt
+
+
+@given(traces_with_parts())
+def test_official_differs_from_strict_by_the_opening_and_what_follows_the_turn(trace):
+    def render(**official):
+        return render_trace(
+            trace, FORMATS["s1"], encode=lambda t: [ord(c) for c in t], end="\x00",
+            render=lambda m: m[0]["content"], places=lambda t: [(i, i + 1) for i in range(len(t))], **official,
+        )  # fmt: skip
+
+    strict, official = render(), render(learn_opening=True, after_turn="\n")
+    first, opened = len("Why?"), len(FORMATS["s1"].open)
+    assert official.input_ids == (*strict.input_ids, ord("\n"))
+    assert official.labels[first : first + opened] == official.input_ids[first : first + opened]
+    assert official.labels[:first] == strict.labels[:first]
+    assert official.labels[first + opened :] == (*strict.labels[first + opened :], ord("\n"))
+
+
 @pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
 def test_training_text_and_forced_text_have_the_same_ids(qwen, fmt):
     """Cut at the opening delimiter and force what was written: decoding continues from the ids of training."""
