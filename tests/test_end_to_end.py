@@ -58,7 +58,7 @@ def test_the_demo_leaves_numbers_figure_page_model_and_ledger(demo):
         {"key", "label", "n", "accuracy", "low", "high", "thinking_tokens"} <= set(p)
         for p in metrics["points"]
     )
-    assert metrics["control"] == 100
+    assert [c["per_run"] for c in metrics["control"]] == [100]
     assert [p["n"] for p in metrics["points"]] == [60] * 8
     for name in ("scaling.png", "scaling.svg", "index.html", "model/model.safetensors", "model/thinking.json",
                  "curated/ledger.json", "curated/dataset.parquet", "curated/rejected.jsonl"):  # fmt: skip

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s1 import runs
+from s1.errors import BadInput
 from s1.jsonl import read_json, write_json
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,20 @@ class Point:
     def price(self) -> float:
         """Mean tokens of all rollouts: thinking, answer and reward model."""
         return sum(each or 0.0 for each in (self.spent.thinking, self.spent.answer, self.spent.reward))
+
+
+@dataclass(frozen=True, slots=True)
+class MethodControl:
+    """Control of one method (section 3.2), over its policies that have a bound."""
+
+    method: str
+    """ "budget forcing", or the kind of another method."""
+    policies: int
+    """How many of them have a bound."""
+    per_run: float
+    """Percent of these whose mean thinking is within the bound, as in the paper."""
+    per_sample: float | None
+    """Percent of their generations whose thinking is; None where all failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +192,8 @@ class Metrics:
     confidence: float
     points: tuple[Point, ...]
     """In the order of the run's policies."""
-    control: float | None
-    """Percent of runs whose mean thinking is within the bounds of the policy; None without any bound."""
-    control_per_sample: float | None
+    control: tuple[MethodControl, ...]
+    """One for each method that has a bound, in the order of the points; methods are never mixed."""
     scaling_per_doubling: Slope | None
     robust_scaling_per_doubling: Slope | None
     scaling_per_1k: Slope | None
@@ -205,5 +219,8 @@ def write_metrics(path: str | Path, metrics: Metrics) -> None:
 
 
 def read_metrics(path: str | Path) -> Metrics:
-    """metrics.json of a run folder. Raises BadInput when the run was not graded yet."""
-    return read_json(Metrics, runs.existing(path, runs.METRICS))
+    """metrics.json of a run folder. Raises BadInput when the run was not graded yet, or by an older version."""
+    try:
+        return read_json(Metrics, runs.existing(path, runs.METRICS))
+    except BadInput as error:
+        raise BadInput(error.message, error.hint or f"Grade the run again: s1 report {path}.") from None

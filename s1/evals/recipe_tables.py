@@ -43,7 +43,7 @@ def points_table(found: ByRun) -> list[str]:
 def metrics_table(found: ByRun) -> list[str]:
     """Control, Scaling and Performance (section 3.2), one row for each run."""
     rows = [
-        [run, _number(m.control), _number(m.control_per_sample), _slope(m.scaling_per_doubling),
+        [run, _controls(m, "per_run"), _controls(m, "per_sample"), _slope(m.scaling_per_doubling),
          _slope(m.robust_scaling_per_doubling), _slope(m.scaling_per_1k), _number(m.performance), str(m.complete)]
         for run, m in found.items()
     ]  # fmt: skip
@@ -128,6 +128,12 @@ def _tokens(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
+
+
+def _controls(metrics: Metrics, field: str) -> str:
+    """Control of the run's method, or of each of its methods by name."""
+    found = [(c.method, _number(getattr(c, field))) for c in metrics.control]
+    return "; ".join(f"{name} {value}" if len(found) > 1 else value for name, value in found) or "-"
 
 
 def _slope(slope: Slope | None) -> str:

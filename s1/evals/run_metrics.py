@@ -24,7 +24,17 @@ from s1.evals.intervals import (
     smallest_difference,
     weights,
 )
-from s1.evals.metrics import SCHEMA, BudgetLadder, FallenQuestion, Flip, MeanSpent, Metrics, Point, Slope
+from s1.evals.metrics import (
+    SCHEMA,
+    BudgetLadder,
+    FallenQuestion,
+    Flip,
+    MeanSpent,
+    MethodControl,
+    Metrics,
+    Point,
+    Slope,
+)
 from s1.evals.scaling import SMALLEST_STEP, Unit, control, performance, robust_scaling, scaling
 from s1.methods import spent_on
 from s1.runs import Key, PolicyRecord, RunRecord, key_of
@@ -59,6 +69,8 @@ class GradedGeneration(NamedTuple):
         return self.generation.forced_tokens / written if written else None
 
 
+Bounded = tuple[float, float | None, float | None]
+"""Thinking tokens, and the bounds that they should lie within."""
 Cells = Mapping[str, Sequence[GradedGeneration]]
 """By the key of the policy: the samples of the first question, those of the second, and so on."""
 
@@ -85,7 +97,6 @@ def metrics_of(
     points = tuple(_point(p, cells[p.key], samples, config.kind) for p in policies)
     scores = {key: _by_question([g.right for g in cell], samples) for key, cell in cells.items()}
     tokens, accuracies = _resampled(cells, samples, len(complete), seed, draws)
-    control_of_runs, control_of_samples = _controls(policies, points, cells)
     per_doubling, robust_per_doubling = _slopes(points, tokens, accuracies, "doubling")
     per_1k, robust_per_1k = _slopes(points, tokens, accuracies, "1k")
     steps = _steps(policies) if complete else []
@@ -107,8 +118,7 @@ def metrics_of(
         samples=samples,
         confidence=CONFIDENCE,
         points=points,
-        control=control_of_runs,
-        control_per_sample=control_of_samples,
+        control=_controls(policies, points, cells),
         scaling_per_doubling=per_doubling,
         robust_scaling_per_doubling=robust_per_doubling,
         scaling_per_1k=per_1k,
@@ -204,22 +214,27 @@ def _at_k(
 
 def _controls(
     policies: Sequence[PolicyRecord], points: Sequence[Point], cells: Cells
-) -> tuple[float | None, float | None]:
-    """Control per run (on its mean, as in the paper) and per sample, over the policies that have a bound.
+) -> tuple[MethodControl, ...]:
+    """Control of each method, per run (on its mean, as in the paper) and per sample, over its policies with a bound.
 
     A run that asks for a "short" or "long" amount of thinking must be below or above the natural end.
     """
     natural = next((p.thinking_tokens for p in points if p.kind == "natural"), None)
-    means, samples = [], []
+    means, samples = defaultdict[str, list[Bounded]](list), defaultdict[str, list[Bounded]](list)
     for policy, point in zip(policies, points, strict=True):
         low: float | None = policy.min_thinking
         high: float | None = policy.max_thinking
         if policy.amount:
             low, high = (natural, None) if policy.amount == "long" else (None, natural)
         if point.thinking_tokens is not None and not (low is None and high is None):
-            means.append((point.thinking_tokens, low, high))
-            samples += [(g.generation.thinking_tokens, low, high) for g in cells[policy.key] if not g.failed]
-    return control(means), control(samples)
+            method = "budget forcing" if policy.kind in FORCED_KINDS else policy.kind
+            means[method].append((point.thinking_tokens, low, high))
+            whole = (g.generation for g in cells[policy.key] if not g.failed)
+            samples[method] += [(g.thinking_tokens, low, high) for g in whole]
+    return tuple(
+        MethodControl(method, len(runs), control(runs) or 0.0, control(samples[method]))
+        for method, runs in means.items()
+    )
 
 
 def _resampled(cells: Cells, samples: int, n: int, seed: int, draws: int) -> tuple[Floats, Floats]:
@@ -246,18 +261,17 @@ def _resampled(cells: Cells, samples: int, n: int, seed: int, draws: int) -> tup
 def _slopes(
     points: Sequence[Point], tokens: Floats, accuracies: Floats, per: Unit
 ) -> tuple[Slope | None, Slope | None]:
-    """Scaling and robust scaling with intervals: over budget forcing where it has two points, else over all.
+    """Scaling and robust scaling with intervals: over budget forcing where it has two points, else over the one other
+    method of the run together with the natural end; None where there are several other methods.
 
     Points without thinking tokens have no place on a log2 axis and are left out there.
     """
     import numpy as np
 
     forced = [i for i, p in enumerate(points) if p.kind in FORCED_KINDS]
-    used = [
-        i
-        for i in (forced if len(forced) > 1 else range(len(points)))
-        if points[i].spent.thinking is not None and (points[i].cost > 0 or per == "1k")
-    ]
+    others = {p.kind for p in points} - {*FORCED_KINDS}
+    chosen = forced if len(forced) > 1 else range(len(points)) if len(others) < 2 else ()
+    used = [i for i in chosen if points[i].spent.thinking is not None and (points[i].cost > 0 or per == "1k")]
     x, y = [points[i].cost for i in used], [points[i].accuracy or 0.0 for i in used]
     pairs = list(itertools.combinations(used, 2))
     first, second = [a for a, _ in pairs], [b for _, b in pairs]

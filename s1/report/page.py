@@ -84,7 +84,10 @@ def _headline(metrics: Metrics) -> str:
         return f"{found.value:.{digits}f} <small>[{found.low:.{digits}f}, {found.high:.{digits}f}]</small>"
 
     pairs = [
-        ("Control", _number(metrics.control, 0, " %"), "runs whose mean thinking is within their budget"),
+        *(
+            (f"Control, {c.method}", _number(c.per_run, 0, " %"), "runs whose mean thinking is within their budget")
+            for c in metrics.control
+        ),
         ("Scaling", slope(metrics.scaling_per_doubling), "points per doubling, mean over all pairs"),
         ("Scaling, robust", slope(metrics.robust_scaling_per_doubling), "points per doubling, median over all pairs"),
         ("Scaling, linear", slope(metrics.scaling_per_1k), "points per 1,000 tokens, mean over all pairs"),

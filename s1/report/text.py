@@ -103,10 +103,15 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def _summary(metrics: Metrics) -> list[str]:
     """Control, Scaling and Performance with their units and intervals."""
     parts = [] if metrics.performance is None else [f"Performance {metrics.performance:.1f} %"]
-    if metrics.control is not None:
-        samples = _number(metrics.control_per_sample, " %")
-        parts.insert(0, f"Control {metrics.control:.1f} % of runs, {samples} of samples")
-    lines = ["   ".join(parts)] if parts else []
+    controls = [
+        f"{c.per_run:.1f} % of runs, {_number(c.per_sample, ' %')} of samples" for c in metrics.control
+    ]
+    lines = []
+    if len(controls) > 1:
+        lines = [f"Control of {c.method} {text}" for c, text in zip(metrics.control, controls, strict=True)]
+    else:
+        parts = [f"Control {text}" for text in controls] + parts
+    lines += ["   ".join(parts)] * bool(parts)
     for mean, robust, unit in (
         (metrics.scaling_per_doubling, metrics.robust_scaling_per_doubling, "per doubling"),
         (metrics.scaling_per_1k, metrics.robust_scaling_per_1k, "per 1,000 tokens"),

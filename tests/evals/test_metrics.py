@@ -1,6 +1,7 @@
 """The metrics against the paper's published values, against brute force, and on their edges."""
 
 import itertools
+import json
 import math
 import random
 from dataclasses import replace
@@ -21,7 +22,7 @@ from s1.evals.intervals import (
     smallest_difference,
     weights,
 )
-from s1.evals.metrics import Metrics, read_metrics, write_metrics
+from s1.evals.metrics import MethodControl, Metrics, read_metrics, write_metrics
 from s1.evals.run_metrics import metrics_of
 from s1.evals.scaling import control, performance, robust_scaling, scaling
 from s1.methods.voting import Vote, winners
@@ -395,7 +396,7 @@ def test_metrics_of_a_run_hold_what_others_script_against():
         assert p.n == 40 and p.low < p.accuracy < p.high and p.forced_share == 25
         assert p.accuracy == p.accuracy_best
     assert m.points[0].cut_share == 100 and m.points[2].cut_share == 0
-    assert m.control == 100 and m.control_per_sample == 100 and m.performance == 70
+    assert m.control == (MethodControl("budget forcing", 2, 100, 100),) and m.performance == 70
     x, y = [p.thinking_tokens for p in m.points], [p.accuracy for p in m.points]
     for per, mean, robust in (
         ("doubling", m.scaling_per_doubling, m.robust_scaling_per_doubling),
@@ -411,6 +412,15 @@ def test_metrics_come_back_from_their_file(tmp_path):
     for samples in (1, 3):
         write_metrics(tmp_path, metrics(samples))
         assert read_metrics(tmp_path) == metrics(samples) == from_json(Metrics, to_json(metrics(samples)))
+
+
+def test_metrics_of_an_older_version_say_how_to_renew_them(tmp_path):
+    open_run(tmp_path, record().config, QUESTIONS).close()
+    old = to_json(metrics()) | {"schema": 2, "control": 100.0, "control_per_sample": 100.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    with pytest.raises(BadInput, match=r"metrics\.json") as caught:
+        read_metrics(tmp_path)
+    assert "s1 report" in caught.value.hint
 
 
 def test_flips_are_reported_from_natural_to_each_wait_and_from_wait_to_wait():
@@ -446,13 +456,52 @@ def test_a_run_over_its_budget_fails_control():
             fields["thinking_tokens"] = 40 if question < "q2" else 20
 
     m = metrics(change=change)
-    assert m.control == 50, "17 once is a mean over 16; 40 and 20 are a mean under 32"
+    (control,) = m.control
+    assert control.per_run == 50, "17 once is a mean over 16; 40 and 20 are a mean under 32"
     over = 1 + sum(q.id < "q2" for q in QUESTIONS)
-    assert m.control_per_sample == pytest.approx(100 * (1 - over / 80))
+    assert control.per_sample == pytest.approx(100 * (1 - over / 80))
     free = [p for p in POLICIES if p.max_thinking is None]
     generations, grades = run()
     kept = [g for g in generations if g.policy in {p.key for p in free}]
-    assert measured(kept, grades, free).control is None
+    assert measured(kept, grades, free).control == ()
+
+
+def of_other_methods(kinds):
+    """Budget forcing as in `run`, and a policy of each kind that is asked for at most 60 tokens and spends 90."""
+    generations, grades = run()
+    policies = list(POLICIES)
+    for kind in kinds:
+        policies.append(PolicyRecord(kind, kind, kind.split(":")[0], max_thinking=60))
+        for g in [g for g in generations if g.policy == "2 waits"]:
+            generations.append(replace(g, policy=kind))
+            grades[g.question_id, 0, kind] = grades[g.question_id, 0, "2 waits"]
+    return generations, grades, policies
+
+
+def test_control_is_that_of_each_method_alone():
+    generations, grades, policies = of_other_methods(
+        ["rejection", "token-conditional:1", "token-conditional:2"]
+    )
+    found = measured(generations, grades, policies)
+    assert found.control == (
+        MethodControl("budget forcing", 2, 100, 100),
+        MethodControl("rejection", 1, 0, 0),
+        MethodControl("token-conditional", 2, 0, 0),
+    )
+    assert found.control[:1] == metrics().control, "other methods in the folder change nothing"
+    text = metrics_text(found)
+    assert all(f"Control of {c.method} {c.per_run:.1f} %" in text for c in found.control)
+
+
+def test_scaling_never_mixes_other_methods():
+    generations, grades, policies = of_other_methods(["rejection", "token-conditional"])
+    kept = [p for p in policies if p.kind not in ("budget", "wait")]
+    found = [g for g in generations if g.policy in {p.key for p in kept}]
+    assert measured(found, grades, kept).scaling_per_doubling is None
+    one = [p for p in kept if p.kind != "rejection"]
+    assert (
+        measured([g for g in found if g.policy != "rejection"], grades, one).scaling_per_doubling is not None
+    )
 
 
 def test_only_questions_that_every_policy_finished_are_counted():

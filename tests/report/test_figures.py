@@ -36,9 +36,9 @@ def point(key, tokens, accuracy, kind="budget", rollouts=1.0, own=None, **more):
 
 def metrics(points, **more):
     made = Metrics(
-        2, "m", "sums", "1", "abc", "strict", exact=True, questions=10, complete=10, done=10, expected=10, samples=1,
+        3, "m", "sums", "1", "abc", "strict", exact=True, questions=10, complete=10, done=10, expected=10, samples=1,
         confidence=0.95,
-        points=tuple(points), control=None, control_per_sample=None, scaling_per_doubling=None,
+        points=tuple(points), control=(), scaling_per_doubling=None,
         robust_scaling_per_doubling=None, scaling_per_1k=None, robust_scaling_per_1k=None, performance=None,
         flips=(), smallest_difference=None, advice=None,
     )  # fmt: skip
