@@ -54,6 +54,8 @@ class PolicyRecord:
     min_thinking: int | None = None
     """The bounds that Control measures, in thinking tokens, both included."""
     max_thinking: int | None = None
+    votes: bool = False
+    """Whether a vote chose its answers, so that they hold under the grading of the run alone."""
     amount: Literal["short", "long"] | None = None
     """Below or above the natural end of the same run, instead of the bounds."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -140,7 +142,7 @@ class Run(AbstractContextManager["Run"]):
     def append(self, generation: Generation) -> None:
         """Store one generation. It survives a kill of this process as soon as the call returns.
 
-        Raises ValueError for a question or policy of another run and for a generation that is stored already
+        Raises ValueError for a question, policy or sample of another run and for a generation that is stored already
         (one that failed may be replaced), and S1Error when the disk refuses.
         """
         key = self._checked(generation)
@@ -189,6 +191,8 @@ class Run(AbstractContextManager["Run"]):
             raise ValueError(f"{key.question_id!r} is not a question of {self.path}")
         if key.policy not in self._policies:
             raise ValueError(f"{key.policy!r} is not a policy of {self.path}")
+        if not 0 <= key.sample < self.config.samples:
+            raise ValueError(f"sample {key.sample} is not one of the {self.config.samples} of {self.path}")
         if key in self._log and key not in self._failed:
             raise ValueError(f"{tuple(key)} is already stored in {self.path}")
         return key

@@ -1,7 +1,7 @@
 """A server on this machine that fails as real ones do, at the rates that a test names.
 
 It speaks /v1/completions as vLLM does, with token ids, and /v1/chat/completions, both streamed or whole. Faults are
-drawn with a seed, one for each streamed request; whole replies to /v1/completions (probes) have none.
+drawn with a seed, one for each request; whole replies to /v1/completions (probes) have none.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class FaultyServer(ThreadingHTTPServer):
         self.random, self.lock = random.Random(seed), threading.Lock()
         self.served: Counter[str] = Counter()
         """How many requests had each fault; "" is none."""
+        self.tokens_in = self.tokens_out = 0
+        """What chat requests would be billed: each that was not refused is written to its end, whatever arrives."""
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
@@ -148,6 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("429", "500"):
             self.answer(int(fault), {"error": {"message": "try again"}}, {"Retry-After-Ms": "10"})
             return
+        if "messages" in body:
+            with self.server.lock:
+                self.server.tokens_in += 7
+                self.server.tokens_out += len(choices)
         if fault == "time-out":
             self.server.closing.wait(self.server.silence_seconds)
             self.hang_up()
@@ -157,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not body.get("stream"):
             whole = choices[-1] | {"token_ids": [i for c in choices for i in c.get("token_ids", ())]}
             whole["message"] = {"content": "".join(c.get("delta", {}).get("content", "") for c in choices)}
-            self.answer(200, {"choices": [whole], "usage": usage})
+            self.whole({"choices": [whole], "usage": usage}, fault, where)
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -181,6 +187,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.event({"choices": [], "usage": usage})
         self.chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
+
+    def whole(self, value: Any, fault: str, where: float) -> None:
+        """A reply in one piece, or what a fault leaves of it."""
+        data = json.dumps(value).encode()
+        if fault == "garbage":
+            data = b"{oops"
+        if fault == "huge event":
+            data = b'{"choices": [], "padding": "' + b"x" * self.server.huge_bytes + b'"}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if fault in ("cut", "early end"):
+            self.wfile.write(data[: int(where * len(data))])
+            self.hang_up()
+        else:
+            self.wfile.write(data)
 
     def event(self, value: Any) -> None:
         self.chunk(f"data: {json.dumps(value)}\n\n".encode())

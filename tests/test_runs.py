@@ -39,7 +39,7 @@ POLICIES = (
     ),
     PolicyRecord("natural", "natural", "natural", settings={"max_thinking": None}),
 )
-CONFIG = RunConfig("sums", "exact", "m", POLICIES, format={"name": "petri", "cue": None})
+CONFIG = RunConfig("sums", "exact", "m", POLICIES, samples=2, format={"name": "petri", "cue": None})
 QUESTIONS = [Question(id=f"q{i}", text=f"What is {i} + {i}?", answer=str(2 * i)) for i in range(6)]
 
 

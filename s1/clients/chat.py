@@ -5,6 +5,7 @@
 | 429, 503 with Retry-After                          | every request waits that long; no try is used up           |
 | other statuses that `retry` repeats, no connection, silence | tried again, after a wait that doubles up to a minute |
 | a reply cut off, not JSON, without choices or empty | tried again; what had arrived is booked as lost           |
+| silence after the request was sent                 | tried again; booked as lost at its worst price             |
 | 401, 402, 403, 404, quota used up                  | the run ends with the server's words; the call cache stays |
 | any other 4xx                                      | this row is refused with the server's words               |
 
@@ -205,12 +206,18 @@ class ChatClient:
             self._has_replied = True
             return replace(reply, usd=spent, seconds=round(time.monotonic() - began, 3))
         except RequestFailure as failure:
-            spent = min(worst, self._usd(size, failure.received)) if failure.received else 0.0
+            spent = self._spent_on(failure, size, worst)
             if worst:
                 self._cache.book(call, failure.message, spent)
             raise
         finally:
             await self._cap.settle(worst, spent)
+
+    def _spent_on(self, failure: RequestFailure, size: int, worst: float) -> float:
+        """What a request without a reply cost at most. A server that fell silent may have written a whole reply."""
+        if failure.received:
+            return min(worst, self._usd(size, failure.received))
+        return worst if failure.status is None and failure.sent else 0.0
 
     def _check_repeatable(self, failure: RequestFailure) -> None:
         """Raises Refused or S1Error for a refusal that another try cannot change."""

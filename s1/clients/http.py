@@ -38,7 +38,8 @@ class RequestFailure(EngineFailure):
 
     status: the HTTP status of a refusal, else None. body: the server's words, key masked. retry_after: seconds that
     the server asks to wait, None where it names none. received: bytes of the reply that had arrived. cut: the
-    connection broke after the reply had begun.
+    connection broke after the reply had begun. sent: False where no connection was made, so that nothing can have
+    been paid for.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class RequestFailure(EngineFailure):
         retry_after: float | None = None,
         received: int = 0,
         cut: bool = False,
+        sent: bool = True,
     ) -> None:
         super().__init__(message, hint)
         self.status, self.body, self.retry_after, self.received = status, body, retry_after, received
-        self.cut = cut
+        self.cut, self.sent = cut, sent
 
 
 class Event(NamedTuple):
@@ -165,6 +167,7 @@ class ServerClient:
 
     def _failure(self, error: Exception, path: str, response: Any = None) -> RequestFailure:
         """What `error` means, in words for the user. `response`: None until its headers have arrived."""
+        import httpx
         import openai
 
         url = path if path.startswith("http") else self.url + path
@@ -187,7 +190,8 @@ class ServerClient:
             message = f"{url} sent a reply that cannot be read ({first_line(error)})."
             hint = "Check the address (it usually ends in /v1), and any proxy before the server."
         cut = response is not None and isinstance(error, openai.APIConnectionError)
-        return RequestFailure(message, hint, received=received, cut=cut)
+        sent = not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+        return RequestFailure(message, hint, received=received, cut=cut, sent=sent)
 
     def _refusal(self, error: openai.APIStatusError, url: str) -> RequestFailure:
         status, wait = error.status_code, wanted_seconds(error.response.headers, time.time())

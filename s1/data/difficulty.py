@@ -40,10 +40,11 @@ def join_attempts(pool: pl.DataFrame, attempts: pl.DataFrame) -> pl.DataFrame:
 
 
 def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Series:
-    """ "solved by MODEL" for each row that a model solved in more than the share `most_solved` of its attempts.
+    """ "solved by MODEL" where a model solved more than the share `most_solved` of its attempts at the row's question.
 
-    Null for the other rows, ungraded ones included. The paper drops a question that either of two models solved
-    (`most_solved` 0).
+    `pool` is the index or a part of it. Rows with the same question share one verdict, so that a solved question does
+    not stay through a copy that nobody could grade. Null for the other rows, ungraded ones included. The paper drops
+    a question that either of two models solved (`most_solved` 0).
     """
     if not 0 <= most_solved <= 1:
         raise BadConfig(f"most_solved is {most_solved}.", "Use a share between 0 and 1.")
@@ -51,10 +52,15 @@ def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Se
     if not models:
         return pl.Series([None] * pool.height, dtype=pl.String)
     reasons = [
-        pl.when(pl.col(c) > most_solved).then(pl.lit(f"solved by {c.removeprefix('solved_')}"))
+        pl.when(share_of_question(c) > most_solved).then(pl.lit(f"solved by {c.removeprefix('solved_')}"))
         for c in models
     ]
     return pool.select(pl.coalesce(reasons).alias("reason"))["reason"]
+
+
+def share_of_question(column: str) -> pl.Expr:
+    """The mean of a `solved_` column over the rows with the same question; null where none of them was graded."""
+    return pl.col(column).mean().over("_key")
 
 
 def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) -> pl.DataFrame:

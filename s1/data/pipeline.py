@@ -17,7 +17,7 @@ import polars as pl
 
 from s1.data.clean import CleanSettings, Profile, clean_pool
 from s1.data.decontaminate import Duplicates, contamination
-from s1.data.difficulty import difficulty_reasons
+from s1.data.difficulty import difficulty_reasons, share_of_question
 from s1.data.ledger import Ledger, Stage, count_stage, rejects_of
 from s1.data.output import refuse_existing, write_dataset
 from s1.data.pool import Pool
@@ -166,7 +166,9 @@ def _difficulty(given: StageInput) -> StageOutcome:
     models = [c for c in rows.columns if c.startswith("solved_")]
     if not models:
         notes.append("No solved_MODEL column: the difficulty rule had nothing to apply to.")
-    ungraded = rows.filter(pl.any_horizontal(pl.col(m).is_null() for m in models)).height if models else 0
+    ungraded = (
+        rows.filter(pl.any_horizontal(share_of_question(m).is_null() for m in models)).height if models else 0
+    )
     if ungraded:
         notes.append(f"{ungraded} rows lack a graded attempt of some model; that model did not count.")
     return StageOutcome(difficulty_reasons(rows, most_solved=given.settings.most_solved), notes)

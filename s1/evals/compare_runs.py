@@ -64,12 +64,13 @@ def compare_runs(
 
 
 def right_shares(folder: Path) -> dict[str, dict[str, float]]:
-    """Key of the policy -> question -> share of its samples that were right."""
+    """Key of the policy -> question -> share of its samples that were right, where all of them are there."""
+    samples = runs.read_config(folder).config.samples
     counts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for key, grade in runs.read_grades(folder).items():
         counts[key.policy][key.question_id].append(grade.outcome == "right")
     return {
-        policy: {question: sum(each) / len(each) for question, each in cell.items()}
+        policy: {question: sum(each) / len(each) for question, each in cell.items() if len(each) == samples}
         for policy, cell in counts.items()
     }
 

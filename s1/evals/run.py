@@ -152,6 +152,7 @@ def policy_record(method: Method) -> PolicyRecord:
         method.kind,
         min_thinking=method.bounds.get("min_thinking"),
         max_thinking=method.bounds.get("max_thinking"),
+        votes=method.votes,
         amount=settings.get("amount"),
         settings=settings,
     )
@@ -233,11 +234,19 @@ def grade_run(
 ) -> Metrics:
     """Grade a run folder and write grades.jsonl and metrics.json; needs no model.
 
-    `profile` overrides that of the run. `judge`, named `judged_by`, may call right what the grader did not find
-    equal. `known` are grades of this profile that need not be computed again.
+    `profile` overrides that of the run. Raises BadConfig where a vote was taken under that of the run: its other
+    rollouts are not stored, so it cannot be taken again. `judge`, named `judged_by`, may call right what the grader
+    did not find equal. `known` are grades of this profile that need not be computed again.
     """
     record, questions = runs.read_config(path), runs.read_questions(path)
     profile = profile or record.config.grading
+    voted = [p.label for p in record.config.policies if p.votes]
+    if voted and profile != record.config.grading:
+        raise BadConfig(
+            f"{path}: {', '.join(map(repr, voted))} voted on answers extracted as {record.config.grading!r}, and the "
+            "rollouts that lost are not stored, so the votes cannot be counted again.",
+            f"Run the command again with --grading {profile} and another --out, or report without --grading.",
+        )
     by_id = {q.id: q for q in questions}
     generations = runs.read_generations(path)
     grades: dict[Key, Grade] = {}

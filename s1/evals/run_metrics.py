@@ -87,11 +87,12 @@ def metrics_of(
 ) -> Metrics:
     """All numbers of a run; `grading` names the profile of the grades where it is not that of the config.
 
-    Raises BadInput for a generation without a grade, or with a policy or question that is not in the run.
+    How many samples there should be is in the config, not in what is there. Raises BadInput for a generation without
+    a grade, or with a policy, question or sample that is not in the run.
     """
     policies, config = run.config.policies, run.config
-    table = _table(generations, grades, [q.id for q in questions], [p.key for p in policies])
-    samples = max(config.samples, *(1 + sample for cell in table.values() for sample in cell), 1)
+    samples = config.samples
+    table = _table(generations, grades, [q.id for q in questions], [p.key for p in policies], samples)
     complete = [q.id for q in questions if all(len(table[p.key, q.id]) == samples for p in policies)]
     cells = {p.key: [table[p.key, q][s] for q in complete for s in range(samples)] for p in policies}
     points = tuple(_point(p, cells[p.key], samples, config.kind) for p in policies)
@@ -133,7 +134,11 @@ def metrics_of(
 
 
 def _table(
-    generations: Iterable[Generation], grades: Mapping[Key, Grade], ids: Sequence[str], keys: Sequence[str]
+    generations: Iterable[Generation],
+    grades: Mapping[Key, Grade],
+    ids: Sequence[str],
+    keys: Sequence[str],
+    samples: int,
 ) -> dict[tuple[str, str], dict[int, GradedGeneration]]:
     """(policy, question) -> sample -> generation and grade, with an empty entry where nothing was generated."""
     repeated = [key for key, count in Counter(keys).items() if count > 1]
@@ -141,9 +146,10 @@ def _table(
         raise BadInput(f"Two policies have the key {repeated[0]!r}.", "Remove one of them.")
     table: dict[tuple[str, str], dict[int, GradedGeneration]] = {(p, q): {} for p in keys for q in ids}
     for g in generations:
-        if (g.policy, g.question_id) not in table:
+        if (g.policy, g.question_id) not in table or not 0 <= g.sample < samples:
             raise BadInput(
-                f"The generation {tuple(key_of(g))} has a policy or question that is not in the run."
+                f"The generation {tuple(key_of(g))} has a policy, question or sample that is not in the run.",
+                "Remove it from generations.jsonl, or repeat the run in a new folder.",
             )
         if key_of(g) not in grades:
             raise BadInput(f"The generation {tuple(key_of(g))} has no grade.", "Grade the run again.")

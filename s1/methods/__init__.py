@@ -104,6 +104,11 @@ class Method(ABC):
         return 1
 
     @property
+    def votes(self) -> bool:
+        """Whether the answers of its rollouts decide, which the grading of the run extracts while it decodes."""
+        return False
+
+    @property
     def bounds(self) -> Mapping[str, int]:
         """The thinking it asks for, in tokens: `max_thinking`, `min_thinking` or both. Control measures these."""
         return {}

@@ -81,6 +81,10 @@ class Rebase(Method):
     def draws(self) -> int:
         return self.width
 
+    @property
+    def votes(self) -> bool:
+        return self.by != "best"
+
     async def answer(self, task: Task) -> Generation:
         """The winning leaf, with what the whole tree spent. Branches that the engine broke off do not vote."""
         self.check(task.sampling, task.reward)

@@ -72,6 +72,10 @@ class ShortM(Method):
         return f"short-{self.m}@k"
 
     @property
+    def votes(self) -> bool:
+        return self.m > 1
+
+    @property
     def draws(self) -> int:
         return self.k
 

@@ -115,6 +115,10 @@ class Parallel(Method):
     def draws(self) -> int:
         return self.n
 
+    @property
+    def votes(self) -> bool:
+        return self.by != "best"
+
     async def answer(self, task: Task) -> Generation:
         self.check(task.sampling, task.reward)
         began, plain = time.perf_counter(), BudgetForcing(self.policy)

@@ -44,7 +44,8 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
     folder = Path(run_folder)
     record, metrics = read_config(folder), read_metrics(folder)
     labels = {p.key: p.label for p in metrics.points}
-    held = pack(read_questions(folder), labels, read_generations(folder), read_grades(folder), limit=limit)
+    held = pack(read_questions(folder), labels, read_generations(folder), read_grades(folder),
+                samples=metrics.samples, limit=limit)  # fmt: skip
     script, style = _asset("page.js"), _asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     blocks = (f'<script type="text/plain" id="block-{i}">{b}</script>' for i, b in enumerate(held.blocks))

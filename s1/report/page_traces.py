@@ -40,18 +40,18 @@ def pack(
     generations: Iterable[Generation],
     grades: Mapping[Key, Grade],
     *,
+    samples: int = 1,
     limit: int = LIMIT,
 ) -> PackedTraces:
-    """The data of the page's viewer; `labels` has the label of each policy by its key.
+    """The data of the page's viewer.
 
-    A generation without a grade is shown as "not graded".
+    `labels` has the label of each policy by its key, and `samples` is how many of each question the run asks for. A
+    generation without a grade is shown as "not graded".
     """
     places = {key: i for i, key in enumerate(labels)}
     by_question: dict[str, list[Generation]] = defaultdict(list)
-    samples = 1
     for generation in generations:
         by_question[generation.question_id].append(generation)
-        samples = max(samples, generation.sample + 1)
     rows = [
         [q, places[g.policy], g.sample, *_outcome(grades.get(key_of(g))), g.thinking_tokens, g.answer_tokens,
          g.waits, int(g.cut), g.error]

@@ -134,7 +134,7 @@ def test_a_question_that_a_model_solved_is_dropped() -> None:
             "correct": [False, True, None, True, False, True],
         }
     )
-    pool = join_attempts(make_pool(4), attempts)
+    pool = join_attempts(make_pool(4), attempts).with_columns(_key=pl.col("id"))
     assert pool["solved_big"].to_list() == [0.0, None, 0.5, None]
     assert difficulty_reasons(pool).to_list() == ["solved by small", None, "solved by big", None]
     assert difficulty_reasons(pool, most_solved=0.5).to_list() == ["solved by small", None, None, None]
@@ -142,6 +142,22 @@ def test_a_question_that_a_model_solved_is_dropped() -> None:
         join_attempts(make_pool(1), attempts[5:])
     with pytest.raises(BadInput, match="no column 'correct'"):
         join_attempts(make_pool(1), attempts.drop("correct"))
+
+
+def test_a_solved_question_does_not_stay_through_a_copy_that_nobody_graded() -> None:
+    frame = pl.DataFrame(
+        {
+            "id": ["solved", "copy", "half", "other half", "other"],
+            "question": ["How many?", " how  MANY?", "Why?", "Why?", "Who?"],
+            "source": ["a", "b", "a", "b", "a"],
+            "solved_big": [1.0, None, 1.0, 0.0, None],
+        }
+    )
+    rows = pool_of_frame(frame).index
+    found = dict(zip(rows["id"], difficulty_reasons(rows), strict=True))
+    assert [name for name, reason in found.items() if reason is None] == ["other"]
+    strict = dict(zip(rows["id"], difficulty_reasons(rows, most_solved=0.5), strict=True))
+    assert {name for name, reason in strict.items() if reason} == {"solved", "copy"}
 
 
 def test_traces_are_measured_by_any_counter() -> None:

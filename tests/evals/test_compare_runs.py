@@ -11,7 +11,7 @@ import pytest
 from s1 import runs
 from s1.cli import main
 from s1.errors import BadConfig, BadInput
-from s1.evals.compare_runs import compare_runs
+from s1.evals.compare_runs import compare_runs, right_shares
 from s1.evals.run import grade_run
 from s1.runs import PolicyRecord, RunConfig
 from s1.types import Generation, Question, Segment
@@ -28,7 +28,7 @@ def make(
 ) -> Path:
     """A graded run in which the policies (by label) answer the questions of these numbers right."""
     policies = tuple(PolicyRecord(f"key of {label}", label, "natural") for label in right)
-    config = replace(RunConfig("toy", "exact", "m", policies), **more)
+    config = replace(RunConfig("toy", "exact", "m", policies, samples=samples), **more)
     with runs.open_run(path, config, questions) as run:
         for label, numbers in right.items():
             for question in questions:
@@ -153,3 +153,14 @@ def test_a_comparison_with_an_incomplete_run_says_so_first(
     assert main(["report", str(one), "--against", str(other)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert str(other) in first and "incomplete" in first
+
+
+def test_a_question_counts_once_all_its_samples_are_there(tmp_path: Path) -> None:
+    from s1.evals.run import grade_run
+
+    folder = make(tmp_path / "a", {"natural": {1, 2}}, samples=4)
+    file = folder / "generations.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-3]))
+    metrics = grade_run(folder)
+    assert (metrics.samples, metrics.done, metrics.expected, metrics.complete) == (4, 157, 160, 39)
+    assert len(right_shares(folder)["key of natural"]) == 39

@@ -376,7 +376,7 @@ def measured(generations, grades, policies=POLICIES, questions=QUESTIONS, draws=
 
 
 def metrics(samples=1, change=None, **more) -> Metrics:
-    return measured(*run(samples, change), draws=2000, **more)
+    return metrics_of(record(samples=samples), QUESTIONS, *run(samples, change), draws=2000, **more)
 
 
 def test_metrics_of_a_run_hold_what_others_script_against():
@@ -531,6 +531,8 @@ def test_a_run_has_the_samples_that_were_asked_for():
     generations, grades = run(2)
     found = metrics_of(record(samples=8), QUESTIONS, generations, grades, draws=20)
     assert (found.samples, found.questions, found.complete) == (8, 40, 0), "2 of 8 are not a run of 2"
+    with pytest.raises(BadInput, match="sample that is not in the run"):
+        metrics_of(record(samples=1), QUESTIONS, generations, grades, draws=20)
 
 
 def test_samples_are_averaged_per_question_and_voted_on():
@@ -552,7 +554,7 @@ def test_a_vote_over_the_samples_of_a_run_groups_spellings():
         return Grade("right" if HALVES[sample] == "7" else "wrong", HALVES[sample], "")
 
     generations, grades = run(5, change)
-    config = replace(record().config, kind="math")
+    config = replace(record().config, kind="math", samples=5)
     found = metrics_of(replace(record(), config=config), QUESTIONS, generations, grades, draws=20)
     assert {p.maj_at_k["5"] for p in found.points} == {0}
 

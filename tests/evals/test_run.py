@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,28 @@ def test_a_policy_reads_back_with_its_names_bounds_and_settings(tmp_path):
     assert policy_record(load_method("rejection:limit=64")).max_thinking == 64
     waiting = load_method("forcing", policy=BudgetPolicy(waits=2))
     assert (policy_record(waiting).waits, policy_record(waiting).wait) == (2, ("Wait",))
+
+
+def test_votes_are_never_regraded_under_another_profile(tmp_path):
+    from s1.cli import main
+
+    voted = Plan(
+        methods=(load_method("majority:n=2"), load_method("best-of-n:n=2")), sampling=Sampling(1.0, seed=1)
+    )
+    assert [policy_record(m).votes for m in voted.methods] == [True, False]
+    specs = {"weighted": True, "shortest-majority": True, "short-m:m=1": False, "short-m:m=3": True, "rebase": True,
+             "rebase:by=best": False, "rejection": False, "token-conditional": False, "forcing": False}  # fmt: skip
+    assert {spec: load_method(spec).votes for spec in specs} == specs
+    majority = replace(voted, methods=voted.methods[:1])
+    evaluate(benchmark(), ScriptedEngine(model), FMT, majority, tmp_path / "run")
+    before = (tmp_path / "run" / "grades.jsonl").read_bytes()
+    with pytest.raises(BadConfig, match=r"majority of 2.*votes cannot be counted again"):
+        grade_run(tmp_path / "run", "official")
+    assert main(["report", str(tmp_path / "run"), "--grading", "official"]) == 2
+    assert (tmp_path / "run" / "grades.jsonl").read_bytes() == before
+    assert grade_run(tmp_path / "run", "strict").grading == "strict"
+    plain = evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "plain")
+    assert grade_run(tmp_path / "plain", "official").done == plain.done, "forcing is graded again as before"
 
 
 def test_a_sweep_equals_separate_runs_token_for_token_and_decodes_little_more_than_the_longest(tmp_path):
