@@ -20,8 +20,13 @@ def visible(text: object) -> str:
 
 
 def valid_text(text: str) -> str:
-    """The text with the replacement character for each lone surrogate, which UTF-8 cannot hold."""
-    return SURROGATE.sub("\ufffd", text)
+    """The text with the replacement character for each lone surrogate, which UTF-8 cannot hold.
+
+    Two that belong together, as a server may send them in two events, become their character.
+    """
+    if not SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def file_name(text: str) -> str:

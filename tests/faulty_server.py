@@ -27,11 +27,16 @@ FAULTS = (
 )
 
 
+REFUSAL = "401"
+"""A refusal for good, with the server's own words."""
+
+
 class FaultyServer(ThreadingHTTPServer):
     """Use as a context manager; `url` is its address.
 
     rates: fault -> share of the requests that have it. next_token: the model, from all ids so far to the next one.
     size: ids in its vocabulary. root: what it names as the model's folder. reply: the text of a chat reply.
+    words: the message of its refusals.
     """
 
     daemon_threads = True
@@ -46,11 +51,12 @@ class FaultyServer(ThreadingHTTPServer):
         context: int = 4096,
         root: str = "",
         reply: str = "<think>Two and two.</think>Four.",
+        words: str = "try again",
         seed: int = 0,
         silence_seconds: float = 5.0,
         huge_bytes: int = 1 << 27,
     ) -> None:
-        assert set(rates) <= set(FAULTS) and sum(rates.values()) <= 1
+        assert set(rates) <= {*FAULTS, REFUSAL} and sum(rates.values()) <= 1
         super().__init__(("127.0.0.1", 0), _Handler)
         self.rates, self.next_token, self.size, self.context, self.root = (
             rates,
@@ -60,6 +66,7 @@ class FaultyServer(ThreadingHTTPServer):
             root,
         )
         self.reply, self.silence_seconds, self.huge_bytes = reply, silence_seconds, huge_bytes
+        self.words = words
         self.random, self.lock = random.Random(seed), threading.Lock()
         self.served: Counter[str] = Counter()
         """How many requests had each fault; "" is none."""
@@ -147,8 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def reply(self, body: Mapping[str, Any], choices: list[dict[str, Any]], *, has_faults: bool) -> None:
         fault, where = self.server.draw() if has_faults else ("", 0.0)
-        if fault in ("429", "500"):
-            self.answer(int(fault), {"error": {"message": "try again"}}, {"Retry-After-Ms": "10"})
+        if fault in ("429", "500", REFUSAL):
+            self.answer(int(fault), {"error": {"message": self.server.words}}, {"Retry-After-Ms": "10"})
             return
         if "messages" in body:
             with self.server.lock:

@@ -13,6 +13,7 @@ from typing import Any
 
 from s1.clients.call_cache import ModelReply
 from s1.clients.http import Event, RequestFailure
+from s1.terminal import valid_text
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
@@ -82,7 +83,7 @@ async def read_reply(events: AsyncIterator[Event], most: tuple[int, int]) -> Mod
                 finish = choice.get("finish_reason") or finish or ("stop" if "message" in choice else None)
     if finish is None:
         raise RequestFailure("the reply ended early", received=received)
-    thinking, answer = "".join(thoughts).strip(), "".join(texts).strip()
+    thinking, answer = (valid_text("".join(parts)).strip() for parts in (thoughts, texts))
     if not thinking:
         thinking, answer = split_thinking(answer)
     if not thinking and not answer and finish not in ("length", "content_filter"):

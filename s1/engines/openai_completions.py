@@ -11,6 +11,7 @@ from s1.engines.openai_probe import BIAS, Server
 from s1.engines.requests import seed_at, single_ids
 from s1.engines.tokenizer import EngineTokenizer
 from s1.errors import EngineFailure
+from s1.terminal import valid_text
 from s1.types import Continuation
 
 
@@ -90,7 +91,10 @@ def piece_of(event: Any, request: Continuation, server: Server, name: str) -> Pi
     if isinstance(seen, list) and server.ids_in and tuple(seen) != request.prefix:
         raise EngineFailure(f"{name} did not use the prompt that it was given.")
     return Piece(
-        tuple(ids), str(choice.get("text") or ""), choice.get("finish_reason"), choice.get("stop_reason")
+        tuple(ids),
+        valid_text(str(choice.get("text") or "")),
+        choice.get("finish_reason"),
+        choice.get("stop_reason"),
     )
 
 

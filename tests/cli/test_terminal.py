@@ -37,7 +37,7 @@ def test_control_characters_are_shown_as_cat_does() -> None:
     assert visible(EVIL + "\t\n é") == SHOWN + "\t\n é"
     assert visible("\0\x7f\x80\x9f") == "^@^?M-^@M-^_"
     assert visible(visible(EVIL)) == SHOWN
-    assert visible(LONE) == "lone \ufffd here"
+    assert visible(LONE) == "lone \ufffd here" and visible("\ud83d" + "\ude00") == "\U0001f600"
 
 
 def test_the_text_of_a_model_is_shown_without_effect(tmp_path: Path, capsys) -> None:

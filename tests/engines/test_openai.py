@@ -21,7 +21,8 @@ from imitation import Imitation, noise, status  # noqa: E402
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
-from s1.engines.openai_probe import server_url  # noqa: E402
+from s1.engines.openai_completions import piece_of  # noqa: E402
+from s1.engines.openai_probe import Server, server_url  # noqa: E402
 from s1.engines.requests import seed_at  # noqa: E402
 from s1.engines.stops import TextStops  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
@@ -609,6 +610,12 @@ def test_closing_fails_the_requests_that_still_run(tokenizer, folder):
 
 
 PLAIN = {"vllm": False, "ids_in": False, "ids_out": False}
+
+
+def test_a_lone_surrogate_in_a_servers_text_becomes_the_replacement_character():
+    event = {"choices": [{"text": "lone \ud83d here", "finish_reason": None}]}
+    found = piece_of(event, Continuation((5,), 9), Server("m", 400, False, frozenset()), "x")
+    assert found is not None and found.text == "lone \ufffd here"
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,14 @@ def test_flips_and_their_exact_p():
     assert mcnemar(18, 0) == pytest.approx(2**-17) and mcnemar(0, 0) == 1 and mcnemar(4, 4) == 1
 
 
+@pytest.mark.parametrize("n", range(11))
+def test_mcnemar_is_the_share_of_coin_throws_at_least_as_uneven(n):
+    throws = [sum(coins) for coins in itertools.product((0, 1), repeat=n)]
+    for gained in range(n + 1):
+        uneven = [abs(2 * heads - n) >= abs(2 * gained - n) for heads in throws]
+        assert mcnemar(gained, n - gained) == pytest.approx(sum(uneven) / len(uneven))
+
+
 def test_smallest_difference_is_one_that_is_found_four_times_in_five():
     n, rng = 400, np.random.default_rng(0)
     d = smallest_difference(n, discordant=0.2)

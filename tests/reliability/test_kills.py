@@ -263,7 +263,12 @@ def test_train(inputs: Path, tmp_path: Path) -> None:
         "device_batch=8",
     ]
 
-    def weights(out: Path) -> bytes:
-        return (out / "model.safetensors").read_bytes()
+    def trained(out: Path) -> Any:
+        """The weights, and the record of the whole run without the time that it took."""
+        record = json.loads((out / "train.json").read_text())
+        assert len(record["log"]) == record["steps"] > 0 and record["loss"] > 0
+        for entry in (record, *record["log"]):
+            del entry["seconds"]
+        return (out / "model.safetensors").read_bytes(), record
 
-    check_kills("train", command, tmp_path, weights)
+    check_kills("train", command, tmp_path, trained)
