@@ -31,6 +31,8 @@ LARGEST_REPLY_BYTES = 1 << 28
 LARGEST_EVENT_BYTES = 1 << 26
 """No event of a stream, no other reply and no refusal is larger. What is larger is not read to its end."""
 END = object()
+NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout"})
+"""Errors without a connection, by the names that they have in each HTTP library under the package."""
 
 
 class RequestFailure(EngineFailure):
@@ -149,7 +151,7 @@ class ServerClient:
                     kind = response.headers.get("content-type", "")
                     if kind.startswith("application/json"):
                         async with asyncio.timeout(self._timeout):
-                            data = json.loads(await response.aread())
+                            data = json.loads(await _whole_body(response))
                         yield Event(data, response.num_bytes_downloaded)
                         return
                     if not kind.startswith("text/event-stream"):
@@ -167,7 +169,6 @@ class ServerClient:
 
     def _failure(self, error: Exception, path: str, response: Any = None) -> RequestFailure:
         """What `error` means, in words for the user. `response`: None until its headers have arrived."""
-        import httpx
         import openai
 
         url = path if path.startswith("http") else self.url + path
@@ -190,7 +191,7 @@ class ServerClient:
             message = f"{url} sent a reply that cannot be read ({first_line(error)})."
             hint = "Check the address (it usually ends in /v1), and any proxy before the server."
         cut = response is not None and isinstance(error, openai.APIConnectionError)
-        sent = not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+        sent = type(error.__cause__).__name__ not in NEVER_SENT
         return RequestFailure(message, hint, received=received, cut=cut, sent=sent)
 
     def _refusal(self, error: openai.APIStatusError, url: str) -> RequestFailure:
@@ -216,6 +217,19 @@ class ServerClient:
 
     def _masked(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+async def _whole_body(response: Any) -> bytes:
+    """The body of a reply that is not streamed. Raises APIConnectionError where it breaks off, as streams do."""
+    import openai
+
+    try:
+        body: bytes = await response.aread()
+    except (TimeoutError, ValueError):
+        raise
+    except Exception as error:  # of the HTTP library under the package, which differs with its version
+        raise openai.APIConnectionError(request=response.request) from error
+    return body
 
 
 class _Limited:
