@@ -43,7 +43,7 @@ def test_metrics_come_from_what_was_generated(tmp_path):
     metrics = evaluate(benchmark(), ScriptedEngine(model), FMT, plan(), tmp_path / "run")
     accuracy = {p.label: p.accuracy for p in metrics.points}
     assert accuracy == {"max 4": 0, "max 8": 0, "natural": 0, "wait 1": 100, "wait 2": 100}
-    assert metrics.control == 100
+    assert [c.per_run for c in metrics.control] == [100]
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == to_json(metrics)
     assert grade_run(tmp_path / "run") == metrics == read_metrics(tmp_path / "run")
 

@@ -100,7 +100,7 @@ def test_a_sweep_ends_whatever_the_model_says(
     pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
     monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: ScriptedEngine(says, context=1000))
     assert main(sweep(tmp_path, "--budgets", "4,8", "--waits", "1,2")) == 0
-    assert read_metrics(tmp_path / "run").control == 100
+    assert [c.per_run for c in read_metrics(tmp_path / "run").control] == [100]
 
 
 def test_samples_of_a_sweep_have_seeds_of_their_own(tmp_path: Path, engine: ScriptedEngine) -> None:
