@@ -137,7 +137,8 @@ def axis_of(metrics: Metrics) -> str:
 
 def name_of(metrics: Metrics) -> str:
     """Model and benchmark, where they are named."""
-    return " on ".join(filter(None, (metrics.model, metrics.benchmark)))
+    named = (("model", metrics.model), ("benchmark", metrics.benchmark))
+    return " · ".join(f"{what} {value}" for what, value in named if value)
 
 
 def title_of(metrics: Metrics) -> str:

@@ -59,11 +59,8 @@ def scaling_figure(
             "Run the same command again, with the same folder, to complete the run.",
         )
     paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
-    caption = "\n".join(
-        line
-        for text in (name_of(metrics), caption_of(metrics))
-        for line in textwrap.wrap(text, CAPTION_WIDTH)
-    )
+    whole = " · ".join(filter(None, (name_of(metrics), caption_of(metrics))))
+    caption = "\n".join(textwrap.wrap(whole, CAPTION_WIDTH))
     series = series_of(dots)
     with _figure(series, axis_of(metrics), size=(7.6, 5.2)) as figure:
         heading = "\n".join(textwrap.wrap(title or title_of(metrics), TITLE_WIDTH))

@@ -5,6 +5,7 @@ matplotlib has no such tool. Each label tries a few places around its dot and ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -82,24 +83,21 @@ def place_labels(axes: Any, labels: Sequence[Label], lines: Iterable[Sequence[tu
         drawn = axes.text(0, 0, label.text, fontsize=SIZE)
         extent = drawn.get_window_extent()
         drawn.remove()
-        width, height = extent.width, extent.height
-        best: tuple[float, Box, tuple[str, float, float, str, str]] | None = None
-        for place in PLACES:
-            anchor, right, up, ha, va = place
+        best, least = Box(0, 0, 0, 0), math.inf
+        for anchor, right, up, ha, va in PLACES:
             at = {"dot": label.y, "low": label.low, "high": label.high}[anchor]
             x, y = to_pixels((label.x, at))
-            left = x + right * point - {"left": 0.0, "center": width / 2, "right": width}[ha]
-            bottom = y + up * point - (height if va == "top" else 0.0)
-            box = Box(left, bottom, left + width, bottom + height, 10.0)
-            inside = Box(frame.x0, frame.y0, frame.x1, frame.y1)
-            cost = 20 * (1 - box.covers(inside)) + sum(box.covers(other) for other in taken)
-            if best is None or cost < best[0] - 1e-9:
-                best = cost, box, place
-        assert best is not None
-        taken.append(best[1])
-        anchor, right, up, ha, va = best[2]
-        at = {"dot": label.y, "low": label.low, "high": label.high}[anchor]
-        axes.annotate(
-            label.text, (label.x, at), textcoords="offset points", xytext=(right, up), fontsize=SIZE, ha=ha, va=va,
-            zorder=5, color=label.colour,
-        ).set_in_layout(False)  # fmt: skip
+            left = x + right * point - {"left": 0.0, "center": extent.width / 2, "right": extent.width}[ha]
+            if anchor != "dot":  # above or below the bar it may be moved into the frame
+                left = max(frame.x0, min(left, frame.x1 - extent.width))
+            bottom = y + up * point - (extent.height if va == "top" else 0.0)
+            box = Box(left, bottom, left + extent.width, bottom + extent.height, 10.0)
+            inside = box.covers(Box(frame.x0, frame.y0, frame.x1, frame.y1))
+            cost = 20 * (1 - inside) + sum(box.covers(other) for other in taken)
+            if cost < least - 1e-9:
+                best, least = box, cost
+        taken.append(best)
+        x, y = axes.transData.inverted().transform((best.left, best.bottom))
+        axes.text(x, y, label.text, fontsize=SIZE, color=label.colour, va="bottom", zorder=5).set_in_layout(
+            False
+        )

@@ -51,7 +51,7 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
     content = rendered(
         "page.html",
         ("sort.js", "page.js"),
-        title=f"{name}: {heading}" if name else heading,
+        title=f"{heading} · {name}" if name else heading,
         heading=heading,
         caption=f"{name} · {escape(caption_of(metrics))}" if name else escape(caption_of(metrics)),
         warning=_warning(metrics),
