@@ -3,6 +3,7 @@
     config.json         schema, questions, settings of the run, versions               written first
     questions.jsonl     the questions with their reference answers, in order
     generations.jsonl   one generation a line, appended as they come                   the only expensive file
+    commands.jsonl      the commands that made them, and when they ran
     grades.jsonl        one grade a line            } computed from the files above,
     metrics.json        what the report shows       } replaced in one step
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 from s1.errors import BadConfig, BadInput
 from s1.jsonl import LOCK, AppendLog, dump_line, parse_line, parse_object, read_lines, write_bytes, write_json
+from s1.run_commands import read_commands, write_commands
 from s1.types import Generation, Grade, Outcome, Question, Sampling, from_json, to_json
 from s1.version import installed
 
@@ -137,6 +140,7 @@ class Run(AbstractContextManager["Run"]):
         self._questions = {q.id: i for i, q in enumerate(questions)}
         self._policies = {p.key: i for i, p in enumerate(config.policies)}
         self._failed: set[Key] = set()
+        self._began, self._appended, self._earlier = time.time(), 0, read_commands(path)
         log.load(self._stored)
 
     def append(self, generation: Generation) -> None:
@@ -146,7 +150,10 @@ class Run(AbstractContextManager["Run"]):
         (one that failed may be replaced), and S1Error when the disk refuses.
         """
         key = self._checked(generation)
+        if not self._appended:
+            write_commands(self.path, self._earlier, self._began)
         self._log.append(key, to_json(generation))
+        self._appended += 1
         self._note(key, generation)
 
     def done(self) -> set[Key]:
@@ -167,6 +174,9 @@ class Run(AbstractContextManager["Run"]):
 
     def close(self) -> None:
         """Flush to disk and let other processes write this run. Closing twice is allowed."""
+        if self._appended:
+            write_commands(self.path, self._earlier, self._began, self._appended)
+            self._appended = 0
         self._log.close()
 
     def __exit__(self, *error: object) -> None:

@@ -105,6 +105,20 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """One of the rollouts that a vote or a search chose from, as text: enough to read it and to extract its answer."""
+
+    segments: tuple[Segment, ...]
+    """After the prompt, without token ids."""
+    thinking_tokens: int
+    answer_tokens: int
+    finish: Finish | None
+    chosen: bool
+    """Whether its answer is that of the method."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """All tokens of one request with their owners and counts, without a grade."""
 
@@ -136,6 +150,8 @@ class Generation:
     """The limit, the loop guard, or a client that wanted the answer now."""
     spent: Spent | None = None
     """What the method spent on this answer; None when it is only this generation's own tokens."""
+    rollouts: tuple[Rollout, ...] = ()
+    """What a method of several rollouts chose from; empty where there was one."""
 
     def text_of(self, phase: Phase) -> str:
         """The text of one phase, with its forced tokens."""

@@ -22,6 +22,7 @@ LAYERS = {
             ("version", "errors", "seeds", "terminal", "loops"),
             ("types",),
             ("jsonl", "policy", "span_text"),
+            ("run_commands",),
             ("formats", "grading", "runs", "clients"),
             ("engines", "prompt"),
             ("budget",),

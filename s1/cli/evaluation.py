@@ -12,6 +12,7 @@ from s1.cli.options import add_model, add_sampling, check_format, open_engine, s
 from s1.cli.progress import ProgressBar
 from s1.jsonl import locked
 from s1.terminal import file_name, visible
+from s1.types import Sampling
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Options
@@ -96,7 +97,7 @@ def evaluate_plan(
     )
     reward = load_reward(arguments.reward) if arguments.reward else None
     out: Path = arguments.out or Path("runs") / _folder_name(
-        benchmark.name, arguments.model, arguments.verb, plan
+        benchmark.name, arguments.model, arguments.verb, plan, arguments.limit
     )
     check_before(benchmark, plan, out, reward)
     check_format(arguments.format)
@@ -126,13 +127,18 @@ def write_report(folder: Path) -> list[Path]:
         return [*scaling_figure(read_metrics(folder), folder), write_page(folder)]
 
 
-def _folder_name(benchmark: str, model: str, verb: str, plan: Plan) -> str:
+def _folder_name(benchmark: str, model: str, verb: str, plan: Plan, limit: int | None = None) -> str:
     """A name that differs when the run differs, so that no two runs share a folder."""
     parts = [benchmark, model.removeprefix("runs/"), verb]
-    if verb == "eval":
-        parts += [p.label for p in plan.policies] + [m.label for m in plan.methods]
+    if limit is not None:
+        parts.append(f"first {limit}")
+    parts += [method.key for method in plan.in_tables()]
     if plan.grading != "strict":
         parts.append(plan.grading)
-    if plan.sampling.temperature:
-        parts.append(f"{plan.samples} at {plan.sampling.temperature:g}")
-    return file_name("-".join(parts))
+    if drawn := plan.sampling.temperature:
+        parts.append(f"{plan.samples} at {drawn:g} seed {plan.sampling.seed}")
+        parts.append(
+            f"top {plan.sampling.top_p:g} {plan.sampling.top_k}"
+            * (plan.sampling != Sampling(drawn, seed=plan.sampling.seed))
+        )
+    return file_name("-".join(filter(None, parts)))

@@ -1,4 +1,6 @@
-"""Grade a run folder again and write its figure (PNG, SVG) and page, or compare it with another run.
+"""Grade a run folder again and write its figure (PNG, SVG) and page, or compare runs.
+
+Several folders give one page that lists the runs and shows their curves on the same axes.
 
 Needs no model; with --judge a model may call right what the grader could not match.
 """
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="a run folder")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="folder", help="a run folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="with several runs: the page (default: runs.html beside the first)",
+    )
     add_grading(parser)
     parser.add_argument(
         "--json", action="store_true", help="print metrics.json to stdout instead of the table"
@@ -50,6 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.runs import read_config
     from s1.types import to_json
 
+    arguments.folder = arguments.folders[0]
+    if len(arguments.folders) > 1:
+        return _overlay(arguments)
+    if arguments.out:
+        raise BadConfig("--out is for a page of several runs.", "Name more than one run folder.")
     modes = {"--against": arguments.against is not None, "--compare-graders": arguments.compare_graders}
     used = [name for name, given in modes.items() if given]
     if len(used) > 1 or (used and arguments.grading) or (arguments.against and arguments.judge):
@@ -79,6 +92,20 @@ def run(arguments: argparse.Namespace) -> int:
         red = not metrics.finished and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(f"\x1b[31m{visible(first)}\x1b[0m" if red else visible(first))
         print(visible("\n".join(rest)))
+    return 0
+
+
+def _overlay(arguments: argparse.Namespace) -> int:
+    from s1.errors import BadConfig, require
+    from s1.report.runs_page import write_runs_page
+
+    one_run = ("grading", "json", "against", "policies", "compare_graders", "judge")
+    if used := [name for name in one_run if getattr(arguments, name)]:
+        option = used[0].replace("_", "-")
+        raise BadConfig(f"--{option} is for one run folder.", "Name one, or leave the option out.")
+    require("report")
+    out = arguments.out or arguments.folder.resolve().parent / "runs.html"
+    print(visible(f"Written: {write_runs_page(arguments.folders, out)}"))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from s1.budget import Forcing, drive
 from s1.errors import BadConfig, EngineFailure, first_error
 from s1.methods import Method, Task, spent_on
-from s1.types import Generation, Spent
+from s1.types import Generation, Rollout, Spent
 
 T = TypeVar("T")
 
@@ -93,9 +93,17 @@ def combined(
     """
     if chosen is None and error is None:
         error = f"All {len(rolled)} rollouts failed; the first: {rolled[0].error}"
+    rollouts = [
+        Rollout(
+            tuple(replace(s, token_ids=()) for s in g.segments if s.phase != "prompt"),
+            g.thinking_tokens, g.answer_tokens, g.finish, g is chosen, g.error,
+        )
+        for g in rolled
+    ]  # fmt: skip
     return replace(
         chosen or rolled[0],
         policy=method.key,
+        rollouts=tuple(rollouts) if len(rollouts) > 1 else (),
         exact=all(g.exact for g in rolled),
         seconds=time.perf_counter() - began,
         spent=spent or spent_on(rolled, reward_tokens),

@@ -135,9 +135,24 @@ def axis_of(metrics: Metrics) -> str:
     return "mean thinking tokens" + " of all rollouts" * has_rollouts(metrics)
 
 
-def title_of(metrics: Metrics) -> str:
+def name_of(metrics: Metrics) -> str:
     """Model and benchmark, where they are named."""
-    return " on ".join(filter(None, (metrics.model, metrics.benchmark))) or "Accuracy by thinking tokens"
+    named = (("model", metrics.model), ("benchmark", metrics.benchmark))
+    return " · ".join(f"{what} {value}" for what, value in named if value)
+
+
+def title_of(metrics: Metrics) -> str:
+    """What the run found: the accuracy with the fewest thinking tokens and the best, or that it is not finished."""
+    dots = sorted(dots_of(metrics), key=lambda d: (d.point.cost, d.accuracy))
+    if not dots or not metrics.finished:
+        return "Accuracy against thinking tokens"
+    first, best = dots[0], max(dots, key=lambda d: d.accuracy)
+    start = f"{first.accuracy:.0f} % right with {first.point.cost:,.0f} thinking tokens"
+    if len(dots) == 1:
+        return start
+    if best is first:
+        return f"{start}; more gave no more"
+    return f"{start}, {best.accuracy:.0f} % with {best.point.cost:,.0f}"
 
 
 def incomplete_text(metrics: Metrics) -> str:

@@ -1,4 +1,4 @@
-"""One HTML file that shows a run: table, curve, the three metrics and any trace, forced spans marked.
+"""One HTML file that shows a run: curve, metrics, a table of the answers and any trace, forced spans marked.
 
 It needs no network and no server. What a model wrote is packed (see `page_traces`) and shown as text, never as
 markup; a content security policy admits the page's own script and nothing else.
@@ -6,15 +6,9 @@ markup; a content security policy admits the page's own script and nothing else.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
-from typing import Any
 
 from s1.evals.metrics import Metrics, Slope, read_metrics
 from s1.jsonl import write_bytes
@@ -24,13 +18,16 @@ from s1.report.curve import (
     dots_of,
     has_rollouts,
     incomplete_text,
+    name_of,
     series_of,
     title_of,
 )
 from s1.report.figures import link, page_figure
+from s1.report.markup import json_text, number, pairs, rendered, table, tokens
 from s1.report.page_traces import LIMIT, pack
+from s1.run_commands import CommandRecord, read_commands
 from s1.runs import RunRecord, read_config, read_generations, read_grades, read_questions
-from s1.types import to_json
+from s1.terminal import visible
 
 PAGE = "index.html"
 
@@ -44,29 +41,32 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
     folder = Path(run_folder)
     record, metrics = read_config(folder), read_metrics(folder)
     labels = {p.key: p.label for p in metrics.points}
-    held = pack(read_questions(folder), labels, read_generations(folder), read_grades(folder),
-                samples=metrics.samples, limit=limit)  # fmt: skip
-    script, style = _asset("page.js"), _asset("page.css")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    held = pack(
+        read_questions(folder), labels, read_generations(folder), read_grades(folder), samples=metrics.samples,
+        kind=record.config.kind, profile=metrics.grading.split(",")[0], limit=limit,
+    )  # fmt: skip
     blocks = (f'<script type="text/plain" id="block-{i}">{b}</script>' for i, b in enumerate(held.blocks))
-    text = Template(_asset("page.html")).substitute(
-        csp=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'",
-        title=escape(title or title_of(metrics)),
-        caption=escape(caption_of(metrics)),
+    heading = escape(title or title_of(metrics))
+    name = escape(name_of(metrics))
+    content = rendered(
+        "page.html",
+        ("sort.js", "page.js"),
+        title=f"{heading} · {name}" if name else heading,
+        heading=heading,
+        caption=f"{name} · {escape(caption_of(metrics))}" if name else escape(caption_of(metrics)),
         warning=_warning(metrics),
+        made=_made(record, read_commands(folder)),
         headline=_headline(metrics),
         table=_points(metrics),
         curve=page_figure(metrics),
         flips=_flips(metrics),
         advice=_advice(metrics),
         about=_about(record, metrics),
-        metrics=_json(metrics),
+        metrics=json_text(metrics),
         index=held.overview,
         blocks="\n".join(blocks),
-        style=style,
-        script=script,
     )
-    write_bytes(folder / PAGE, text.encode())
+    write_bytes(folder / PAGE, content)
     return folder / PAGE
 
 
@@ -84,17 +84,17 @@ def _headline(metrics: Metrics) -> str:
         digits = 1 if abs(found.value) < 100 else 0
         return f"{found.value:.{digits}f} <small>[{found.low:.{digits}f}, {found.high:.{digits}f}]</small>"
 
-    pairs = [
+    found = [
         *(
-            (f"Control, {c.method}", _number(c.per_run, 0, " %"), "runs whose mean thinking is within their budget")
+            (f"Control, {c.method}", number(c.per_run, 0, " %"), "runs whose mean thinking is within their budget")
             for c in metrics.control
         ),
         ("Scaling", slope(metrics.scaling_per_doubling), "points per doubling, mean over all pairs"),
         ("Scaling, robust", slope(metrics.robust_scaling_per_doubling), "points per doubling, median over all pairs"),
         ("Scaling, linear", slope(metrics.scaling_per_1k), "points per 1,000 tokens, mean over all pairs"),
-        ("Performance", _number(metrics.performance, 1, " %"), "highest accuracy"),
+        ("Performance", number(metrics.performance, 1, " %"), "highest accuracy"),
     ]  # fmt: skip
-    return "".join(f"<div><dt>{a}</dt><dd>{b}</dd><dd class=what>{c}</dd></div>" for a, b, c in pairs)
+    return "".join(f"<div><dt>{a}</dt><dd>{b}</dd><dd class=what>{c}</dd></div>" for a, b, c in found)
 
 
 def _points(metrics: Metrics) -> str:
@@ -112,20 +112,20 @@ def _points(metrics: Metrics) -> str:
         dot = f'<span aria-hidden="true" style="color:{colours[p.key]}">●</span> ' if p.key in colours else ""
         cells = [
             f'{dot}<a href="{escape(link(p))}">{escape(p.label)}</a>',
-            _number(p.accuracy),
+            number(p.accuracy),
             "none" if p.low is None else f"{p.low:.1f} – {p.high:.1f}",
-            _tokens(p.thinking_tokens),
-            *[_tokens(p.spent.thinking)] * several,
-            _number(p.answer_tokens),
-            _number(p.cut_share, 0),
+            tokens(p.thinking_tokens),
+            *[tokens(p.spent.thinking)] * several,
+            number(p.answer_tokens),
+            number(p.cut_share, 0),
             str(p.outcomes["cut"]),
             str(p.outcomes["no answer"]),
         ]
         cells += [str(p.outcomes["error"])] * errors
         if samples > 1:
-            cells += [_number((each or {}).get(str(samples))) for each in (p.pass_at_k, p.maj_at_k)]
+            cells += [number((each or {}).get(str(samples))) for each in (p.pass_at_k, p.maj_at_k)]
         rows.append((f'<tr class="{escape(p.kind)}" data-policy="{escape(p.key)}">', cells))
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _flips(metrics: Metrics) -> str:
@@ -142,15 +142,8 @@ def _flips(metrics: Metrics) -> str:
         rows.append(("<tr>", [*labels, *counts, f"{f.difference:+.1f}", interval, p]))
     return (
         "<details class=card><summary>What each wait changed</summary><div class=scroll>"
-        f"{_table(head, rows)}</div></details>"
+        f"{table(head, rows)}</div></details>"
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """An HTML table; a row is its opening tag and its cells."""
-    top = "".join(f"<th scope=col>{name}</th>" for name in head)
-    body = "".join(f"{tag}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for tag, cells in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _advice(metrics: Metrics) -> str:
@@ -169,30 +162,43 @@ def _advice(metrics: Metrics) -> str:
     return f"<p class=advice>{escape(f'{text} {candidate_text(metrics)}'.strip())}</p>"
 
 
+def _made(record: RunRecord, commands: Sequence[CommandRecord]) -> str:
+    """What was run: model, questions, sampling, and every command with its time."""
+    config, sampling = record.config, record.config.sampling
+    drawn = (
+        f"temperature {sampling.temperature:g}, seed {sampling.seed}" if sampling.temperature else "greedy"
+    )
+    version = f" ({config.benchmark_version})" if config.benchmark_version else ""
+    versions = [f"{name} {version}" for name, version in record.versions[-1].items()]
+    named = [
+        ("model", config.model),
+        ("questions", f"{record.questions.n:,} of {config.benchmark}{version}"),
+        ("decoding", drawn),
+        ("version", next((v for v in versions if v.startswith("s1 ")), "s1, a checkout")),
+        *[("run", _when(each)) for each in commands],
+    ]
+    lines = "".join(f"<pre><code>{escape(visible(each.command))}</code></pre>" for each in commands)
+    return pairs(named, "made") + lines
+
+
+def _when(command: CommandRecord) -> str:
+    """When a command began, and how long it took."""
+    began = command.began.replace("T", " ").replace("Z", " UTC")
+    if command.seconds is None:
+        return f"{began}, stopped before its end"
+    minutes, seconds = divmod(command.seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    took = f"{hours} h " * (hours > 0) + f"{minutes} min " * (hours + minutes > 0)
+    return f"{began}, for {took}{seconds:.0f} s, {command.generations:,} answers"
+
+
 def _about(record: RunRecord, metrics: Metrics) -> str:
     """The small print: questions, grading, versions."""
     parts = [
         f"questions: {metrics.complete:,} of {metrics.questions:,} finished by every policy",
         f"SHA-256 of the questions {metrics.questions_sha256[:12]}",
         f"grading {metrics.grading}",
+        *([f"model {record.config.model_id}"] if record.config.model_id else []),
         ", ".join(f"{name} {version}" for name, version in record.versions[-1].items()),
     ]
     return escape(" · ".join(parts))
-
-
-def _number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    return "none" if value is None else f"{value:,.{digits}f}{unit}"
-
-
-def _tokens(value: float | None) -> str:
-    return _number(value, 0 if (value or 0) >= 1000 else 1)
-
-
-def _json(value: Any) -> str:
-    """JSON that cannot end the script element around it."""
-    text = json.dumps(to_json(value), allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _asset(name: str) -> str:
-    return files("s1.report").joinpath("assets", name).read_text(encoding="utf-8")

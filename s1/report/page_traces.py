@@ -13,10 +13,12 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
+from s1.grading import committed
 from s1.runs import Key, key_of
-from s1.types import Generation, Grade, Outcome, Phase, Question
+from s1.types import Generation, Grade, Outcome, Phase, Question, Segment
 
 OUTCOMES = get_args(Outcome)
 PHASES = get_args(Phase)
@@ -41,12 +43,15 @@ def pack(
     grades: Mapping[Key, Grade],
     *,
     samples: int = 1,
+    kind: str = "math",
+    profile: str = "strict",
     limit: int = LIMIT,
 ) -> PackedTraces:
     """The data of the page's viewer.
 
     `labels` has the label of each policy by its key, and `samples` is how many of each question the run asks for. A
-    generation without a grade is shown as "not graded".
+    generation without a grade is shown as "not graded". `kind` and `profile` are those of the grading: the answer
+    of each rollout is extracted with them.
     """
     places = {key: i for i, key in enumerate(labels)}
     by_question: dict[str, list[Generation]] = defaultdict(list)
@@ -54,7 +59,7 @@ def pack(
         by_question[generation.question_id].append(generation)
     rows = [
         [q, places[g.policy], g.sample, *_outcome(grades.get(key_of(g))), g.thinking_tokens, g.answer_tokens,
-         g.waits, int(g.cut), g.error]
+         g.waits, int(g.cut), g.error, g.spent.thinking if g.spent else None]
         for q, question in enumerate(questions)
         for g in by_question[question.id]
     ]  # fmt: skip
@@ -62,7 +67,7 @@ def pack(
     size = traced = 0
     for start in range(0, len(questions), BLOCK):
         group = questions[start : start + BLOCK]
-        block = packed([_texts(by_question[q.id], places) for q in group])
+        block = packed([_texts(q, by_question[q.id], places, kind, profile) for q in group])
         size += len(block)
         if size > limit and blocks:
             break
@@ -90,25 +95,38 @@ def _outcome(grade: Grade | None) -> tuple[int, str | None]:
     return (OUTCOMES.index(grade.outcome), grade.extracted) if grade else (-1, None)
 
 
-def _texts(generations: Sequence[Generation], places: Mapping[str, int]) -> list[Any]:
-    """[texts, traces]; a trace is [policy, sample, segments], a segment [phase, forced, text, length].
+def _texts(
+    question: Question, generations: Sequence[Generation], places: Mapping[str, int], kind: str, profile: str
+) -> list[Any]:
+    """[texts, traces]; a trace is [policy, sample, segments, rollouts], a segment [phase, forced, text, length].
 
-    A segment is the first `length` UTF-16 units (what JavaScript counts) of its text.
+    A rollout is [segments, thinking tokens, answer tokens, answer found, chosen, error]. A segment is the first
+    `length` UTF-16 units (what JavaScript counts) of its text.
     """
     texts: list[str] = []
     found: dict[str, int] = {}
-    for text in sorted({s.text for g in generations for s in g.segments}, key=lambda t: (-len(t), t)):
+    written = [s for g in generations for part in (g, *g.rollouts) for s in part.segments]
+    for text in sorted({s.text for s in written}, key=lambda t: (-len(t), t)):
         place = next((i for i, longer in enumerate(texts) if longer.startswith(text)), None)
         if place is None:
             place = len(texts)
             texts.append(text)
         found[text] = place
+
+    def places_of(segments: Sequence[Segment]) -> list[list[int]]:
+        return [
+            [PHASES.index(s.phase), int(s.by == "forced"), found[s.text], _units(s.text)] for s in segments
+        ]
+
     traces = []
     for g in generations:
-        segments = [
-            [PHASES.index(s.phase), int(s.by == "forced"), found[s.text], _units(s.text)] for s in g.segments
-        ]
-        traces.append([places[g.policy], g.sample, segments])
+        rollouts = []
+        for r in g.rollouts:
+            alone = replace(g, segments=r.segments, finish=r.finish, error=r.error)
+            answer = None if r.error else committed(alone, question, kind, profile=profile)
+            counts = [r.thinking_tokens, r.answer_tokens]
+            rollouts.append([places_of(r.segments), *counts, answer, int(r.chosen), r.error])
+        traces.append([places[g.policy], g.sample, places_of(g.segments), rollouts])
     return [texts, traces]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from s1.evals.metrics import read_metrics
 from s1.evals.run import policies_of
 from s1.formats import FORMATS
 from s1.policy import BudgetPolicy
+from s1.types import Sampling
 
 FMT = FORMATS["petri"]
 
@@ -162,3 +164,22 @@ def test_the_default_folder_of_a_run_is_neither_hidden_nor_above(name: str) -> N
 
     folder = _folder_name(name, "..", "sweep", Plan((BudgetPolicy(),)))
     assert not folder.startswith((".", "-")) and "/" not in folder
+
+
+def test_sweeps_that_differ_have_default_folders_that_differ() -> None:
+    from s1.cli.evaluation import _folder_name
+    from s1.evals.run import Plan, policies_of
+
+    plan = Plan(policies_of((16, 32), (1,)))
+    drawn = replace(plan, sampling=Sampling(0.8, seed=0), samples=2)
+    plans = [
+        (plan, None), (plan, 40), (Plan(policies_of((16,), (1,))), None), (Plan(policies_of((16, 32), (2,))), None),
+        (Plan(policies_of((16, 32), (1,), strings=(("Hmm",),))), None), (replace(plan, grading="official"), None),
+        (drawn, None), (replace(drawn, samples=4), None), (replace(drawn, sampling=Sampling(0.8, seed=1)), None),
+        (replace(drawn, sampling=Sampling(0.8, top_p=0.9, seed=0)), None),
+    ]  # fmt: skip
+    names = [_folder_name("petri", "petri", "sweep", each, limit) for each, limit in plans]
+    assert len(set(names)) == len(names) and names == [
+        _folder_name("petri", "petri", "sweep", each, limit) for each, limit in plans
+    ]
+    assert names[0] == "petri-petri-sweep-max-thinking-16-max-thinking-32-natural-waits-1"

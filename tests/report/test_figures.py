@@ -5,6 +5,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from s1.errors import BadInput
 from s1.evals.metrics import MeanSpent, Metrics, Point
@@ -16,8 +18,10 @@ from s1.report.curve import (
     series_of,
     spots_of,
     ticks_of,
+    title_of,
 )
 from s1.report.figures import page_figure, scaling_figure
+from s1.report.labels import Label, place_labels
 
 pytest.importorskip("matplotlib", reason="matplotlib draws the figure; install .[report]")
 
@@ -153,3 +157,46 @@ def test_the_axis_has_numbers_where_the_points_are_close(tokens):
     assert len(ticks) >= 2 and len({label for _, label in ticks}) == len(ticks)
     assert all(abs(2**place - float(label.replace(",", ""))) < 1e-6 * 2**place for place, label in ticks)
     assert len(tokens) == 1 or sum(place <= math.log2(max(tokens)) + 0.1 for place, _ in ticks) >= 2
+
+
+def test_the_title_says_what_was_found():
+    assert title_of(metrics(SOME)) == "30 % right with 16 thinking tokens, 69 % with 88"
+    assert title_of(metrics(SOME[:1])) == "30 % right with 16 thinking tokens"
+    assert "more gave no more" in title_of(metrics([SOME[0], replace(SOME[1], accuracy=20)]))
+    unfinished = title_of(metrics(SOME, done=3))
+    assert "%" not in unfinished and title_of(metrics([])) == unfinished
+
+
+SPOTS = st.tuples(st.floats(0, 10), st.floats(0, 100), st.text("majority of 8,", min_size=1, max_size=24))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(SPOTS, min_size=2, max_size=8))
+def test_labels_do_not_cover_each_other_where_there_is_room(spots):
+    from matplotlib.figure import Figure
+
+    far = [s for i, s in enumerate(spots) if all(abs(s[1] - t[1]) > 12 for t in spots[:i])]
+    axes = Figure(figsize=(7.6, 5.2), layout="constrained").add_subplot()
+    axes.set_xlim(0, 10)
+    axes.set_ylim(-10, 110)
+    place_labels(axes, [Label(text, x, y, y - 2, y + 2, "black") for x, y, text in far], [])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    frame = axes.get_window_extent()
+    assert [text.get_text() for text in axes.texts] == [text for _, _, text in far]
+    for i, box in enumerate(boxes):
+        assert frame.x0 - 1 <= box.x0 and box.x1 <= frame.x1 + 1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_the_legend_is_below_the_axes_where_it_covers_nothing(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k)))
+    scaling_figure(
+        metrics([*SOME, *(point(f"kind {i}", 10 + i, 50, f"kind {i}") for i in range(5))]), tmp_path
+    )
+    for figure in saved:
+        figure.draw_without_rendering()
+        legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent()
+        assert legend.y1 <= axes.y0 and legend.y0 >= 0 and legend.x1 <= figure.bbox.x1

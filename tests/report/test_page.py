@@ -182,13 +182,17 @@ def test_every_segment_comes_back_from_the_packed_texts(run_folder):
     for number in (0, 26):
         texts, traces = unpacked(held.blocks[number // BLOCK])[number % BLOCK]
         assert len(texts) == 5, "prompt, longest thinking, wait, hostile text, cue: forks are prefixes"
-        for policy, sample, segments in traces:
+        for policy, sample, segments, rollouts in traces:
             shown = []
             for phase, forced, text, length in segments:
                 units = texts[text].encode("utf-16-le", "surrogatepass")[: 2 * length]
                 shown.append((PHASES[phase], bool(forced), units.decode("utf-16-le", "surrogatepass")))
             wanted = generation(number, policy)
-            assert sample == 0 and shown == [(s.phase, s.by == "forced", s.text) for s in wanted.segments]
+            assert (
+                sample == 0
+                and not rollouts
+                and shown == [(s.phase, s.by == "forced", s.text) for s in wanted.segments]
+            )
 
 
 def test_a_page_over_its_limit_keeps_the_first_questions_and_says_so(run_folder):
@@ -212,7 +216,7 @@ def test_a_big_run_stays_a_small_page():
 def test_half_a_character_is_packed_and_comes_back():
     half = dataclasses.replace(generation(0, 2), segments=(Segment((), "a\ud83d", "answer", "model"),))
     held = pack(QUESTIONS[:1], {"natural": "natural"}, [half], {})
-    assert unpacked(held.blocks[0])[0] == [["a\ud83d"], [[0, 0, [[3, 0, 0, 2]]]]]
+    assert unpacked(held.blocks[0])[0] == [["a\ud83d"], [[0, 0, [[3, 0, 0, 2]], []]]]
 
 
 def test_a_run_without_metrics_is_refused(run_folder, tmp_path):
@@ -246,7 +250,12 @@ def test_a_browser_shows_the_trace_with_hostile_text_as_text(run_folder, tmp_pat
 def test_a_browser_filters_by_flips_and_opens_the_first_match(run_folder, tmp_path):
     wait = quote(POLICIES[3].key)
     shown = dom(write_page(run_folder), f"policy={wait}&show=lost&against=natural", tmp_path)
-    assert "1 of 30 questions" in shown and re.findall(r'<li data-question="(\d+)"', shown) == ["19"]
+    assert "1 of 30 answers" in shown and listed(shown) == ["19"]
     shown = dom(write_page(run_folder), f"policy={wait}&show=gained&against=natural", tmp_path / "2")
-    assert re.findall(r'data-question="(\d+)"', shown) == [str(i) for i in range(20, 25)]
+    assert listed(shown) == [str(i) for i in range(20, 25)]
     assert "<h2>What is 20 plus 20?" in shown
+
+
+def listed(shown: str) -> list[str]:
+    """The numbers of the questions in the table of answers."""
+    return re.findall(r'<td class="question"[^>]*>What is (\d+)', shown)
