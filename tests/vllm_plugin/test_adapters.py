@@ -1,6 +1,6 @@
 """Both adapters, on the data structures of their runners: rows that move, slots that are used again, preemption.
 
-The CPU build of vLLM has no new runner, so this is where its adapter is tested.
+Here anything can happen to a row between two steps. `test_server.py` and `test_new_runner.py` run the runners.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ if importlib.util.find_spec("vllm") is None:
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from vllm import SamplingParams  # noqa: E402
+from vllm import EngineArgs, SamplingParams  # noqa: E402
+from vllm.inputs.engine import tokens_input  # noqa: E402
+from vllm.v1.engine.input_processor import InputProcessor  # noqa: E402
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality  # noqa: E402
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor as OlderInterface  # noqa: E402
 from vllm.v1.worker.gpu.sample.logits_processor.interface import (  # noqa: E402
@@ -209,12 +211,21 @@ def test_the_class_of_the_entry_point_has_both_interfaces_and_a_second_one_rests
     assert torch.equal(left, torch.zeros(1, WIDTH)) and first.apply(torch.zeros(1, WIDTH)).isinf().any()
 
 
-def test_speculative_decoding_is_refused() -> None:
-    front = FrontEnd()
-    front.vllm_config.speculative_config = SimpleNamespace()
+def test_speculative_decoding_is_refused_and_requests_without_a_budget_pass() -> None:
+    """vLLM's own front end, as an engine with drafts by n-grams makes it."""
+    drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}
+    arguments = EngineArgs(
+        model=str(base_model()), dtype="float32", enforce_eager=True, speculative_config=drafts
+    )
+    front = InputProcessor(arguments.create_engine_config())
+
+    def check(xargs: dict[str, Any]) -> None:
+        params = SamplingParams(max_tokens=60, extra_args=xargs)
+        front.process_inputs("1", tokens_input([1, 2]), params, ("generate",))
+
     with pytest.raises(ValueError, match=r"max_thinking.*speculative decoding"):
-        front.check({"max_thinking": 5})
-    assert front.check({}).extra_args == {}
+        check({"max_thinking": 5})
+    check({})
 
 
 def test_penalties_are_honoured_where_they_come_first_and_refused_elsewhere() -> None:
