@@ -1,5 +1,5 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
-# test-vllm-slow: samples of a real model inside vLLM and from outside.
+# test-vllm-slow: vLLM in parallel parts, and samples of a real model.
 # test-newest, test-lowest: the fast tests on the newest releases, and on the lowest that pyproject.toml allows.
 # reproduce-petri: the paper's tables on the small world.  check: format, lint, types.
 # bench: speed and memory, about ten minutes; benchmarks/petri_study.py and rebase.py measure accuracy and are run by hand.
@@ -65,8 +65,8 @@ $(VLLM)/installed: pyproject.toml constraints-vllm.txt
 
 test-vllm test-vllm-slow: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
-		$(VLLM)/bin/python -m pytest -m "$(if $(findstring slow,$@),slow,not slow)" tests/engines/test_vllm.py \
-		tests/data/test_teach_vllm.py tests/vllm_plugin
+		$(VLLM)/bin/python -m pytest -m "$(if $(findstring slow,$@),slow,not slow)" tests/data/test_teach_vllm.py \
+		tests/engines/test_vllm.py tests/vllm_plugin
 
 # Made anew each time, because the newest releases change. Upper bounds are ignored, to see a release that breaks s1.
 test-newest:
