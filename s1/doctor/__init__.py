@@ -17,6 +17,13 @@ from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
 from s1.types import Engine, Sampling
 
+BEAM_SEARCH = Check(
+    "beam search",
+    "note",
+    "this vLLM drops the budget of a request for beam search, which s1 itself never asks for",
+    "To have such requests refused, start it with --middleware s1.vllm_plugin.beam_search.RefuseBeamSearch.",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -61,11 +68,12 @@ async def find_plugin(engine: Engine, facts: ModelFacts) -> list[Check]:
         return []
     policy = BudgetPolicy(max_thinking=8, max_answer=1)
     found = await try_one(encode_prompt(engine, facts.format, policy, facts.prompt), Sampling(), 8)
+    beams = [BEAM_SEARCH] if getattr(getattr(engine, "server", None), "drops_beam_budgets", False) else []
     if found is not None:
-        return [Check("plug-in", "ok", "s1's plug-in is in this vLLM: a whole budget is one request")]
+        return [Check("plug-in", "ok", "s1's plug-in is in this vLLM: a whole budget is one request"), *beams]
     if getattr(engine, "plugin", False):
         why = "s1's plug-in is in this vLLM, but does not know this format: each wait is one more request"
-        return [Check("plug-in", "note", why)]
+        return [Check("plug-in", "note", why), *beams]
     todo = "To force inside vLLM, install s1 where the server runs (docs/guides/vllm.md)."
     return [
         Check("plug-in", "note", "s1's plug-in is not in this engine: each wait is one more request", todo)

@@ -1,21 +1,21 @@
 """Adapters (LoRA): a folder with the change to a base model, which is loaded with the base and merged into it.
 
 The base is the one that the adapter was trained on. Its name is in `adapter_config.json`; `s1 train` also
-records a digest of its weights, because an adapter on other weights gives nonsense without an error.
+records a hash of its weights, because an adapter on other weights gives nonsense without an error.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from s1.engines.checkpoint_hash import weights_hash
 from s1.errors import BadInput, MissingExtra, first_line
 
 ADAPTER = "adapter_config.json"
-DIGEST_BYTES = 1 << 20
-"""Of each file of weights, its size and this many bytes at its end are hashed: they differ for other weights."""
+BASE_WEIGHTS = "base_weights"
+"""The field of train.json with the hash of the weights that the adapter was trained on."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -63,25 +63,10 @@ def with_adapter(model: Any, folder: Path, base: str) -> Any:
     return merged
 
 
-def weights_digest(base: str) -> str:
-    """Tells the weights of a model folder from all others; "" for a Hub id, whose files are elsewhere."""
-    files = sorted(Path(base).glob("*.safetensors")) if Path(base).is_dir() else []
-    if not files:
-        return ""
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{size}\n".encode())
-        with file.open("rb") as content:
-            content.seek(max(0, size - DIGEST_BYTES))
-            digest.update(content.read())
-    return digest.hexdigest()
-
-
 def _check_base(base: str, folder: Path) -> None:
     record = folder / "train.json"
-    recorded = json.loads(record.read_text(encoding="utf-8")).get("base_digest") if record.is_file() else None
-    found = weights_digest(base)
+    recorded = json.loads(record.read_text(encoding="utf-8")).get(BASE_WEIGHTS) if record.is_file() else None
+    found = weights_hash(Path(base))
     if recorded and found and recorded != found:
         raise BadInput(
             f"{folder}: this adapter was trained on another base than {base}.",

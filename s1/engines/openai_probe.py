@@ -52,6 +52,8 @@ class Server:
     """The address without /v1."""
     plugin: bool = False
     """Whether s1 forces inside it (docs/guides/vllm.md)."""
+    drops_beam_budgets: bool = False
+    """Whether it does so, and yet takes a budget with a request for beam search, where it has no effect."""
 
     @property
     def exact(self) -> bool:
@@ -189,7 +191,9 @@ def probe_server(
     text = _text_of(client, server, place, tokenizer, eos, template)
     probe = _probe_native if native else _probe_completions
     server = probe(client, server, text)
-    return replace(server, plugin=server.is_vllm and server.exact and has_plugin(client, server)), text
+    plugin = server.is_vllm and server.exact and refuses_budgets(client, server)
+    drops = plugin and not refuses_budgets(client, server, use_beam_search=True)
+    return replace(server, plugin=plugin, drops_beam_budgets=drops), text
 
 
 def _probe_native(client: ServerClient, server: Server, text: EngineTokenizer) -> Server:
@@ -305,9 +309,9 @@ def _probe_completions(client: ServerClient, server: Server, text: EngineTokeniz
     raise BadInput(f"{client.url} refuses the simplest completion: {refused.message}")
 
 
-def has_plugin(client: ServerClient, server: Server) -> bool:
+def refuses_budgets(client: ServerClient, server: Server, **more: bool) -> bool:
     """Whether s1's plug-in is in a vLLM server: it refuses a negative budget, which without it means nothing."""
-    body = {"model": server.model, "prompt": [0], "max_tokens": 1, "vllm_xargs": {"max_thinking": -1}}
+    body = {"model": server.model, "prompt": [0], "max_tokens": 1, "vllm_xargs": {"max_thinking": -1}, **more}
     try:
         client.json(client.url + "/completions", body)
     except RequestFailure as error:

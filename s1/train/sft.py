@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from s1.engines.lora_adapter import weights_digest
+from s1.engines.checkpoint_hash import weights_hash
+from s1.engines.lora_adapter import BASE_WEIGHTS
 from s1.engines.model_files import ModelFiles, find_model, load_config, load_tokenizer
 from s1.engines.model_id import files_id
 from s1.errors import BadConfig, BadInput, Interrupted, first_line, require
@@ -55,7 +56,7 @@ def train(
     record = {"base": str(base), "base_id": files_id(files), "format": to_json(fmt),
               "settings": to_json(settings), "rows_sha256": digest}  # fmt: skip
     if settings.lora_rank:
-        record["base_digest"] = weights_digest(files.source)
+        record[BASE_WEIGHTS] = weights_hash(Path(files.source))
     if is_finished(out, record):
         return out
     plan = plan_of(files, rows, settings, processes())

@@ -14,6 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,11 @@ def make_trainer(
     trainer = Trainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
                       data_collator=pad_batch, callbacks=[Watch()], peft_config=adapter)  # fmt: skip
     trainer.remove_callback(PrinterCallback)
+    if (
+        adapter is not None
+    ):  # left to itself, PEFT looks for the base on the Hub, to see whether its vocabulary grew
+        model = trainer.model
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
     return trainer
 
 

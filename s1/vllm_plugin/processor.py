@@ -8,7 +8,7 @@ requests) and in its workers. Each runner refuses a class that does not derive f
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -83,9 +83,15 @@ def _config_of_caller() -> Any:
 
 
 def plan_of(sampling_params: Any) -> ForcingPlan | None:
-    """The plan that the front end made, None for a request without a budget."""
-    given = sampling_params.extra_args
-    return from_json(ForcingPlan, given[PLAN]) if given and PLAN in given else None
+    """The plan that the front end made, None for a request without a budget.
+
+    The n samples of a request share its plan; each has a seed of its own, and by it a state and coins of its own.
+    """
+    given, seed = sampling_params.extra_args, sampling_params.seed
+    if not given or PLAN not in given:
+        return None
+    plan = from_json(ForcingPlan, given[PLAN])
+    return replace(plan, key=f"{plan.key} {seed}", seed=int(seed or 0))
 
 
 class OlderRunner(_Adapter, OlderInterface):  # type: ignore[misc]

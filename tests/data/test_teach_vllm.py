@@ -8,17 +8,14 @@ base, which hardly ever closes its thinking; then only the equality with the hf 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +24,8 @@ import pytest
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
+
+from serve_vllm import serve  # noqa: E402
 
 from s1.cli.options import DEMO  # noqa: E402
 from s1.clients.call_cache import CallCache  # noqa: E402
@@ -39,7 +38,6 @@ from s1.errors import BadInput  # noqa: E402
 from s1.petri.world import base_model, questions  # noqa: E402
 from s1.types import Continuation, Stop  # noqa: E402
 
-START_SECONDS = 600
 pytestmark = pytest.mark.timeout(900)
 TEMPLATE = (
     "{% for m in messages %}<|user|>{{ ' ' + m['content'].strip() }}{% endfor %}"
@@ -71,37 +69,13 @@ def url(
     request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A vLLM server that leaves the thinking in the text, and one that has it parsed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     work = tmp_path_factory.mktemp("vllm")
     (work / "template.jinja").write_text(TEMPLATE)
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--served-model-name", "petri", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "16"]
-    command += ["--chat-template", str(work / "template.jinja")]
+    options = ["--chat-template", str(work / "template.jinja")]
     if request.param == "reasoning field":
-        command += ["--reasoning-parser", "deepseek_r1"]
-    log = work / "log.txt"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    try:
-        limit = time.monotonic() + START_SECONDS
-        while True:
-            assert process.poll() is None, f"the server ended:\n{log.read_text()[-3000:]}"
-            assert time.monotonic() < limit, f"the server is not up:\n{log.read_text()[-3000:]}"
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):  # its workers too, however it ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        options += ["--reasoning-parser", "deepseek_r1"]
+    with serve(folder, work, *options) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from s1.engines import model_id as module
-from s1.engines.model_id import checkpoint_hash, model_id
+from s1.engines import checkpoint_hash as module
+from s1.engines.checkpoint_hash import checkpoint_hash
+from s1.engines.model_id import model_id
 
 
 def checkpoint(folder: Path, scale: float = 1.0) -> Path:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +21,7 @@ if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
 from contract import CASES, PETRI, PROTOCOL, Case, generations, model_folder, same_ids  # noqa: E402
+from serve_vllm import Running, serve  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.cli import main  # noqa: E402
@@ -42,7 +40,6 @@ from s1.types import Continuation, Engine  # noqa: E402
 PROMPT = "<|user|> poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9<|assistant|><think>"
 CLOCK = "clock 6 h 10 ; 1 : + 1 h 5 ; 2 : + 2 h 40 ; 3 : + 5 h 35"
 """A question on which the model thinks for a few tokens before it ends by itself."""
-START_SECONDS = 600
 AUTO = (
     Case("auto", PETRI, BudgetPolicy(max_answer=12)),
     Case("auto, held to the end", PETRI, BudgetPolicy(min_thinking=900, wait=("",), max_answer=12)),
@@ -76,42 +73,15 @@ def in_process(folder) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def running() -> list[subprocess.Popen[bytes]]:
-    """The process of the server, for the test that ends it."""
-    return []
+def running(folder, tmp_path_factory) -> Iterator[Running]:
+    with serve(folder, tmp_path_factory.mktemp("vllm")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-def server(folder, tmp_path_factory, running) -> Iterator[str]:
+def server(running) -> str:
     """The address of a vLLM server of our own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("vllm") / "log.txt"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--served-model-name", "petri", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64"]
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    running.append(process)
-    try:
-        limit = time.monotonic() + START_SECONDS
-        while True:
-            assert process.poll() is None, f"the server ended:\n{log.read_text()[-3000:]}"
-            assert time.monotonic() < limit, f"the server is not up:\n{log.read_text()[-3000:]}"
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                    break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):  # its workers too, however it ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+    return running.url
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +127,7 @@ def test_the_engine_follows_the_protocol(check, engine):
 def test_the_server_was_found_out(behind_http, folder):
     found = behind_http.server
     assert (found.model, found.context, found.is_vllm, found.exact) == ("petri", 1024, True, True)
-    assert found.logit_bias
+    assert found.logit_bias and found.plugin and found.drops_beam_budgets
     assert behind_http.folder == folder and behind_http.eos_texts == ("<|end|>",)
 
 
@@ -189,7 +159,7 @@ def metric(server: str, name: str) -> float:
 
 
 def test_leaving_streams_cancels_their_requests_in_the_server(server, behind_http):
-    """As many requests as the server decodes at once, without stops: left alone, they decode for many seconds."""
+    """As many requests as the server decodes at once, without stops: one that it is not told of ends at its limit."""
     requests, tokens = 64, 900
 
     def counted() -> tuple[float, float]:
@@ -212,8 +182,9 @@ def test_leaving_streams_cancels_their_requests_in_the_server(server, behind_htt
     before = counted()
     asyncio.run(leave_all())
     after = counted()
-    assert after[1] - before[1] < requests / 2, "the server decoded to the limit"
-    assert after[0] - before[0] < requests * tokens / 2
+    # Exactly all would, if leaving were not passed on. How many do before the server hears of it depends on the load.
+    assert after[1] - before[1] < requests, "the server decoded to the limit"
+    assert after[0] - before[0] < requests * tokens
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -344,9 +315,9 @@ def test_a_server_that_dies_is_reported_and_nothing_is_lost(server, behind_http,
     forcing = Forcing(encode_prompt(behind_http, FORMATS["petri"], policy, "<|user|> 1<|assistant|>"))
 
     def kill(seen: Forcing) -> None:
-        if len(seen.thinking) > 20 and running[0].poll() is None:
-            os.killpg(running[0].pid, signal.SIGKILL)
-            running[0].wait(10)
+        if len(seen.thinking) > 20 and running.process.poll() is None:
+            os.killpg(running.process.pid, signal.SIGKILL)
+            running.process.wait(10)
 
     generation = asyncio.run(drive(forcing, behind_http, watch=kill))
     assert generation.error is not None and (

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
-pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -49,6 +49,18 @@ def test_an_adapter_is_saved_alone_and_changes_its_base_when_loaded(base, adapte
     engine = load_engine(str(adapter))
     assert choose_format(engine).name == "petri" and engine.folder == adapter
     assert not torch.allclose(logits(engine), logits(load_engine(str(base))), atol=0.1)
+
+
+def test_a_base_that_has_only_a_name_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    """PEFT would, to see whether the vocabulary grew, and would warn where it is not there."""
+    asked = []
+    monkeypatch.setattr(
+        peft.utils.save_and_load, "check_file_exists_on_hf_hub", lambda *file: asked.append(file)
+    )
+    settings = world.train_settings(batch=4, device_batch=4, max_steps=1, lora_rank=4)
+    out = train("petri", TRACES, tmp_path / "named", FORMATS["petri"], settings)
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "petri"
+    assert not asked
 
 
 def test_the_merged_model_is_the_adapter_on_its_base(base, adapter):

@@ -1,11 +1,12 @@
 """Both adapters, on the data structures of their runners: rows that move, slots that are used again, preemption.
 
-The CPU build of vLLM has no new runner, so this is where its adapter is tested.
+Here anything can happen to a row between two steps. `test_server.py` and `test_new_runner.py` run the runners.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,11 @@ if importlib.util.find_spec("vllm") is None:
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from vllm import SamplingParams  # noqa: E402
+from tiny_tokenizers import byte_level  # noqa: E402
+from vllm import EngineArgs, SamplingParams  # noqa: E402
+from vllm.exceptions import VLLMValidationError  # noqa: E402
+from vllm.inputs.engine import tokens_input  # noqa: E402
+from vllm.v1.engine.input_processor import InputProcessor  # noqa: E402
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality  # noqa: E402
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor as OlderInterface  # noqa: E402
 from vllm.v1.worker.gpu.sample.logits_processor.interface import (  # noqa: E402
@@ -46,8 +51,7 @@ BUDGETS = (
 class FrontEnd:
     """What checks parameters in vLLM: the plug-in finds the configuration here."""
 
-    def __init__(self, **more: Any) -> None:
-        model = str(base_model())
+    def __init__(self, model: str = str(base_model()), **more: Any) -> None:
         self.vllm_config = SimpleNamespace(
             model_config=SimpleNamespace(
                 model=model,
@@ -63,8 +67,8 @@ class FrontEnd:
             **more,
         )
 
-    def check(self, xargs: dict[str, Any]) -> SamplingParams:
-        params = SamplingParams(temperature=0, max_tokens=60, extra_args=dict(xargs))
+    def check(self, xargs: dict[str, Any], **settings: Any) -> SamplingParams:
+        params = SamplingParams(**{"temperature": 0, "max_tokens": 60, "extra_args": dict(xargs)} | settings)
         VLLMBudgetProcessor.validate_params(params)
         return params
 
@@ -197,6 +201,39 @@ def test_both_adapters_force_the_same_whatever_happens_to_their_rows() -> None:
     assert untouched.output == wanted[3]
 
 
+def thinking_of_samples(xargs: dict[str, Any], seed: int, end: float) -> list[int]:
+    """Tokens of thinking of three samples of one request that come to a runner one step after the other.
+
+    `end`: the probability of an end at each token.
+    """
+    front, text = FrontEnd(), tokenizer_at(str(base_model()))
+    parent = front.check(xargs, n=3, temperature=1.0, seed=seed)
+    adapter = VLLMBudgetProcessor(front.vllm_config, torch.device("cpu"), False)
+    prompt, close = list(text.encode("<|user|> 1<|assistant|><think>")), text.encode("</think>")[0]
+    outputs: list[list[int]] = []
+    for _ in range(30):
+        update = None
+        if len(outputs) < 3:
+            params = parent.clone()
+            params.n, params.seed = 1, seed + len(outputs)  # as vLLM's ParentRequest does
+            outputs.append([])
+            update = BatchUpdate(len(outputs), [], [(len(outputs) - 1, params, prompt, outputs[-1])], [])
+        adapter.update_state(update)
+        logits = torch.full((len(outputs), WIDTH), -1e4)
+        logits[:, 7], logits[:, close] = math.log(1 - end), math.log(max(end, 1e-9))
+        for output, token in zip(outputs, adapter.apply(logits).argmax(-1).tolist(), strict=True):
+            output.append(token)
+    return [output.index(close) for output in outputs]
+
+
+def test_the_samples_of_a_request_keep_their_budgets_apart_and_throw_coins_of_their_own() -> None:
+    assert thinking_of_samples({"max_thinking": 6}, seed=1, end=0.0) == [6, 6, 6]
+    drawn = [thinking_of_samples({"max_thinking": 20}, seed, end=0.4) for seed in range(0, 60, 3)]
+    assert sum(len(set(lengths)) > 1 for lengths in drawn) > 10
+    # They add up to the distribution: a token is thought with probability 0.6, so 1.5 on average.
+    assert sum(map(sum, drawn)) / 60 == pytest.approx(1.5, abs=0.75), "3 standard errors"
+
+
 def test_the_class_of_the_entry_point_has_both_interfaces_and_a_second_one_rests() -> None:
     assert issubclass(VLLMBudgetProcessor, OlderInterface) and issubclass(VLLMBudgetProcessor, NewInterface)
     front = FrontEnd()
@@ -209,12 +246,31 @@ def test_the_class_of_the_entry_point_has_both_interfaces_and_a_second_one_rests
     assert torch.equal(left, torch.zeros(1, WIDTH)) and first.apply(torch.zeros(1, WIDTH)).isinf().any()
 
 
-def test_speculative_decoding_is_refused() -> None:
-    front = FrontEnd()
-    front.vllm_config.speculative_config = SimpleNamespace()
-    with pytest.raises(ValueError, match=r"max_thinking.*speculative decoding"):
+def test_speculative_decoding_is_refused_and_requests_without_a_budget_pass() -> None:
+    """vLLM's own front end, as an engine with drafts by n-grams makes it."""
+    drafts = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}
+    arguments = EngineArgs(
+        model=str(base_model()), dtype="float32", enforce_eager=True, speculative_config=drafts
+    )
+    front = InputProcessor(arguments.create_engine_config())
+
+    def check(xargs: dict[str, Any]) -> None:
+        params = SamplingParams(max_tokens=60, extra_args=xargs)
+        front.process_inputs("1", tokens_input([1, 2]), params, ("generate",))
+
+    with pytest.raises(VLLMValidationError, match=r"max_thinking.*speculative decoding"):  # HTTP 400
+        check({"max_thinking": 5})
+    check({})
+
+
+def test_a_model_whose_format_is_unknown_or_ends_in_several_tokens_is_refused(tmp_path) -> None:
+    byte_level().save_pretrained(tmp_path)
+    front = FrontEnd(str(tmp_path))
+    front.vllm_config.additional_config = {}
+    with pytest.raises(ValueError, match="thinking_format is not known for this model"):
         front.check({"max_thinking": 5})
-    assert front.check({}).extra_args == {}
+    with pytest.raises(ValueError, match="thinking_format is 'mistral'.*tokens of this model"):
+        front.check({"max_thinking": 5, "thinking_format": "mistral"})
 
 
 def test_penalties_are_honoured_where_they_come_first_and_refused_elsewhere() -> None:

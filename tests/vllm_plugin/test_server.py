@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,44 +21,17 @@ if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
 import openai  # noqa: E402
+from forced_runs import PETRI, QUESTIONS, SHORT, Rounds, run_all, without_times  # noqa: E402
 from serve_vllm import environment, serve  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
-from s1.formats import FORMATS, ThinkingFormat  # noqa: E402
 from s1.petri.world import base_model  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
 from s1.types import Engine, Generation, Sampling  # noqa: E402
 
-PETRI = FORMATS["petri"]
-WORD = ThinkingFormat("word", "<think>", " so", (" so",), " Answer :", newline=False)
-LINED = replace(PETRI, name="lined", newline=True)
-QUESTIONS = (
-    "start 6 mod 13 ; 1 : * 8 ; 2 : * 4",
-    "clock 6 h 10 ; 1 : + 1 h 5 ; 2 : + 2 h 40 ; 3 : + 5 h 35",
-    "poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9",
-)
-SHORT = "poly at 5 mod 11 ; 0 : 1 ; 1 : 1"
-"""The model thinks about it for a dozen tokens and ends its turn without a delimiter."""
-POLICIES = {
-    "natural": (PETRI, BudgetPolicy(max_thinking=60, max_answer=12)),
-    "no thinking": (PETRI, BudgetPolicy(max_thinking=0, max_answer=12)),
-    "one token": (PETRI, BudgetPolicy(max_thinking=1, max_answer=12)),
-    "waits": (PETRI, BudgetPolicy(max_thinking=70, waits=4, max_answer=12)),
-    "a cycle": (PETRI, BudgetPolicy(max_thinking=70, waits=3, wait=(" Wait", " maybe"), max_answer=12)),
-    "a written wait": (PETRI, BudgetPolicy(max_thinking=70, waits=3, wait=(" so",), max_answer=12)),
-    "silent waits": (PETRI, BudgetPolicy(max_thinking=70, waits=4, wait=("",), max_answer=12)),
-    "minimum": (PETRI, BudgetPolicy(max_thinking=60, min_thinking=50, wait=("",), max_answer=12)),
-    "minimum with words": (PETRI, BudgetPolicy(max_thinking=60, min_thinking=50, max_answer=12)),
-    "a word": (WORD, BudgetPolicy(max_thinking=80, waits=2, max_answer=12)),
-    "a masked word": (WORD, BudgetPolicy(max_thinking=60, min_thinking=50, wait=("",), max_answer=12)),
-    "a cue": (PETRI, BudgetPolicy(max_thinking=30, cue="always", max_answer=12)),
-    "own line": (LINED, BudgetPolicy(max_thinking=40, waits=1, max_answer=12)),
-    "auto": (PETRI, BudgetPolicy(waits=3, max_answer=12)),
-    "all of the context": (PETRI, BudgetPolicy(waits=3)),
-}
 pytestmark = pytest.mark.timeout(900)  # the first test starts vLLM
 
 
@@ -68,8 +40,10 @@ def server(tmp_path_factory) -> Iterator[str]:
     reasoning = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
     options = ["--additional-config", json.dumps({"s1_format": "petri"})]
     options += ["--reasoning-parser", "deepseek_r1", "--reasoning-config", json.dumps(reasoning)]
-    with serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as address:
-        yield address
+    options += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    options += ["--middleware", "s1.vllm_plugin.beam_search.RefuseBeamSearch"]
+    with serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
@@ -82,28 +56,6 @@ def engine(server) -> Iterator[Engine]:
     made = load_engine(f"openai:{server}")
     yield made
     asyncio.run(made.close())
-
-
-class Rounds(Forcing):
-    """Forced from outside."""
-
-    by_rounds = True
-
-
-def run_all(engine: Engine, kind: type[Forcing]) -> dict[str, Generation]:
-    async def one(fmt: ThinkingFormat, policy: BudgetPolicy, text: str) -> Generation:
-        prompt = engine.render([{"role": "user", "content": text}])
-        return await drive(kind(encode_prompt(engine, fmt, policy, prompt)), engine)
-
-    async def every() -> list[Generation]:
-        return await asyncio.gather(*(one(*each, text) for each in POLICIES.values() for text in QUESTIONS))
-
-    names = [f"{name}, question {n}" for name in POLICIES for n in range(len(QUESTIONS))]
-    return dict(zip(names, asyncio.run(every()), strict=True))
-
-
-def without_times(generation: Generation) -> Generation:
-    return replace(generation, seconds=0.0, first_token_seconds=None)
 
 
 def ask(client: openai.OpenAI, **options: Any) -> Any:
@@ -188,11 +140,33 @@ def test_what_cannot_be_combined_is_refused(client) -> None:
         ("structured_outputs", {"structured_outputs": {"regex": "a+"}}),
         ("presence_penalty", {"presence_penalty": 0.5}),
         ("repetition_penalty", {"repetition_penalty": 1.2}),
+        ("use_beam_search", {"use_beam_search": True}),
+        ("structured_outputs", {"response_format": {"type": "json_object"}}),
     ):
-        with pytest.raises(openai.BadRequestError, match=name):
+        with pytest.raises(openai.BadRequestError, match=name) as caught:
             ask(client, xargs={"waits": 1}, more=more)
+        assert "waits" in str(caught.value)
     with pytest.raises(openai.BadRequestError, match="s1_plan"):
         ask(client, xargs={"s1_plan": "forged"})
+
+
+def test_chat_too_refuses_what_cannot_be_combined_and_beams_without_a_budget_are_served(client) -> None:
+    settings: Any = {"model": "petri", "messages": [{"role": "user", "content": SHORT}], "max_tokens": 20}
+    tool = {
+        "type": "function",
+        "function": {"name": "add", "parameters": {"type": "object", "properties": {}}},
+    }
+    for name, more, options in (
+        ("use_beam_search", {"use_beam_search": True}, {}),
+        ("structured_outputs", {}, {"response_format": {"type": "json_object"}}),
+        ("structured_outputs", {}, {"tools": [tool], "tool_choice": "required"}),
+    ):
+        body = {"vllm_xargs": {"max_thinking": 5}, **more}
+        with pytest.raises(openai.BadRequestError, match=name):
+            client.chat.completions.create(**settings, **options, extra_body=body)
+    for xargs in ({}, {"vllm_xargs": {"session_id": "a"}}):
+        found = ask(client, n=2, max_tokens=8, more={"use_beam_search": True, **xargs})
+        assert len(found.choices) == 2 and all(choice.text for choice in found.choices)
 
 
 def test_requests_with_vllm_s_own_budget_or_none_are_left_alone(client) -> None:

