@@ -263,12 +263,12 @@ def _chat_row(raw: Mapping[str, Any], layout: Mapping[str, str]) -> dict[str, An
         )
     (_, question), (thinking, reply) = (found for role, found in texts if role != "system")
     try:
-        thinking, reply = without_delimiters(thinking or None, reply)
+        trace, attempt = without_delimiters(thinking or None, reply)
     except BadInput as error:
         raise BadRow(column, error.message) from None
-    if "question" in layout and not thinking:
+    if "question" in layout and not trace:
         return {}  # the messages only repeat the columns
-    made = {"question": question, "thinking": thinking, "attempt": reply}
+    made = {"question": question, "thinking": trace, "attempt": attempt}
     return {field: _value(field, text, column) for field, text in made.items()}
 
 

@@ -105,7 +105,7 @@ def _texts(
     """
     texts: list[str] = []
     found: dict[str, int] = {}
-    written = [s for g in generations for part in (g, *g.rollouts) for s in part.segments]
+    written = [s for g in generations for s in (*g.segments, *(s for r in g.rollouts for s in r.segments))]
     for text in sorted({s.text for s in written}, key=lambda t: (-len(t), t)):
         place = next((i for i, longer in enumerate(texts) if longer.startswith(text)), None)
         if place is None:
