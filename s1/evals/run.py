@@ -234,8 +234,8 @@ def grade_run(
 ) -> Metrics:
     """Grade a run folder and write grades.jsonl and metrics.json; needs no model.
 
-    `profile` overrides that of the run. Raises BadConfig where a vote was taken under that of the run: its other
-    rollouts are not stored, so it cannot be taken again. `judge`, named `judged_by`, may call right what the grader
+    `profile` overrides that of the run. Raises BadConfig where votes were taken under that of the
+    run: another rollout might win under this one. `judge`, named `judged_by`, may call right what the grader
     did not find equal. `known` are grades of this profile that need not be computed again.
     """
     record, questions = runs.read_config(path), runs.read_questions(path)
@@ -243,8 +243,8 @@ def grade_run(
     voted = [p.label for p in record.config.policies if p.votes]
     if voted and profile != record.config.grading:
         raise BadConfig(
-            f"{path}: {', '.join(map(repr, voted))} voted on answers extracted as {record.config.grading!r}, and the "
-            "rollouts that lost are not stored, so the votes cannot be counted again.",
+            f"{path}: {', '.join(map(repr, voted))} voted on answers extracted as {record.config.grading!r}. Under "
+            f"{profile!r} other rollouts may win, and a report does not vote again.",
             f"Run the command again with --grading {profile} and another --out, or report without --grading.",
         )
     by_id = {q.id: q for q in questions}
