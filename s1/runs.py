@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -197,12 +197,10 @@ class Run(AbstractContextManager["Run"]):
 
     def _checked(self, generation: Generation) -> Key:
         key = key_of(generation)
-        if key.question_id not in self._questions:
-            raise ValueError(f"{key.question_id!r} is not a question of {self.path}")
-        if key.policy not in self._policies:
-            raise ValueError(f"{key.policy!r} is not a policy of {self.path}")
-        if not 0 <= key.sample < self.config.samples:
-            raise ValueError(f"sample {key.sample} is not one of the {self.config.samples} of {self.path}")
+        known: Iterable[Container[Any]] = (self._questions, range(self.config.samples), self._policies)
+        for what, value, values in zip(("question", "sample", "policy"), key, known, strict=True):
+            if value not in values:
+                raise ValueError(f"{value!r} is not a {what} of {self.path}")
         if key in self._log and key not in self._failed:
             raise ValueError(f"{tuple(key)} is already stored in {self.path}")
         return key
