@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from s1.engines.model_files import load_tokenizer, tokenizer_files
 from s1.engines.stops import Vocabulary, vocabulary_of
 from s1.errors import BadConfig, BadInput, first_line
+from s1.terminal import valid_text
 
 
 class EngineTokenizer(Protocol):
@@ -63,7 +64,7 @@ class LocalTokenizer:
         self.vocabulary: Vocabulary | None = vocabulary_of(tokenizer)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(valid_text(text), add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(

@@ -37,6 +37,13 @@ def engine_of(tokenizer):
 
 
 @pytest.mark.parametrize("name", MADE)
+def test_a_lone_surrogate_is_encoded_as_the_replacement_character(name):
+    """Prompts also come from harnesses and from Python."""
+    engine = engine_of(MADE[name])
+    assert engine.encode("lone \ud83d here") == engine.encode("lone \ufffd here")
+
+
+@pytest.mark.parametrize("name", MADE)
 @settings(max_examples=150, deadline=None)
 @given(st.lists(FRAGMENTS, min_size=1, max_size=4))
 def test_joined_fragments_are_the_joined_text(name, fragments):
