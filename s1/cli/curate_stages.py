@@ -173,10 +173,12 @@ def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
         yield pool
         return
     columns = dict(split_pairs(arguments.column or ()))
-    executor_name, workers = arguments.executor or "local", arguments.workers
-    if executor_name == "local" and workers is None:
+    workers = arguments.workers
+    if workers is None and arguments.executor != "ray":
         workers = _workers_for(arguments.pool)
-    with open_executor(executor_name, workers=workers, address=arguments.ray_address) as executor:
+    with open_executor(
+        arguments.executor or "local", workers=workers, address=arguments.ray_address
+    ) as executor:
         yield read_pool(arguments.pool, columns, tokenizer=tokenizer, work=arguments.work, executor=executor)
 
 
