@@ -148,7 +148,8 @@ def test_the_machine_and_the_engines_never_meet() -> None:
 
 
 def test_the_report_reads_run_folders_only() -> None:
-    allowed = {"version", "errors", "terminal", "types", "jsonl", "runs", "report", None}
+    files = {"jsonl", "runs", "run_commands"}
+    allowed = {"version", "errors", "terminal", "types", "grading", "report", None} | files
     wrong = [
         i
         for i in IMPORTS

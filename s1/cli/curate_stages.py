@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s1.cli.judges import open_caller
@@ -138,6 +140,9 @@ def diversity(stage: str, arguments: argparse.Namespace) -> None:
         _finish(stage, prepared, arguments, recorded=settings)
 
 
+WORKER_BYTES = 16 << 20
+"""Below it, starting a process takes longer than what it saves."""
+
 COMMANDS: Mapping[str, Callable[[str, argparse.Namespace], None]] = {
     "": whole_pipeline,
     "collect": collect,
@@ -168,10 +173,22 @@ def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
         yield pool
         return
     columns = dict(split_pairs(arguments.column or ()))
+    workers = arguments.workers
+    if workers is None and arguments.executor != "ray":
+        workers = _workers_for(arguments.pool)
     with open_executor(
-        arguments.executor or "local", workers=arguments.workers, address=arguments.ray_address
+        arguments.executor or "local", workers=workers, address=arguments.ray_address
     ) as executor:
         yield read_pool(arguments.pool, columns, tokenizer=tokenizer, work=arguments.work, executor=executor)
+
+
+def _workers_for(paths: Sequence[str]) -> int:
+    """One process for every WORKER_BYTES of files, and at most one for each processor."""
+    from s1.data.read_files import data_files
+
+    files = [file for path in paths for file in data_files(Path(path)) if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    return max(1, min(len(os.sched_getaffinity(0)), size // WORKER_BYTES))
 
 
 def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:

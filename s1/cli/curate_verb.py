@@ -89,7 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--domains", type=Path, metavar="YAML", help="another list of subjects than the MSC")
     add = parser.add_argument_group("where the work is done").add_argument
     add("--executor", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
-    add("--workers", type=int, help="processes on this machine (default: one for each processor)")
+    add(
+        "--workers",
+        type=int,
+        help="processes on this machine (default: one for 16 MB of files, at most one for each processor)",
+    )
     add("--ray-address", metavar="ADDRESS", help="cluster to join (default: RAY_ADDRESS, else a local one)")
 
 

@@ -86,7 +86,7 @@ def _headline(metrics: Metrics) -> str:
 
     found = [
         *(
-            (f"Control, {c.method}", number(c.per_run, 0, " %"), "runs whose mean thinking is within their budget")
+            (f"Control, {escape(c.method)}", number(c.per_run, 0, " %"), "runs with mean thinking within their budget")
             for c in metrics.control
         ),
         ("Scaling", slope(metrics.scaling_per_doubling), "points per doubling, mean over all pairs"),

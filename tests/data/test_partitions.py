@@ -307,6 +307,22 @@ def test_an_executor_that_cannot_be_is_refused() -> None:
         assert executor == InProcess()
 
 
+def test_a_small_pool_starts_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from s1.cli.curate_stages import WORKER_BYTES, _workers_for
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4), raising=False)
+    for name, size in (
+        ("a.jsonl", WORKER_BYTES // 2),
+        ("b.jsonl", 2 * WORKER_BYTES),
+        ("c.jsonl", 9 * WORKER_BYTES),
+    ):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)  # takes no room
+    a, b, c = (str(tmp_path / f"{name}.jsonl") for name in "abc")
+    assert [_workers_for(paths) for paths in ([a], [b], [c], [a, a, b], [str(tmp_path)])] == [1, 2, 4, 3, 4]
+    assert _workers_for([str(tmp_path / "missing.jsonl")]) == 1, "the error comes from reading it"
+
+
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "s1", "curate", *arguments]
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
