@@ -103,7 +103,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
     async def answer(prefix: str, body: BudgetBody, prompts: list[str], request: Request) -> Response:
         made = forcings(body, prompts, served)
         stack = AsyncExitStack()
-        live = await stack.enter_async_context(desk.begin(prefix, made, request))
+        live = await stack.enter_async_context(desk.begin(prefix, made, request, body.user))
         shape = ReplyShape(live, body, served)
         if body.stream:
             try:
@@ -165,7 +165,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Counts for Prometheus."""
-        metrics.waiting.set(desk.waiting)
+        metrics.waiting.set(desk.slots.waiting)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/settings")

@@ -99,8 +99,8 @@ class BudgetBody(Body):
     on_loop: Literal["ignore", "end", "wait"] | None = None
     reasoning_effort: Effort | None = None
     receipt: Annotated[bool, Field(description="Add all spans and who wrote them to each choice.")] = False
+    user: Annotated[str | None, Field(max_length=512, description="Users take turns.")] = None
     # Accepted because clients send them, where they change nothing.
-    user: Annotated[str, Field(max_length=512)] | None = None
     presence_penalty: Neutral = None
     frequency_penalty: Neutral = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None

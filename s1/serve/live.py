@@ -15,6 +15,7 @@ from fastapi import Request
 from s1.budget import Forcing, drive
 from s1.errors import EngineFailure, S1Error
 from s1.serve.body import Served
+from s1.serve.fair_slots import FairSlots, Ticket
 from s1.serve.server_metrics import ServerMetrics
 from s1.span_text import SpanPiece, SpanText
 from s1.types import Engine, Generation
@@ -102,33 +103,37 @@ class LiveRequest:
 
 
 class Desk:
-    """All live requests: a bound on those that decode, and on those that wait, first come first served."""
+    """All live requests, and the slots in which their choices decode."""
 
     def __init__(self, served: Served, metrics: ServerMetrics) -> None:
         self.served, self.metrics = served, metrics
         self.live: dict[str, LiveRequest] = {}
-        self.waiting = 0
-        self._slots = asyncio.Semaphore(served.settings.concurrent)
+        self.slots = FairSlots(served.settings.concurrent, served.settings.waiting)
         self._seconds = 1.0  # about how long a choice decodes
 
     @asynccontextmanager
     async def begin(
-        self, prefix: str, forcings: list[Forcing], request: Request
+        self, prefix: str, forcings: list[Forcing], request: Request, user: str | None
     ) -> AsyncIterator[LiveRequest]:
-        """Run the choices of a request while the `async with` lasts. Raises Busy when too many wait."""
+        """Run the choices of a request while the `async with` lasts. Raises Busy when too many wait.
+
+        Clients that take turns differ in address or in `user`.
+        """
         settings = self.served.settings
-        if self.waiting + len(forcings) > settings.waiting + (
-            0 if self._slots.locked() else settings.concurrent
-        ):
-            rounds = (self.waiting + 1) / settings.concurrent
-            raise Busy(self.waiting, max(1, min(60, math.ceil(rounds * self._seconds))))
+        client = (request.client and request.client.host, user)
+        tickets = self.slots.ask(client, len(forcings))
+        if tickets is None:
+            rounds = (self.slots.waiting + 1) / settings.concurrent
+            raise Busy(self.slots.waiting, max(1, min(60, math.ceil(rounds * self._seconds))))
         # The id is a secret: whoever knows it may turn the request.
         live = LiveRequest(f"{prefix}-{secrets.token_hex(16)}", forcings, [None] * len(forcings))
         live.pause = lambda: min(MOST_PAUSE, PAUSE * len(self.live))
         self.live[live.id] = live
         deadline = asyncio.get_running_loop().time() + settings.request_seconds
-        self.waiting += len(forcings)
-        live.tasks = [asyncio.create_task(self._decode(live, n, deadline)) for n in range(len(forcings))]
+        for choice, ticket in enumerate(tickets):
+            task = asyncio.create_task(self._decode(live, choice, ticket, deadline))
+            task.add_done_callback(lambda _, ticket=ticket: self.slots.leave(client, ticket))  # type: ignore[misc]
+            live.tasks.append(task)
         live.tasks.append(asyncio.create_task(_watch(request, live)))
         try:
             yield live
@@ -138,8 +143,8 @@ class Desk:
                 task.cancel()
             await asyncio.gather(*live.tasks, return_exceptions=True)
 
-    async def _decode(self, live: LiveRequest, choice: int, deadline: float) -> None:
-        forcing, waits = live.forcings[choice], True
+    async def _decode(self, live: LiveRequest, choice: int, ticket: Ticket, deadline: float) -> None:
+        forcing = live.forcings[choice]
         engine: Engine = self.served.engine
         arrived = time.perf_counter()
 
@@ -148,14 +153,10 @@ class Desk:
 
         try:
             async with asyncio.timeout_at(deadline):
-                async with self._slots:
-                    self.waiting, waits = self.waiting - 1, False
-                    queued = time.perf_counter() - arrived
-                    self.metrics.running.inc()
-                    try:
-                        generation = await drive(forcing, engine, sample=choice, watch=watch)
-                    finally:
-                        self.metrics.running.dec()
+                await ticket
+                queued = time.perf_counter() - arrived
+                with self.metrics.running.track_inprogress():
+                    generation = await drive(forcing, engine, sample=choice, watch=watch)
             self._seconds += (generation.seconds - self._seconds) / 8
             self.metrics.count(generation, queued)
             live.generations[choice] = generation
@@ -167,7 +168,6 @@ class Desk:
         except Exception as error:
             live.error = error
         finally:
-            self.waiting -= waits
             live.changed.set()
 
 

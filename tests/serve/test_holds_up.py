@@ -12,10 +12,13 @@ from collections.abc import AsyncGenerator
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serving import ASK, PacedModel, until
 
 from s1.errors import BadConfig, EngineFailure
 from s1.serve import listen
+from s1.serve.fair_slots import FairSlots
 from s1.serve.listen import bind
 from s1.types import Chunk, Continuation
 
@@ -56,6 +59,71 @@ def test_waiting_requests_are_served_in_order(serve) -> None:
     for thread in threads:
         thread.join(20)
     assert order == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("apart", ["address", "user"])
+def test_a_client_with_many_requests_does_not_starve_another(serve, apart) -> None:
+    served = serve(PacedModel(pace=0.002, ends_in=10_000), concurrent=2, waiting=140)
+    ended: list[str] = []
+    threads = []
+
+    def ask(who: str) -> None:
+        address = httpx.HTTPTransport(local_address="127.0.0.2" if apart == "address" and who == "few" else None)
+        user = {"user": who} if apart == "user" else {}
+        with httpx.Client(transport=address, timeout=60) as client:
+            got = client.post(f"{served.url}/v1/chat/completions", json=ASK | {"max_thinking": 9} | user)
+        ended.append(f"{who} {got.status_code}")
+
+    for who, count in (("many", 64), ("few", 4)):
+        for _ in range(count):
+            threads.append(threading.Thread(target=ask, args=(who,), daemon=True))
+            threads[-1].start()
+        if who == "many":
+            until(lambda: "s1_waiting 5" in httpx.get(f"{served.url}/metrics").text)
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ended) == ["few 200"] * 4 + ["many 200"] * 64
+    after = ended[: len(ended) - 1 - ended[::-1].index("few 200")].count("many 200")
+    assert after < 40, ended  # in order of arrival it would be 64
+
+
+def test_a_client_that_fills_its_share_of_the_queue_leaves_room_for_another(serve) -> None:
+    served = serve(slow(), concurrent=1, waiting=6)
+    holders = [in_background(served, user="many", max_thinking=40) for _ in range(4)]
+    until(lambda: "s1_waiting 3.0" in httpx.get(f"{served.url}/metrics").text)
+    assert served.ask(user="many", max_thinking=1).status_code == 429
+    other, got = in_background(served, user="few", max_thinking=1)
+    for thread, _ in (*holders, (other, got)):
+        thread.join(60)
+    assert got[0].status_code == 200
+
+
+@settings(max_examples=50)
+@given(
+    slots=st.integers(1, 4),
+    waiting=st.integers(0, 12),
+    steps=st.lists(st.tuples(st.sampled_from("abcx"), st.integers(1, 5)), max_size=60),
+)
+def test_slots_are_never_idle_nor_exceeded_while_clients_come_and_go(slots, waiting, steps) -> None:
+    async def go() -> None:
+        queue = FairSlots(slots, waiting)
+        held: list[tuple[str, asyncio.Future[None]]] = []
+        for client, count in steps:
+            if client != "x":
+                held += [(client, ticket) for ticket in queue.ask(client, count) or ()]
+            elif held:  # somebody leaves, in every third case while it still waits
+                owner, ticket = held.pop(count % len(held))
+                if not ticket.done() and count % 3 == 0:
+                    ticket.cancel()
+                queue.leave(owner, ticket)
+            running = sum(ticket.done() for _, ticket in held)
+            assert running == min(slots, len(held))
+            assert queue.waiting == len(held) - running <= waiting
+        for owner, ticket in held:
+            queue.leave(owner, ticket)
+        assert queue.waiting == 0 and queue.ask("a", slots) is not None
+
+    asyncio.run(go())
 
 
 @pytest.mark.parametrize("stream", [True, False])
