@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -20,9 +20,9 @@ from s1.serve.server_metrics import ServerMetrics
 from s1.span_text import SpanPiece, SpanText
 from s1.types import Engine, Generation
 
-PAUSE, MOST_PAUSE = 0.002, 0.25
+PAUSE, MOST_PAUSE = 0.004, 0.25
 """Seconds for each live request between two events of a stream: an event costs about a third of a millisecond, so
-that streams of single tokens would take the processor from the model."""
+that streams of single tokens would take the processor from the model. The end of a choice is not waited for."""
 
 
 class Busy(S1Error):
@@ -43,16 +43,18 @@ class ClientLeft(Exception):
 
 @dataclass
 class LiveRequest:
-    """One request with its choices. `changed` is set after every new token."""
+    """One request with its choices. `changed` is set after new tokens, `ended` after a choice's last."""
 
     id: str
     forcings: list[Forcing]
     generations: list[Generation | None]
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     error: BaseException | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     pause: Callable[[], float] = lambda: 0.0
     """Seconds between two looks at the new tokens."""
+    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def thinks(self) -> bool:
@@ -90,7 +92,10 @@ class LiveRequest:
                     yield choice, generation
                     left.discard(choice)
             if left:
-                await asyncio.sleep(self.pause())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.pause()):
+                        await self.ended.wait()
+                self.ended.clear()
 
     async def done(self) -> list[Generation]:
         """All generations, in order of the choices."""
@@ -169,6 +174,7 @@ class Desk:
             live.error = error
         finally:
             live.changed.set()
+            live.ended.set()
 
 
 async def _watch(request: Request, live: LiveRequest) -> None:
@@ -180,3 +186,4 @@ async def _watch(request: Request, live: LiveRequest) -> None:
     for task in live.tasks[:-1]:
         task.cancel()
     live.changed.set()
+    live.ended.set()

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -68,7 +69,9 @@ def test_a_client_with_many_requests_does_not_starve_another(serve, apart) -> No
     threads = []
 
     def ask(who: str) -> None:
-        address = httpx.HTTPTransport(local_address="127.0.0.2" if apart == "address" and who == "few" else None)
+        address = httpx.HTTPTransport(
+            local_address="127.0.0.2" if apart == "address" and who == "few" else None
+        )
         user = {"user": who} if apart == "user" else {}
         with httpx.Client(transport=address, timeout=60) as client:
             got = client.post(f"{served.url}/v1/chat/completions", json=ASK | {"max_thinking": 9} | user)
@@ -209,6 +212,61 @@ def test_connections_that_send_nothing_are_closed_and_hinder_nobody(serve, monke
         connection.settimeout(10)
         assert connection.recv(1) == b""
         connection.close()
+
+
+def test_beyond_the_bound_the_connection_that_is_silent_for_longest_is_closed(serve) -> None:
+    served = serve(slow(), connections=4)
+    host, port = served.url.removeprefix("http://").split(":")
+    other, got = in_background(served, max_thinking=40)
+    until(lambda: served.served.engine.running == 1)
+    silent = []
+    for _ in range(6):
+        silent.append(socket.create_connection((host, int(port))))
+        silent[-1].sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost:")
+        time.sleep(0.05)
+    assert served.ask(max_thinking=1).status_code == 200
+    for connection in silent[:3]:
+        connection.settimeout(5)
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    other.join(20)
+    assert got[0].status_code == 200  # one that works is never closed
+    for connection in silent:
+        connection.close()
+
+
+SLOW_CONNECTIONS = 3000
+
+
+@pytest.mark.slow
+def test_thousands_of_slow_connections_hinder_nobody(serve, monkeypatch) -> None:
+    resource = pytest.importorskip("resource")
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * SLOW_CONNECTIONS + 1000  # both ends are in this process
+    if most != resource.RLIM_INFINITY and most < needed:
+        pytest.skip(f"this process may open only {most} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, needed), most))
+    monkeypatch.setattr(listen, "HEADER_SECONDS", 3.0)
+    served = serve(PacedModel(ends_in=20), body_seconds=3.0, connections=2000)
+    host, port = served.url.removeprefix("http://").split(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n".encode()
+    sent = (b"", head, head + b"Content-Length: 500\r\n\r\n{")
+    slow_ones, answered = [], 0
+    try:
+        for n in range(SLOW_CONNECTIONS):
+            slow_ones.append(socket.create_connection((host, int(port)), timeout=10))
+            slow_ones[-1].sendall(sent[n % 3])
+            if n % 100 == 0:
+                answered += served.ask(max_thinking=1).status_code == 200
+        assert answered == SLOW_CONNECTIONS // 100
+        for connection in slow_ones:  # each is closed, after an answer or without one
+            with suppress(ConnectionResetError):
+                while connection.recv(1000):
+                    continue
+    finally:
+        for connection in slow_ones:
+            connection.close()
+    assert served.ask(max_thinking=1).status_code == 200
 
 
 def test_a_shutdown_lets_running_requests_finish(serve) -> None:
