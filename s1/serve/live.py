@@ -20,9 +20,9 @@ from s1.serve.server_metrics import ServerMetrics
 from s1.span_text import SpanPiece, SpanText
 from s1.types import Engine, Generation
 
-PAUSE, MOST_PAUSE = 0.004, 0.25
-"""Seconds for each live request between two events of a stream: an event costs about a third of a millisecond, so
-that streams of single tokens would take the processor from the model. The end of a choice is not waited for."""
+PAUSE, MOST_PAUSE = 0.0125, 0.25
+"""Seconds for each live request between two events of a stream: an event costs about 0.15 milliseconds, so that many
+streams of single tokens would take the processor from the model. The end of a choice is not waited for."""
 
 
 class Busy(S1Error):
