@@ -30,7 +30,7 @@ from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
 from s1.types import Generation  # noqa: E402
 
-pytestmark = pytest.mark.timeout(900)  # the first test of each kind starts vLLM
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test of each kind starts vLLM
 QUESTION = "poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9"
 ASK = {"messages": [{"role": "user", "content": QUESTION}], "max_answer": 12}
 
