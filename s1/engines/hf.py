@@ -91,7 +91,8 @@ class HFEngine(TokenizedEngine):
     context: limit of prefix plus continuation in tokens; the model's own and the memory bound limit it too.
     max_batch: most requests decoded at once; more wait, first come first served.
     cache_bytes: bound on keys and values, running and cached; None is a quarter of the memory (CPU) or four
-    fifths of the free memory (GPU). While the KV slots grow, one more layer is held for a moment.
+    fifths of the free memory (GPU). Within it the cache of finished requests keeps 256 MiB, or twice what the running
+    ones have needed. While the KV slots grow, one more layer is held for a moment.
     prefill_tokens: most tokens, padding included, of one prefill call; longer prefixes take several calls.
     """
 
@@ -245,6 +246,8 @@ class HFEngine(TokenizedEngine):
             if now - delivered >= DELIVERY_SECONDS:
                 delivered = now
                 ready += [row for row in self.batch.rows if row.out]
+            else:  # the first token at once: somebody waits for it
+                ready += [row for row in self.batch.rows if row.out and row.sampled == len(row.out)]
             _send((row, _take(row)) for row in ready)
 
 

@@ -4,10 +4,9 @@
        ^                                               |                                             |
        +-------- sent back when memory is short -------+                             to the prefix cache
 
-Synchronous and single-threaded; `hf.py` connects it to event loops. The last token of a prefix is fed by the
-first decoding step, so that logits come from one place only and a prefix that is fully cached needs no
-prefill. When only a few tokens are missing (a wait, a delimiter), decoding steps feed them too and their draws
-are dropped: a separate forward call would cost a step.
+Synchronous and single-threaded; `hf.py` connects it to event loops. The last token of a prefix is fed by the first
+decoding step, so that logits come from one place only and a prefix that is fully cached needs no prefill. When only
+a few tokens are missing (a wait, a delimiter), decoding steps feed them too and their draws are dropped.
 Shapes: B rows, T positions, V vocabulary.
 """
 
@@ -35,6 +34,8 @@ from s1.engines.sampling import DrawPlan
 
 MIN_SHARED = 2 * BLOCK
 """A shared prefix shorter than this is computed again rather than copied or waited for."""
+KEPT_BYTES = 1 << 28
+"""The prefix cache keeps this much, or twice what the running rows have needed: a server's memory stays flat."""
 HEADROOM = 64
 """Positions that must be free after a row's prefix when it joins."""
 MASK_ELEMENTS = 1 << 23
@@ -367,7 +368,8 @@ class Batch:
 
     def _keep(self, row: BatchRow) -> None:
         self.prefixes.unregister(row, row.blocks)
-        room = self.cache_bytes - self.slots.bytes - row.cached * self.slots.bytes_per_token
+        held, new = self.slots.bytes, row.cached * self.slots.bytes_per_token
+        room = min(self.cache_bytes - held, max(KEPT_BYTES, 2 * held)) - new
         if row.cached < MIN_SHARED or room < 0:
             return
         ids = row.ids[: row.cached]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,10 +18,20 @@ from starlette.exceptions import HTTPException
 
 from s1.errors import EngineFailure, S1Error, nearest
 from s1.harness.adapter import render
-from s1.serve.body import BudgetBody, ChatBody, CompletionBody, Served, TurnBody, check_texts, forcings
+from s1.serve.body import (
+    BudgetBody,
+    ChatBody,
+    CompletionBody,
+    DialBody,
+    Served,
+    TurnBody,
+    check_texts,
+    forcings,
+)
 from s1.serve.guard import Guard, error_body, log_mistake
 from s1.serve.live import Busy, ClientLeft, Desk, LiveRequest, TimedOut
-from s1.serve.replies import ReplyShape, event, events
+from s1.serve.replies import ReplyShape
+from s1.serve.responses import ResponsesBody, ResponseShape
 from s1.serve.server_metrics import ServerMetrics
 from s1.types import to_json
 from s1.version import VERSION
@@ -71,6 +82,17 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+ONE_TEXT = "thinking is forced in the plain text of a completion, where the model calls no tools."
+REFUSED = {
+    **dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), "the engines give tokens without them."),
+    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"), ONE_TEXT),
+    "response_format": "the engines cannot hold an answer to a grammar. Ask for JSON in the prompt.",
+    "format": "the engines cannot hold an answer to a grammar. Ask for JSON in the prompt.",
+    "store": "this server stores nothing. Send the whole conversation.",
+    "previous_response_id": "this server stores nothing. Send the whole conversation.",
+    "summary": "the reasoning is given in full.",
+}
+"""Fields of the OpenAI API that clients send and that no engine can follow, with the reason."""
 REPLIES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The reply, or its events.",
@@ -96,15 +118,23 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
         docs_url=None,  # both pages load their scripts from another host
         redoc_url=None,
         responses=REFUSALS,
-        max_body_size=served.settings.body_bytes,
     )
     _add_errors(app)
 
-    async def answer(prefix: str, body: BudgetBody, prompts: list[str], request: Request) -> Response:
+    async def answer(
+        prefix: str,
+        body: BudgetBody,
+        prompts: list[str],
+        request: Request,
+        asked: ResponsesBody | None = None,
+    ) -> Response:
         made = forcings(body, prompts, served)
         stack = AsyncExitStack()
-        live = await stack.enter_async_context(desk.begin(prefix, made, request))
-        shape = ReplyShape(live, body, served)
+        live = await stack.enter_async_context(desk.begin(prefix, made, request, body.user))
+        shape: ReplyShape | ResponseShape = ReplyShape(live, body, served)
+        if asked is not None:
+            assert isinstance(body, ChatBody)
+            shape = ResponseShape(live, body, served, asked)
         if body.stream:
             try:
                 await live.started()  # what goes wrong before the first token has a status of its own
@@ -138,6 +168,15 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
             "cmpl", body, [body.prompt] if isinstance(body.prompt, str) else body.prompt, request
         )
 
+    @app.post("/v1/responses", responses=REPLIES)
+    async def responses(body: ResponsesBody, request: Request) -> Response:
+        """The same in the words of OpenAI's newer API. Nothing is stored."""
+        check_texts(body.model_dump(exclude_unset=True))
+        _check_model(body, served)
+        chat = body.as_chat()
+        prompt = render(served.engine, [message.plain() for message in chat.messages])
+        return await answer("resp", chat, [prompt], request, body)
+
     @app.post("/v1/thinking/{id}")
     async def turn(id: str, body: TurnBody) -> Turned:
         """Turn a request while it thinks. `id` is that of its reply; a stream shows it in every chunk."""
@@ -165,7 +204,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Counts for Prometheus."""
-        metrics.waiting.set(desk.waiting)
+        metrics.waiting.set(desk.slots.waiting)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/settings")
@@ -194,18 +233,16 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
         return Response(_asset(name), media_type=ASSETS[name])
 
     app.router.redirect_slashes = False
-    guarded = Guard(
-        app, key=key, loopback=loopback, body_seconds=served.settings.body_seconds, metrics=metrics
-    )
+    guarded = Guard(app, key=key, loopback=loopback, settings=served.settings, metrics=metrics)
     guarded.openapi = app.openapi  # type: ignore[attr-defined]
     return guarded
 
 
-async def _streamed(shape: ReplyShape, stack: AsyncExitStack) -> AsyncGenerator[str, None]:
+async def _streamed(shape: ReplyShape | ResponseShape, stack: AsyncExitStack) -> AsyncGenerator[str, None]:
     """The events; what goes wrong after the first byte is an event too, as OpenAI's clients expect."""
     async with stack:
         try:
-            async for line in events(shape):
+            async for line in shape.events():
                 yield line
         except ClientLeft:
             return
@@ -213,8 +250,7 @@ async def _streamed(shape: ReplyShape, stack: AsyncExitStack) -> AsyncGenerator[
             status, body = _refused(error)
             if status == 500:
                 log_mistake(error)
-            yield event(body)
-            yield "data: [DONE]\n\n"
+            yield f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n"
 
 
 def _turn(live: LiveRequest, body: TurnBody, metrics: ServerMetrics) -> None:
@@ -226,7 +262,7 @@ def _turn(live: LiveRequest, body: TurnBody, metrics: ServerMetrics) -> None:
             metrics.turns.labels(what).inc()
 
 
-def _check_model(body: BudgetBody, served: Served) -> None:
+def _check_model(body: DialBody, served: Served) -> None:
     if body.model is not None and body.model != served.name:
         raise HTTPException(404, f"The model {body.model!r} is not served here; it is {served.name!r}.")
 
@@ -277,10 +313,16 @@ def _sentence(errors: Any, request: Request) -> tuple[str, str]:
     param = ".".join(where)
     if first["type"] == "json_invalid":
         return "The body is not JSON.", ""
+    if reason := next((REFUSED[name] for name in where if name in REFUSED), None):
+        return f"{param!r} is not supported: {reason}", param
     if first["type"] == "extra_forbidden":
-        fields = (ChatBody if "chat" in request.url.path else CompletionBody).model_fields
-        known = TurnBody.model_fields if "/thinking/" in request.url.path else fields
-        return f"The field {param!r} is not supported. {nearest(last, known)}"[:600], param
+        kinds: dict[str, type[BaseModel]] = {
+            "chat": ChatBody,
+            "thinking": TurnBody,
+            "responses": ResponsesBody,
+        }
+        kind = kinds.get(request.url.path.split("/")[2], CompletionBody)
+        return f"The field {param!r} is not supported. {nearest(last, kind.model_fields)}"[:600], param
     said = first["msg"][:1].lower() + first["msg"][1:]
     return f"{param or 'The body'}: {said}."[:600], param
 

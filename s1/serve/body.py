@@ -67,21 +67,16 @@ class ResponseFormat(Body):
     type: Literal["text"]
 
 
-class BudgetBody(Body):
-    """The fields that chat and plain completions share."""
+class DialBody(Body):
+    """The fields of every request: how to draw, and the budget."""
 
     model: Annotated[str, Field(max_length=300)] | None = None
     stream: bool = False
-    stream_options: StreamOptions | None = None
-    n: Annotated[int | None, Field(ge=1, le=1000)] = None
     seed: Annotated[int | None, Field(ge=-(1 << 63), lt=1 << 63)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=-1, le=1 << 31)] = None
     stop: ShortText | Annotated[list[ShortText], Field(max_length=16)] | None = None
-    max_tokens: Annotated[
-        int | None, Field(ge=1, le=1 << 31, description="Thinking and answer together.")
-    ] = None
     max_thinking: Tokens = None
     thinking_token_budget: Tokens = None
     thinking_budget: Tokens = None
@@ -99,8 +94,18 @@ class BudgetBody(Body):
     on_loop: Literal["ignore", "end", "wait"] | None = None
     reasoning_effort: Effort | None = None
     receipt: Annotated[bool, Field(description="Add all spans and who wrote them to each choice.")] = False
+    user: Annotated[str | None, Field(max_length=512, description="Users take turns.")] = None
+
+
+class BudgetBody(DialBody):
+    """The fields that chat and plain completions share."""
+
+    stream_options: StreamOptions | None = None
+    n: Annotated[int | None, Field(ge=1, le=1000)] = None
+    max_tokens: Annotated[
+        int | None, Field(ge=1, le=1 << 31, description="Thinking and answer together.")
+    ] = None
     # Accepted because clients send them, where they change nothing.
-    user: Annotated[str, Field(max_length=512)] | None = None
     presence_penalty: Neutral = None
     frequency_penalty: Neutral = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None

@@ -17,6 +17,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from s1.serve.server_metrics import ServerMetrics
+from s1.serve.server_settings import ServeSettings
 from s1.terminal import visible
 
 log = logging.getLogger("s1.serve")
@@ -38,16 +39,16 @@ class Guard:
     """Around the application. `key`: the bearer key, or empty. `loopback`: whether only this machine can connect."""
 
     def __init__(
-        self, app: Any, *, key: str, loopback: bool, body_seconds: float, metrics: ServerMetrics
+        self, app: Any, *, key: str, loopback: bool, settings: ServeSettings, metrics: ServerMetrics
     ) -> None:
         self.app, self._key, self._loopback = app, key, loopback
-        self._body_seconds, self._metrics = body_seconds, metrics
+        self._settings, self._metrics = settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status, body_is_here = time.perf_counter(), 0, False
+        began, status, size, body_is_here = time.perf_counter(), 0, 0, False
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -57,17 +58,21 @@ class Guard:
             await send(message)
 
         async def receiving() -> MutableMapping[str, Any]:
-            nonlocal body_is_here
+            nonlocal body_is_here, size
             try:
                 async with asyncio.timeout_at(None if body_is_here else body_deadline):
                     message = await receive()
             except TimeoutError:
-                slow = f"The body took more than {self._body_seconds:g} seconds."
+                slow = f"The body took more than {self._settings.body_seconds:g} seconds."
                 raise HTTPException(408, slow, {"Connection": "close"}) from None
+            size += len(message.get("body", b""))
+            if size > self._settings.body_bytes:
+                large = f"The body has more than {self._settings.body_bytes} bytes."
+                raise HTTPException(413, large, {"Connection": "close"})
             body_is_here = body_is_here or not message.get("more_body", False)
             return message
 
-        body_deadline = asyncio.get_running_loop().time() + self._body_seconds
+        body_deadline = asyncio.get_running_loop().time() + self._settings.body_seconds
         try:
             refused = self._refusal(scope)
             if refused is not None:

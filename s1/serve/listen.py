@@ -16,16 +16,28 @@ from s1.serve.app import create_app
 from s1.serve.body import Served
 from s1.serve.guard import LOOPBACK
 
+OTHER_FILES = 200
+"""Files that the process may need besides connections: the model's, an upstream's connections."""
 HEADER_SECONDS = 10.0
 """A connection whose request line and headers have not arrived by then is closed."""
 
 
 class ImpatientProtocol(H11Protocol):
-    """uvicorn's protocol, which by itself waits for ever for the end of the headers."""
+    """uvicorn's protocol, which by itself waits for ever for the end of the headers, and takes every connection."""
 
+    most_connections = 2000
     _deadline: asyncio.TimerHandle | None = None
+    _quiet_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= self.most_connections:
+            silent = [c for c in self.connections if isinstance(c, ImpatientProtocol) and c._is_waiting()]
+            oldest = min(silent, key=lambda each: each._quiet_since, default=None)
+            if oldest is not None:
+                self.connections.discard(oldest)
+                oldest.transport.abort()
+            else:
+                transport.abort()
         super().connection_made(transport)
         self._start_timer()
 
@@ -43,8 +55,14 @@ class ImpatientProtocol(H11Protocol):
     def _is_between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _is_waiting(self) -> bool:
+        """Whether the client is to send something: headers, or the rest of a body."""
+        return self._is_between_requests() or self.cycle.more_body
+
     def _start_timer(self) -> None:
-        self._deadline = asyncio.get_running_loop().call_later(HEADER_SECONDS, self._give_up)
+        loop = asyncio.get_running_loop()
+        self._quiet_since = loop.time()
+        self._deadline = loop.call_later(HEADER_SECONDS, self._give_up)
 
     def _stop_timer(self) -> None:
         if self._deadline is not None:
@@ -55,6 +73,21 @@ class ImpatientProtocol(H11Protocol):
         self._deadline = None
         if self._is_between_requests() and not self.transport.is_closing():
             self.transport.close()
+
+
+def _room_for_connections(wanted: int) -> int:
+    """How many connections the system lets this process have, at most `wanted`; its limit is raised where it may be."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return wanted
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if now == resource.RLIM_INFINITY or now >= needed:
+        return wanted
+    now = needed if most == resource.RLIM_INFINITY else min(needed, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
+    return max(1, now - OTHER_FILES)
 
 
 def is_loopback(host: str) -> bool:
@@ -89,9 +122,11 @@ def make_server(
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("s1.serve").setLevel(logging.INFO if log_requests else logging.WARNING)
     app: Any = create_app(served, key=key, loopback=is_loopback(listener.getsockname()[0]))
+    most = _room_for_connections(served.settings.connections)
+    protocol = type("Protocol", (ImpatientProtocol,), {"most_connections": most})
     config = uvicorn.Config(
         app,
-        http=ImpatientProtocol,
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=None,

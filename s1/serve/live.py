@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -15,13 +15,14 @@ from fastapi import Request
 from s1.budget import Forcing, drive
 from s1.errors import EngineFailure, S1Error
 from s1.serve.body import Served
+from s1.serve.fair_slots import FairSlots, Ticket
 from s1.serve.server_metrics import ServerMetrics
 from s1.span_text import SpanPiece, SpanText
 from s1.types import Engine, Generation
 
-PAUSE, MOST_PAUSE = 0.002, 0.25
-"""Seconds for each live request between two events of a stream: an event costs about a third of a millisecond, so
-that streams of single tokens would take the processor from the model."""
+PAUSE, MOST_PAUSE = 0.0125, 0.25
+"""Seconds for each live request between two events of a stream: an event costs about 0.15 milliseconds, so that many
+streams of single tokens would take the processor from the model. The end of a choice is not waited for."""
 
 
 class Busy(S1Error):
@@ -42,16 +43,18 @@ class ClientLeft(Exception):
 
 @dataclass
 class LiveRequest:
-    """One request with its choices. `changed` is set after every new token."""
+    """One request with its choices. `changed` is set after new tokens, `ended` after a choice's last."""
 
     id: str
     forcings: list[Forcing]
     generations: list[Generation | None]
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     error: BaseException | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     pause: Callable[[], float] = lambda: 0.0
     """Seconds between two looks at the new tokens."""
+    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def thinks(self) -> bool:
@@ -89,7 +92,10 @@ class LiveRequest:
                     yield choice, generation
                     left.discard(choice)
             if left:
-                await asyncio.sleep(self.pause())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.pause()):
+                        await self.ended.wait()
+                self.ended.clear()
 
     async def done(self) -> list[Generation]:
         """All generations, in order of the choices."""
@@ -102,33 +108,37 @@ class LiveRequest:
 
 
 class Desk:
-    """All live requests: a bound on those that decode, and on those that wait, first come first served."""
+    """All live requests, and the slots in which their choices decode."""
 
     def __init__(self, served: Served, metrics: ServerMetrics) -> None:
         self.served, self.metrics = served, metrics
         self.live: dict[str, LiveRequest] = {}
-        self.waiting = 0
-        self._slots = asyncio.Semaphore(served.settings.concurrent)
+        self.slots = FairSlots(served.settings.concurrent, served.settings.waiting)
         self._seconds = 1.0  # about how long a choice decodes
 
     @asynccontextmanager
     async def begin(
-        self, prefix: str, forcings: list[Forcing], request: Request
+        self, prefix: str, forcings: list[Forcing], request: Request, user: str | None
     ) -> AsyncIterator[LiveRequest]:
-        """Run the choices of a request while the `async with` lasts. Raises Busy when too many wait."""
+        """Run the choices of a request while the `async with` lasts. Raises Busy when too many wait.
+
+        Clients that take turns differ in address or in `user`.
+        """
         settings = self.served.settings
-        if self.waiting + len(forcings) > settings.waiting + (
-            0 if self._slots.locked() else settings.concurrent
-        ):
-            rounds = (self.waiting + 1) / settings.concurrent
-            raise Busy(self.waiting, max(1, min(60, math.ceil(rounds * self._seconds))))
+        client = (request.client and request.client.host, user)
+        tickets = self.slots.ask(client, len(forcings))
+        if tickets is None:
+            rounds = (self.slots.waiting + 1) / settings.concurrent
+            raise Busy(self.slots.waiting, max(1, min(60, math.ceil(rounds * self._seconds))))
         # The id is a secret: whoever knows it may turn the request.
         live = LiveRequest(f"{prefix}-{secrets.token_hex(16)}", forcings, [None] * len(forcings))
         live.pause = lambda: min(MOST_PAUSE, PAUSE * len(self.live))
         self.live[live.id] = live
         deadline = asyncio.get_running_loop().time() + settings.request_seconds
-        self.waiting += len(forcings)
-        live.tasks = [asyncio.create_task(self._decode(live, n, deadline)) for n in range(len(forcings))]
+        for choice, ticket in enumerate(tickets):
+            task = asyncio.create_task(self._decode(live, choice, ticket, deadline))
+            task.add_done_callback(lambda _, ticket=ticket: self.slots.leave(client, ticket))  # type: ignore[misc]
+            live.tasks.append(task)
         live.tasks.append(asyncio.create_task(_watch(request, live)))
         try:
             yield live
@@ -138,8 +148,8 @@ class Desk:
                 task.cancel()
             await asyncio.gather(*live.tasks, return_exceptions=True)
 
-    async def _decode(self, live: LiveRequest, choice: int, deadline: float) -> None:
-        forcing, waits = live.forcings[choice], True
+    async def _decode(self, live: LiveRequest, choice: int, ticket: Ticket, deadline: float) -> None:
+        forcing = live.forcings[choice]
         engine: Engine = self.served.engine
         arrived = time.perf_counter()
 
@@ -148,14 +158,10 @@ class Desk:
 
         try:
             async with asyncio.timeout_at(deadline):
-                async with self._slots:
-                    self.waiting, waits = self.waiting - 1, False
-                    queued = time.perf_counter() - arrived
-                    self.metrics.running.inc()
-                    try:
-                        generation = await drive(forcing, engine, sample=choice, watch=watch)
-                    finally:
-                        self.metrics.running.dec()
+                await ticket
+                queued = time.perf_counter() - arrived
+                with self.metrics.running.track_inprogress():
+                    generation = await drive(forcing, engine, sample=choice, watch=watch)
             self._seconds += (generation.seconds - self._seconds) / 8
             self.metrics.count(generation, queued)
             live.generations[choice] = generation
@@ -167,8 +173,8 @@ class Desk:
         except Exception as error:
             live.error = error
         finally:
-            self.waiting -= waits
             live.changed.set()
+            live.ended.set()
 
 
 async def _watch(request: Request, live: LiveRequest) -> None:
@@ -180,3 +186,4 @@ async def _watch(request: Request, live: LiveRequest) -> None:
     for task in live.tasks[:-1]:
         task.cancel()
     live.changed.set()
+    live.ended.set()

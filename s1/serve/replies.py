@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from s1.errors import EngineFailure
@@ -23,24 +23,30 @@ class ReplyShape:
     live: LiveRequest
     body: BudgetBody
     served: Served
-    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def is_chat(self) -> bool:
         return isinstance(self.body, ChatBody)
 
-    def around(self, choices: list[dict[str, Any]], *, chunk: bool = False) -> dict[str, Any]:
-        """The object that holds `choices`. `s1` names the policy, and the effort that chose it."""
+    def _around(self, *, chunk: bool = False) -> dict[str, Any]:
+        """The object that holds the choices, without them."""
         kind = "chat.completion" if self.is_chat else "text_completion"
-        policy = self.live.forcings[0].encoded.policy
         return {
             "id": self.live.id,
             "object": f"{kind}.chunk" if chunk and self.is_chat else kind,
-            "created": self.created,
+            "created": self.live.created,
             "model": self.served.name,
-            "choices": choices,
-            "s1": {"policy": policy.key, "reasoning_effort": self.body.reasoning_effort},
-        }
+        } | about(self.live, self.body)
+
+    @cached_property
+    def _chunk_end(self) -> str:
+        return json.dumps(self._around(chunk=True), ensure_ascii=False)[1:]
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
+        """One event of the stream. What all events share is written once: there are many."""
+        return (
+            f"data: {json.dumps({'choices': choices} | more, ensure_ascii=False)[:-1]}, {self._chunk_end}\n\n"
+        )
 
     def whole(self, generations: Sequence[Generation]) -> dict[str, Any]:
         """The reply that is not streamed."""
@@ -56,9 +62,9 @@ class ReplyShape:
             choices.append({"index": index, "finish_reason": generation.finish, "logprobs": None} | choice)
             if self.body.receipt:
                 choices[-1]["receipt"] = receipt(generation)
-        return self.around(choices) | {"usage": usage(generations, self.body.n or 1)}
+        return self._around() | {"choices": choices, "usage": usage(generations, self.body.n or 1)}
 
-    def delta(self, index: int, *, content: str = "", reasoning: str = "", **more: Any) -> dict[str, Any]:
+    def _delta(self, index: int, *, content: str = "", reasoning: str = "", **more: Any) -> str:
         """One chunk with new text."""
         new = {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
         choice: dict[str, Any] = {"index": index, "finish_reason": None, "logprobs": None} | more
@@ -66,7 +72,35 @@ class ReplyShape:
             choice["delta"] = ({"content": content} if content or not new else {}) | new
         else:
             choice |= {"text": content} | new
-        return self.around([choice], chunk=True)
+        return self._chunk([choice])
+
+    async def events(self) -> AsyncGenerator[str, None]:
+        """The server-sent events of a streamed reply. Raises what goes wrong."""
+        live, body = self.live, self.body
+        answers = [AnswerStream(self.served) for _ in live.forcings]
+        generations: dict[int, Generation] = {}
+        for index in range(len(live.forcings)):
+            role = {"delta": {"role": "assistant", "content": ""}} if self.is_chat else {}
+            yield self._chunk([{"index": index, "finish_reason": None, "text": ""} | role])
+        async for index, piece in live.pieces():
+            if isinstance(piece, SpanPiece):
+                marks = _marks(live, index, piece) if body.receipt else {}
+                if piece.phase == "thinking":
+                    yield self._delta(index, reasoning=piece.text, **marks)
+                elif new := answers[index].add(piece):
+                    yield self._delta(index, content=new, **marks)
+                continue
+            if piece.error is not None:
+                raise EngineFailure(piece.error)
+            generations[index] = piece
+            last: dict[str, Any] = {"finish_reason": piece.finish}
+            if body.receipt:
+                last["receipt"] = receipt(piece)
+            yield self._delta(index, **last)
+        if body.stream_options is not None and body.stream_options.include_usage:
+            ordered = [generations[index] for index in sorted(generations)]
+            yield self._chunk([], usage=usage(ordered, body.n or 1))
+        yield "data: [DONE]\n\n"
 
 
 class AnswerStream:
@@ -84,33 +118,10 @@ class AnswerStream:
         return new
 
 
-async def events(shape: ReplyShape) -> AsyncGenerator[str, None]:
-    """The server-sent events of a streamed reply. Raises what goes wrong before the first; later it is an event."""
-    live, body = shape.live, shape.body
-    answers = [AnswerStream(shape.served) for _ in live.forcings]
-    generations: dict[int, Generation] = {}
-    for index in range(len(live.forcings)):
-        role = {"delta": {"role": "assistant", "content": ""}} if shape.is_chat else {}
-        yield event(shape.around([{"index": index, "finish_reason": None, "text": ""} | role], chunk=True))
-    async for index, piece in live.pieces():
-        if isinstance(piece, SpanPiece):
-            marks = _marks(live, index, piece) if body.receipt else {}
-            if piece.phase == "thinking":
-                yield event(shape.delta(index, reasoning=piece.text, **marks))
-            elif new := answers[index].add(piece):
-                yield event(shape.delta(index, content=new, **marks))
-            continue
-        if piece.error is not None:
-            raise EngineFailure(piece.error)
-        generations[index] = piece
-        last: dict[str, Any] = {"finish_reason": piece.finish}
-        if body.receipt:
-            last["receipt"] = receipt(piece)
-        yield event(shape.delta(index, **last))
-    if body.stream_options is not None and body.stream_options.include_usage:
-        ordered = [generations[index] for index in sorted(generations)]
-        yield event(shape.around([], chunk=True) | {"usage": usage(ordered, body.n or 1)})
-    yield "data: [DONE]\n\n"
+def about(live: LiveRequest, body: BudgetBody) -> dict[str, Any]:
+    """What every reply adds: the policy that was followed, and the effort that chose it."""
+    policy = live.forcings[0].encoded.policy
+    return {"s1": {"policy": policy.key, "reasoning_effort": body.reasoning_effort}}
 
 
 def _marks(live: LiveRequest, index: int, piece: SpanPiece) -> dict[str, Any]:
@@ -121,10 +132,6 @@ def _marks(live: LiveRequest, index: int, piece: SpanPiece) -> dict[str, Any]:
         "thinking_tokens": len(forcing.thinking),
         "waits": forcing.waits,
     }
-
-
-def event(value: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
 def usage(generations: Sequence[Generation], n: int) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class ServeSettings:
     """Choices that decode at once."""
     waiting: int = 256
     """Choices that wait for their turn; a request beyond it gets 429."""
+    connections: int = 2000
+    """Open connections; a new one beyond it closes the one that has sent nothing whole for longest."""
     body_bytes: int = 1 << 20
     body_seconds: float = 20.0
     """Longest time in which a request must have arrived."""

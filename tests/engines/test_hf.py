@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 from tiny_models import tiny  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
-from s1.engines import load_engine  # noqa: E402
+from s1.engines import hf_batch, load_engine  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
 from s1.engines.sampling import draw, draw_filtered, uniform  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
@@ -294,6 +294,14 @@ def test_memory_stays_within_the_bound_and_every_request_ends_right(make, model,
         assert ids == reference(model, request.prefix, 200)
     assert 0 < worst <= bound
     assert engine.counts.preempted > 0
+
+
+def test_what_finished_requests_leave_does_not_grow_without_end(make, monkeypatch):
+    monkeypatch.setattr(hf_batch, "KEPT_BYTES", 0)
+    engine = make(cache_bytes=1 << 26, max_batch=4)
+    for seed in range(4):
+        run(engine, [Continuation(p, 40) for p in prompts(12, low=40, high=60, seed=seed)])
+        assert engine.batch.slots.bytes < engine.bytes_held <= 3 * engine.batch.slots.bytes
 
 
 def stepped(engine, requests):

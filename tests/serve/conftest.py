@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from serving import PacedModel, TestServer, servers
+from serving import PacedModel, TestServer, commands, servers
 
 
 @pytest.fixture
@@ -18,3 +19,8 @@ def shared() -> Iterator[TestServer]:
     started = servers()
     yield next(started)(PacedModel())
     next(started, None)
+
+
+@pytest.fixture
+def command() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+    yield from commands()

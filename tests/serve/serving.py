@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -107,3 +111,31 @@ def servers() -> Iterator[Callable[..., TestServer]]:
     yield start
     for each in started:
         each.stop()
+
+
+def commands() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+    """Start the command `s1 serve` with options on a free port: its address and its process; it ends at the end."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, **environment: str) -> tuple[str, subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "s1", "serve", "--port", "0", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
+        )  # fmt: skip
+        running.append(process)
+        assert process.stdout is not None and process.stderr is not None
+        found = None
+        while found is None and (line := process.stdout.readline()):  # vLLM prints lines of its own before
+            found = re.search(r"http://[\d.]+:\d+", line)
+        assert found, process.stderr.read()
+        httpx.get(f"{found[0]}/health", timeout=60)  # the socket listens before the server is ready
+        return found[0], process
+
+    yield start
+    for process in running:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()

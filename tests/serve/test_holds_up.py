@@ -9,13 +9,17 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serving import ASK, PacedModel, until
 
 from s1.errors import BadConfig, EngineFailure
 from s1.serve import listen
+from s1.serve.fair_slots import FairSlots
 from s1.serve.listen import bind
 from s1.types import Chunk, Continuation
 
@@ -56,6 +60,87 @@ def test_waiting_requests_are_served_in_order(serve) -> None:
     for thread in threads:
         thread.join(20)
     assert order == [0, 1, 2, 3]
+
+
+class Gated(PacedModel):
+    """Begins when the gate is open."""
+
+    gate: threading.Event
+
+    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
+        while not self.gate.is_set():
+            await asyncio.sleep(0.01)
+        async for chunk in super().stream(request):
+            yield chunk
+
+
+@pytest.mark.parametrize("apart", ["address", "user"])
+def test_a_client_with_many_requests_does_not_starve_another(serve, apart) -> None:
+    model = Gated(pace=0.002, ends_in=10_000)
+    model.gate = threading.Event()
+    served = serve(model, concurrent=2, waiting=140)
+    ended: list[str] = []
+    threads = []
+
+    def ask(who: str) -> None:
+        address = httpx.HTTPTransport(
+            local_address="127.0.0.2" if apart == "address" and who == "few" else None
+        )
+        user = {"user": who} if apart == "user" else {}
+        with httpx.Client(transport=address, timeout=60) as client:
+            got = client.post(f"{served.url}/v1/chat/completions", json=ASK | {"max_thinking": 9} | user)
+        ended.append(f"{who} {got.status_code}")
+
+    for who, count, waiting in (("many", 64, 62), ("few", 4, 66)):
+        for _ in range(count):
+            threads.append(threading.Thread(target=ask, args=(who,), daemon=True))
+            threads[-1].start()
+        until(lambda n=waiting: f"s1_waiting {n}.0" in httpx.get(f"{served.url}/metrics").text, 60)
+    model.gate.set()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ended) == ["few 200"] * 4 + ["many 200"] * 64
+    after = ended[: len(ended) - 1 - ended[::-1].index("few 200")].count("many 200")
+    assert after < 40, ended  # in order of arrival it would be 64
+
+
+def test_a_client_that_fills_its_share_of_the_queue_leaves_room_for_another(serve) -> None:
+    served = serve(slow(), concurrent=1, waiting=6)
+    holders = [in_background(served, user="many", max_thinking=40) for _ in range(4)]
+    until(lambda: "s1_waiting 3.0" in httpx.get(f"{served.url}/metrics").text)
+    assert served.ask(user="many", max_thinking=1).status_code == 429
+    other, got = in_background(served, user="few", max_thinking=1)
+    for thread, _ in (*holders, (other, got)):
+        thread.join(60)
+    assert got[0].status_code == 200
+
+
+@settings(max_examples=50)
+@given(
+    slots=st.integers(1, 4),
+    waiting=st.integers(0, 12),
+    steps=st.lists(st.tuples(st.sampled_from("abcx"), st.integers(1, 5)), max_size=60),
+)
+def test_slots_are_never_idle_nor_exceeded_while_clients_come_and_go(slots, waiting, steps) -> None:
+    async def go() -> None:
+        queue = FairSlots(slots, waiting)
+        held: list[tuple[str, asyncio.Future[None]]] = []
+        for client, count in steps:
+            if client != "x":
+                held += [(client, ticket) for ticket in queue.ask(client, count) or ()]
+            elif held:  # somebody leaves, in every third case while it still waits
+                owner, ticket = held.pop(count % len(held))
+                if not ticket.done() and count % 3 == 0:
+                    ticket.cancel()
+                queue.leave(owner, ticket)
+            running = sum(ticket.done() for _, ticket in held)
+            assert running == min(slots, len(held))
+            assert queue.waiting == len(held) - running <= waiting
+        for owner, ticket in held:
+            queue.leave(owner, ticket)
+        assert queue.waiting == 0 and queue.ask("a", slots) is not None
+
+    asyncio.run(go())
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -141,6 +226,61 @@ def test_connections_that_send_nothing_are_closed_and_hinder_nobody(serve, monke
         connection.settimeout(10)
         assert connection.recv(1) == b""
         connection.close()
+
+
+def test_beyond_the_bound_the_connection_that_is_silent_for_longest_is_closed(serve) -> None:
+    served = serve(slow(), connections=4)
+    host, port = served.url.removeprefix("http://").split(":")
+    other, got = in_background(served, max_thinking=40)
+    until(lambda: served.served.engine.running == 1)
+    silent = []
+    for _ in range(6):
+        silent.append(socket.create_connection((host, int(port))))
+        silent[-1].sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost:")
+        time.sleep(0.05)
+    assert served.ask(max_thinking=1).status_code == 200
+    for connection in silent[:3]:
+        connection.settimeout(5)
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    other.join(20)
+    assert got[0].status_code == 200  # one that works is never closed
+    for connection in silent:
+        connection.close()
+
+
+SLOW_CONNECTIONS = 3000
+
+
+@pytest.mark.slow
+def test_thousands_of_slow_connections_hinder_nobody(serve, monkeypatch) -> None:
+    resource = pytest.importorskip("resource")
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * SLOW_CONNECTIONS + 1000  # both ends are in this process
+    if most != resource.RLIM_INFINITY and most < needed:
+        pytest.skip(f"this process may open only {most} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, needed), most))
+    monkeypatch.setattr(listen, "HEADER_SECONDS", 3.0)
+    served = serve(PacedModel(ends_in=20), body_seconds=3.0, connections=2000)
+    host, port = served.url.removeprefix("http://").split(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n".encode()
+    sent = (b"", head, head + b"Content-Length: 500\r\n\r\n{")
+    slow_ones, answered = [], 0
+    try:
+        for n in range(SLOW_CONNECTIONS):
+            slow_ones.append(socket.create_connection((host, int(port)), timeout=10))
+            slow_ones[-1].sendall(sent[n % 3])
+            if n % 100 == 0:
+                answered += served.ask(max_thinking=1).status_code == 200
+        assert answered == SLOW_CONNECTIONS // 100
+        for connection in slow_ones:  # each is closed, after an answer or without one
+            with suppress(ConnectionResetError):
+                while connection.recv(1000):
+                    continue
+    finally:
+        for connection in slow_ones:
+            connection.close()
+    assert served.ask(max_thinking=1).status_code == 200
 
 
 def test_a_shutdown_lets_running_requests_finish(serve) -> None:

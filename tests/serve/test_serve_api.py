@@ -159,6 +159,9 @@ WRONG = {
     "a stop that is the delimiter": ({"stop": "</think>"}, 400, "delimiter"),
     "an empty stop": ({"stop": [""]}, 400, "stop"),
     "log-probabilities": ({"logprobs": True}, 400, "logprobs"),
+    "the best log-probabilities": ({"top_logprobs": 3}, 400, "top_logprobs"),
+    "a tool that must be called": ({"tool_choice": "required"}, 400, "tool_choice"),
+    "a schema": ({"response_format": {"type": "json_schema", "json_schema": {}}}, 400, "response_format"),
     "tools": ({"tools": [{"type": "function"}]}, 400, "tools"),
     "JSON mode": ({"response_format": {"type": "json_object"}}, 400, "response_format"),
     "a penalty": ({"presence_penalty": 0.5}, 400, "presence_penalty"),
@@ -179,6 +182,98 @@ def test_what_cannot_be_followed_is_refused_by_name(shared, body, status, word) 
     assert got.status_code == status, got.text
     message = got.json()["error"]["message"]
     assert word in message and "\n" not in message and len(message) <= 700
+
+
+# --- /v1/responses ------------------------------------------------------------------------------------------
+
+
+def test_a_response_says_what_the_chat_says(shared) -> None:
+    got = client(shared.url).responses.create(
+        model="tiny",
+        instructions="Be brief.",
+        input=[
+            {"role": "user", "content": "1+1?"},
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [],
+                "content": [{"type": "reasoning_text", "text": "x"}],
+            },
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "2"}]},
+            {"role": "user", "content": [{"type": "input_text", "text": "2+2?"}]},
+        ],
+        max_output_tokens=60,
+        extra_body={"max_thinking": 9, "min_thinking": 9, "receipt": True},
+    )
+    chat = shared.ask(
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "1+1?"},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": "2+2?"},
+        ],
+        max_tokens=60, max_thinking=9, min_thinking=9, receipt=True,
+    ).json()  # fmt: skip
+    choice = chat["choices"][0]
+    assert [item.type for item in got.output] == ["reasoning", "message"]
+    assert got.output[0].content[0].text == choice["message"]["reasoning"]
+    assert got.output_text == choice["message"]["content"]
+    assert got.status == {"stop": "completed", "length": "incomplete"}[choice["finish_reason"]]
+    assert got.usage.output_tokens_details.reasoning_tokens == choice["receipt"]["thinking_tokens"] == 9
+    assert got.usage.output_tokens == chat["usage"]["completion_tokens"]
+    assert got.receipt["spans"] == choice["receipt"]["spans"] and got.s1 == chat["s1"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"max_thinking": 0}, {"max_thinking": 30, "waits": 2}, {"min_thinking": 9}]
+)
+def test_a_streamed_response_grows_into_the_whole_one(shared, asked) -> None:
+    sent = {"model": "tiny", "input": "2+2?", "extra_body": asked}
+    whole = client(shared.url).responses.create(**sent)
+    names, reasoning = [], ""
+    with client(shared.url).responses.stream(**sent) as stream:
+        for event in stream:
+            names.append(event.type)
+            reasoning += event.delta if event.type == "response.reasoning_text.delta" else ""
+    assert names[0] == "response.created" and names[-1] == f"response.{whole.status}"
+    assert event.response.output_text == whole.output_text
+    assert [i.type for i in event.response.output] == [i.type for i in whole.output]
+    if asked.get("max_thinking") != 0:
+        assert reasoning == whole.output[0].content[0].text
+    assert (
+        names.count("response.output_item.done")
+        == names.count("response.output_item.added")
+        == len(whole.output)
+    )
+
+
+def test_a_response_takes_its_effort_from_either_place(shared) -> None:
+    api = client(shared.url).responses
+    got = api.create(model="tiny", input="2+2?", reasoning={"effort": "none"})
+    assert got.reasoning.effort == "none" and [i.type for i in got.output] == ["message"]
+    with pytest.raises(openai.BadRequestError, match="reasoning_effort"):
+        api.create(
+            model="tiny", input="2+2?", reasoning={"effort": "none"}, extra_body={"reasoning_effort": "low"}
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("previous_response_id", "resp_1"),
+        ("store", True),
+        ("tools", [{"type": "web_search"}]),
+        ("text", {"format": {"type": "json_object"}}),
+        ("reasoning", {"summary": "auto"}),
+        ("input", [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]),
+        ("input", [{"role": "assistant", "content": "x"}]),
+        ("thinking_budgt", 3),
+        ("background", True),
+    ],
+)
+def test_what_a_response_cannot_do_is_refused_by_name(shared, field, value) -> None:
+    got = shared.post("/v1/responses", **{"input": "2+2?", field: value})
+    assert got.status_code == 400 and field in got.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("sent", [b"", b"{", b"[1]", b'"x"', b"\xff", b"[" * 100_000, b'{"n":' + b"9" * 9999])
@@ -218,7 +313,7 @@ def test_a_stream_can_be_told_to_answer_now(serve) -> None:
 
 
 def test_a_stream_can_be_told_to_wait(serve) -> None:
-    served = serve(PacedModel(pace=0.02, ends_in=8))
+    served = serve(PacedModel(pace=0.02, ends_in=60))
     plain = served.ask(receipt=True).json()["choices"][0]["receipt"]
     status, receipt = turned(served, {"wait": True})
     assert (status, plain["waits"], receipt["waits"]) == (200, 0, 1)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,29 +14,6 @@ from s1.engines.model_files import PETRI
 
 sys.path.append(str(Path(__file__).parents[1] / "engines"))
 from imitation import Imitation, noise, status  # noqa: E402
-
-
-@pytest.fixture
-def command() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
-    """Start `s1 serve` on a free port; its address and its process."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*options: str, **environment: str) -> tuple[str, subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "s1", "serve", "--port", "0", *options],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
-        )  # fmt: skip
-        running.append(process)
-        assert process.stdout is not None and process.stderr is not None
-        found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
-        assert found, process.stderr.read()
-        httpx.get(f"{found[0]}/health", timeout=60)  # the socket listens before the server is ready
-        return found[0], process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.slow

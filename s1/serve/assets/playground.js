@@ -137,6 +137,8 @@ class Panel {
   }
   add(where, text, forced) {
     const box = this.find(where);
+    if (!box.hasChildNodes()) text = text.trimStart();
+    if (!text) return;
     const follows = box.scrollTop + box.clientHeight > box.scrollHeight - 30;
     let last = this.last[where];
     if (!last || last.forced !== forced) {
@@ -155,7 +157,7 @@ class Panel {
       answer_now: "You ended the thinking.",
     };
     this.find(".ended").textContent = `${why[receipt.cut_by] || "The model ended its thinking."} ` +
-      `${receipt.answer_tokens} answer tokens${receipt.finish === "length" ? ", and no room for more" : ""}.`;
+      `${receipt.answer_tokens} answer token${receipt.answer_tokens === 1 ? "" : "s"}${receipt.finish === "length" ? ", and no room for more" : ""}.`;
   }
 }
 

@@ -1,0 +1,128 @@
+"""`s1 serve` in front of a real vLLM server, and with vLLM in its process. Run by `make test-vllm`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
+
+import asyncio  # noqa: E402
+
+from serving import commands  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[1] / "vllm_plugin"))
+import serve_vllm  # noqa: E402
+
+from s1.budget import Forcing, drive  # noqa: E402
+from s1.engines import load_engine  # noqa: E402
+from s1.formats import FORMATS  # noqa: E402
+from s1.petri.world import base_model  # noqa: E402
+from s1.policy import BudgetPolicy  # noqa: E402
+from s1.prompt import encode_prompt  # noqa: E402
+from s1.types import Generation  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test of each kind starts vLLM
+QUESTION = "poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9"
+ASK = {"messages": [{"role": "user", "content": QUESTION}], "max_answer": 12}
+
+
+@pytest.fixture(scope="module", params=["plain", "plug-in", "in process"])
+def server(request, tmp_path_factory) -> Iterator[str]:
+    """The address of `s1 serve`: before a vLLM server without and with s1's plug-in, and with vLLM inside."""
+    started = commands()
+    start = next(started)
+    if request.param == "in process":
+        yield start("--model", f"vllm:{base_model()}?eager=true&max_batch=64", "--format", "petri")[0]
+    else:
+        options = ["--additional-config", json.dumps({"s1_format": "petri"})] * (request.param == "plug-in")
+        with serve_vllm.serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as upstream:
+            yield start("--upstream", upstream, "--format", "petri")[0]
+    next(started, None)
+
+
+def ask(url: str, **body: Any) -> dict[str, Any]:
+    got = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"receipt": True} | body, timeout=120)
+    assert got.status_code == 200, got.text
+    return got.json()["choices"][0]
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Generation]:
+    """What the machine gives on the hf engine."""
+    engine = load_engine(str(base_model()), cache_bytes=1 << 26)
+
+    async def go() -> dict[str, Generation]:
+        made = {}
+        for name, policy in POLICIES.items():
+            prompt = engine.render(ASK["messages"])
+            encoded = encode_prompt(engine, FORMATS["petri"], BudgetPolicy(**policy, max_answer=12), prompt)
+            made[name] = await drive(Forcing(encoded), engine)
+        await engine.close()
+        return made
+
+    return asyncio.run(go())
+
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "no thinking": {"max_thinking": 0},
+    "a limit": {"max_thinking": 20},
+    "waits": {"max_thinking": 70, "waits": 2},
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_dial_gives_what_the_machine_gives(server, expected, name) -> None:
+    receipt = ask(server, **POLICIES[name])["receipt"]
+    wanted = [(s.phase, s.by, s.text) for s in expected[name].segments[1:]]
+    assert [(s["phase"], s["by"], s["text"]) for s in receipt["spans"]] == wanted
+    assert receipt["exact"] and receipt["cut_by"] == expected[name].cut_by
+
+
+def test_a_stream_says_what_the_whole_reply_says_and_can_be_turned(server) -> None:
+    whole = ask(server, max_thinking=30)
+    asked = ASK | {"stream": True, "receipt": True}
+    texts, receipt = stream(server, asked | {"max_thinking": 30})
+    assert texts == (whole["message"]["reasoning"], whole["message"]["content"])
+    long = {"min_thinking": 800, "wait": " Wait"}
+    _, receipt = stream(server, asked | long, {"answer_now": True})
+    assert receipt["cut_by"] == "answer_now" and receipt["thinking_tokens"] < 800 and receipt["answer_tokens"]
+
+
+def stream(url: str, body: dict[str, Any], turn: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """Thinking and answer of a stream, which is turned at its first thinking, and the receipt."""
+    reasoning = content = ""
+    receipt: dict[str, Any] = {}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=120) as got:
+        for line in got.iter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line[6:])
+                [choice] = chunk["choices"]
+                reasoning += choice["delta"].get("reasoning", "")
+                content += choice["delta"].get("content") or ""
+                receipt = choice.get("receipt", receipt)
+                if turn and reasoning:
+                    assert httpx.post(f"{url}/v1/thinking/{chunk['id']}", json=turn).status_code == 200
+                    turn = None
+    return (reasoning, content), receipt
+
+
+def test_what_vllm_started_ends_with_the_command() -> None:
+    import psutil  # vLLM brings it
+
+    started = commands()
+    _, process = next(started)("--model", f"vllm:{base_model()}?eager=true", "--format", "petri")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.terminate()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    next(started, None)
+    assert alive == []
