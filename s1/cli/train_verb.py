@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--track",
         choices=("tensorboard", "wandb", "trackio"),
         default="",
-        help="also log every step there (default: only to DIR/train.json)",
+        metavar="NAME",
+        help="tensorboard, wandb or trackio: also log every step there",
     )
     add_settings(parser, "TrainSettings (s1.train.settings)")
 

@@ -76,7 +76,9 @@ def writing_model(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch's own is a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "write" not in str(error):  # torch's own: "file write failed"
+            raise
         raise Interrupted(f"The model cannot be written to {folder} ({first_line(error)}).") from error
 
 

@@ -74,7 +74,9 @@ class TrainSettings:
             if getattr(self, name) < 0:
                 raise BadConfig(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
         if not 0 <= self.cut_share < 1:
-            raise BadConfig(f"cut_share is {self.cut_share}.", "Use 0 to below 1, so that ends are learnt too.")
+            raise BadConfig(
+                f"cut_share is {self.cut_share}.", "Use 0 to below 1, so that ends are learnt too."
+            )
         if self.cut_share and (self.conditional or self.profile == "official"):
             raise BadConfig(
                 "cut_share goes neither with conditional, whose prompts state lengths, nor with the official profile, "

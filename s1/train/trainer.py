@@ -73,6 +73,7 @@ def make_trainer(
     from transformers.trainer_pt_utils import LengthGroupedSampler
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
+    from trl.trainer.utils import add_fused_lm_head
 
     class Order(LengthGroupedSampler):  # type: ignore[misc]
         """Rows of similar length side by side. Remembers from which random state it drew the epoch's order."""
@@ -93,14 +94,15 @@ def make_trainer(
     class Watch(TrainerCallback, ExportableState):  # type: ignore[misc]
         def __init__(self) -> None:
             self.began = self.saved = time.monotonic()
-            self.tokens = 0.0
+            self.tokens = 0
+            """Read in the current step, padding left out; on several processes, as if all had as many."""
 
         def state(self) -> dict[str, Any]:
             kept = "" if order.state is None else base64.b64encode(bytes(order.state.tolist())).decode()
             return {"args": {}, "attributes": {"order": kept}}
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.began = time.monotonic()
+            self.began, self.tokens = time.monotonic(), 0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if settings.save_minutes and _any_process(
@@ -121,13 +123,20 @@ def make_trainer(
                     "Lower learning_rate or check the rows; the last checkpoint is kept.",
                 )
             entry["seconds"] = seconds = time.monotonic() - self.began
-            tokens, self.tokens = entry["num_tokens"] - self.tokens, entry["num_tokens"]
-            detail = _detail(entry["learning_rate"], tokens / seconds, speed)
+            detail = _detail(entry["learning_rate"], self.tokens / seconds, speed)
             progress(state.global_step, state.max_steps, float(entry["loss"]), detail)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, *args: Any) -> Any:
             return order
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            """TRL's loss without its other figures, entropy and accuracy, which take as long as the loss itself."""
+            watch.tokens += int(inputs["attention_mask"].sum()) * processes()
+            if self.aux_loss_enabled:  # a mixture of experts
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            found = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
+            return -found.sum() / kwargs["num_items_in_batch"] * processes()
 
         def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
             with writing_model(checkpoints):
@@ -179,7 +188,8 @@ def make_trainer(
     data = Dataset.from_dict(
         {"input_ids": [list(r.input_ids) for r in rows], "labels": [list(r.labels) for r in rows]}
     )
-    watching: list[Any] = [Watch()]
+    watch = Watch()
+    watching: list[Any] = [watch]
     if track == "tensorboard" and is_first_process():
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
@@ -194,6 +204,9 @@ def make_trainer(
     ):  # left to itself, PEFT looks for the base on the Hub, to see whether its vocabulary grew
         model = trainer.model
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    if not trainer.aux_loss_enabled:
+        inner = trainer.model.get_base_model() if adapter else trainer.model
+        add_fused_lm_head(inner, outputs=("log_probs",))
     return trainer
 
 
@@ -240,11 +253,12 @@ def _fsdp(settings: TrainSettings) -> dict[str, Any]:
 
 def _shard_on_processors(trainer: Any) -> None:
     """Turn FSDP2 on where accelerate leaves it out: it knows kinds of GPU only, though torch shards with gloo too."""
+    from accelerate import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     state = trainer.accelerator.state
     state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
-    state.distributed_type = DistributedType.FSDP
+    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     if trainer.args.bf16:
         state.fsdp_plugin.set_mixed_precision("bf16")
     trainer.is_fsdp_enabled = True

@@ -242,7 +242,13 @@ def test_the_share_of_rows_that_are_cut_follows_from_the_seed():
 
 
 @pytest.mark.parametrize(
-    "change", [{"cut_share": 1.0}, {"cut_share": -0.1}, {"cut_share": 0.5, "conditional": "token"}]
+    "change",
+    [
+        {"cut_share": 1.0},
+        {"cut_share": -0.1},
+        {"cut_share": 0.5, "conditional": "token"},
+        {"cut_share": 0.5, "profile": "official"},
+    ],
 )
 def test_a_share_without_ends_to_learn_or_with_stated_lengths_is_refused(change):
     with pytest.raises(BadConfig, match="cut_share"):
