@@ -88,9 +88,10 @@ def draw_losses(out: Path, log: Sequence[Mapping[str, float]]) -> None:
 
 def license_of(source: str) -> str | None:
     """The licence that the base's own card names, if the base is a folder that has one."""
+    import yaml
     from huggingface_hub import ModelCard
 
     try:
         return ModelCard.load(Path(source) / CARD).data.license
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         return None
