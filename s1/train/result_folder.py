@@ -95,6 +95,8 @@ def save_result(
 
     `source` is where the base was loaded from; `weights` are those of a model that is sharded over processes.
     """
+    if weights is not None:  # gathered one by one, so that tied ones are there twice
+        weights = {n: w for n, w in weights.items() if n not in getattr(model, "all_tied_weights_keys", ())}
     model.save_pretrained(out, **({} if weights is None else {"state_dict": weights}))
     model.generation_config.save_pretrained(out)  # an adapter would be saved without it
     tokenizer.save_pretrained(out)

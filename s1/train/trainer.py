@@ -123,8 +123,9 @@ def make_trainer(
                     "Lower learning_rate or check the rows; the last checkpoint is kept.",
                 )
             entry["seconds"] = seconds = time.monotonic() - self.began
-            detail = _detail(entry["learning_rate"], self.tokens / seconds, speed)
-            progress(state.global_step, state.max_steps, float(entry["loss"]), detail)
+            if is_first_process():
+                detail = _detail(entry["learning_rate"], self.tokens / seconds, speed)
+                progress(state.global_step, state.max_steps, float(entry["loss"]), detail)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, *args: Any) -> Any:

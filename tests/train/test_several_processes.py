@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
+
+from safetensors.torch import load_file  # noqa: E402
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SETTINGS = ("epochs=2", "batch=8", "device_batch=2", "bf16=false", "save_steps=2")
 TOLERANCE = 2e-5
@@ -44,6 +48,10 @@ def test_two_processes_have_the_losses_of_one_and_survive_a_kill(
 
     assert losses("two") == pytest.approx(losses("one"), abs=TOLERANCE)
     assert record_of(tmp_path / "two")["sharded"] and not record_of(tmp_path / "one")["sharded"]
+    whole, gathered = (load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("one", "two"))
+    assert whole.keys() == gathered.keys()
+    for name, weight in whole.items():
+        torch.testing.assert_close(gathered[name], weight, atol=1e-3, rtol=0, msg=name)
 
 
 def _is_worker(process: Path, out: str) -> bool:
