@@ -60,7 +60,7 @@ EXTRAS = {
     "hf": ("torch", "transformers", "peft", "gguf"),
     "openai": ("openai",),
     "data": ("polars", "pyarrow", "tokenizers", "datasets"),
-    "train": ("torch", "transformers", "trl", "accelerate", "datasets"),
+    "train": ("torch", "transformers", "trl", "accelerate", "datasets", "matplotlib"),
     "qlora": ("bitsandbytes",),
     "grading": ("math_verify",),
     "report": ("matplotlib",),

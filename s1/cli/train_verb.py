@@ -46,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--merge", action="store_true", help="also write base and adapter as one model, to DIR/merged"
     )
+    parser.add_argument(
+        "--track",
+        choices=("tensorboard", "wandb", "trackio"),
+        default="",
+        metavar="NAME",
+        help="tensorboard, wandb or trackio: also log every step there",
+    )
     add_settings(parser, "TrainSettings (s1.train.settings)")
 
 
@@ -55,18 +62,23 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.errors import BadConfig, require
     from s1.formats import get_format
     from s1.jsonl import locked
+    from s1.train.model import require_gpu
     from s1.train.settings import TrainSettings, train_recipe
     from s1.train.sft import plan_train, train
-    from s1.train.trainer import is_first_process, processes
+    from s1.train.trainer import check_tracker, is_first_process, processes
 
     require("train")
+    check_tracker(arguments.track)
     base, fmt, defaults = arguments.base, "s1", TrainSettings()
     if base == "petri":
         from s1.petri import world
 
         base, fmt, defaults = str(world.base_model()), "petri", world.train_settings()
     if arguments.recipe:
-        defaults = train_recipe(arguments.recipe).settings
+        recipe = train_recipe(arguments.recipe)
+        defaults = recipe.settings
+        if recipe.gpus and not arguments.plan:
+            require_gpu(f"The recipe {recipe.name}")
     settings = load_settings(defaults, arguments.config, arguments.set)
     if arguments.merge and not settings.lora_rank:
         raise BadConfig("--merge needs an adapter, and this run trains all weights.", "Leave --merge out.")
@@ -87,7 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     alone = locked(arguments.out) if is_first_process() else nullcontext()
     with alone, ProgressBar("train") as bar:
         traces = read_traces(arguments.dataset)
-        out = train(base, traces, arguments.out, chosen, settings, notify=_note, progress=bar.show_training)
+        out = train(base, traces, arguments.out, chosen, settings, notify=_note, progress=bar.show_training,
+                    track=arguments.track)  # fmt: skip
     if not is_first_process():
         return 0
     if arguments.merge:

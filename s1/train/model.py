@@ -47,6 +47,14 @@ def fast_bfloat16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def require_gpu(what: str) -> None:
+    """Raise BadConfig where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BadConfig(f"{what} needs a GPU, and there is none.", "Use the recipe laptop, or leave it out.")
+
+
 def prepare_end(model: Any, end: int) -> None:
     """Let `end` be learnt like any other token, even if it is the pad token, and let it stop decoding."""
     model.get_input_embeddings().padding_idx = None  # the embedding of the pad token would get no gradient
@@ -76,10 +84,7 @@ def save_merged(adapter: Path, base: str) -> Path:
 def _four_bits() -> Any:
     import torch
 
-    if not torch.cuda.is_available():
-        raise BadConfig(
-            "quantize needs a GPU, and there is none.", "Use the recipe laptop, or set quantize=false."
-        )
+    require_gpu("quantize")
     require("qlora")
     from transformers import BitsAndBytesConfig
 

@@ -6,16 +6,23 @@ prompt | open | thinking | newline? close | answer | end of turn
 A trace may name parts of its thinking that carry no loss (`Trace.untrained`). The authors' collator masks the prompt
 and nothing else: "official" puts loss on the opening delimiter too, and on what the chat template writes after the
 end of turn (a newline in Qwen2.5). Decoding writes the first and never reaches the second, so "strict" trains neither.
+
+A cut trace ends as forcing ends it:
+
+prompt | open | first part of the thinking | newline? close cue | answer | end of turn
+---- no loss -- loss ------------------------ no loss ----------- loss ---------------
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from s1.errors import BadInput
-from s1.formats import DELIMITERS, ThinkingFormat, open_prompt
+from s1.formats import DELIMITERS, ThinkingFormat, encode_after, open_prompt
+from s1.seeds import seed_of
 from s1.types import Trace
 
 Spans = Sequence[tuple[int, int]]
@@ -39,8 +46,13 @@ def render_dataset(
     answer_prefix: str,
     max_length: int,
     profile: Literal["strict", "official"] = "strict",
+    cut_share: float = 0.0,
+    seed: int = 0,
 ) -> list[Rendered]:
-    """All rows of a dataset. Raises BadInput naming the first row that cannot be trained on."""
+    """All rows of a dataset. Raises BadInput naming the first row that cannot be trained on.
+
+    `cut_share` of the rows, chosen by the seed, are cut at a random token of their thinking.
+    """
 
     if not tokenizer.chat_template:
         raise BadInput(
@@ -63,11 +75,13 @@ def render_dataset(
     official = profile == "official"
     after_turn = _written_after(tokenizer)[1].partition(end)[2] if official else ""
     rows = []
-    for trace in traces:
+    for i, trace in enumerate(traces):
+        chance = random.Random(seed_of("cut", seed, i, trace.question.id))
         row = render_trace(
             trace, fmt, encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
             render=render, end=end, answer_prefix=answer_prefix, places=places,
             learn_opening=official, after_turn=after_turn,
+            decode=tokenizer.decode, kept=chance.random() if chance.random() < cut_share else None,
         )  # fmt: skip
         rows.append(row)
     check_rows(rows, traces, tokenizer, end, max_length)
@@ -112,15 +126,18 @@ def render_trace(
     places: Callable[[str], Spans] | None = None,
     learn_opening: bool = False,
     after_turn: str = "",
+    decode: Callable[[Sequence[int]], str] | None = None,
+    kept: float | None = None,
 ) -> Rendered:
     """Token ids and labels of one trace.
 
     `end` is the end-of-turn token; `answer_prefix` is put before an answer that does not contain it already
     (the paper: "Answer: "); `places` gives the characters of each token, for a trace with parts without loss.
     A token that is partly in such a part has no loss either. `learn_opening` puts loss on the opening delimiter, and
-    `after_turn` follows the end of turn with loss. Raises BadInput when thinking or answer is empty
-    or contains a delimiter, which would teach the model to stop in the wrong place, or when nothing is left
-    to learn.
+    `after_turn` follows the end of turn with loss. `kept` cuts the thinking: that share of its tokens is kept, 0 to
+    below 1, and what forcing writes after a cut follows without loss; it needs `decode`, and neither of the two.
+    Raises BadInput when thinking or answer is empty or contains a delimiter, which would teach the model to stop
+    in the wrong place, or when nothing is left to learn.
     """
     for name, text in (("thinking", trace.thinking), ("answer", trace.answer)):
         if not text.strip():
@@ -141,20 +158,57 @@ def render_trace(
     if not learn_opening:
         asked, opening = asked + opening, ""
     prompt = encode(asked)
-    answer = trace.answer.strip()
-    if answer_prefix and answer_prefix.strip() not in answer:
-        answer = answer_prefix + answer
-    newline = "\n" if fmt.newline else ""
-    text = opening + trace.thinking.strip() + newline + fmt.close + answer + end + after_turn
-    completion = encode(text)
-    labels = list(completion)
+    thinking, answer = trace.thinking.strip(), trace.answer.strip()
+    prefixed = answer if answer_prefix.strip() in answer else answer_prefix + answer
+    if kept is None:
+        newline = "\n" if fmt.newline else ""
+        after = newline + fmt.close + prefixed + end + after_turn
+        ids, labels = _learnt(trace, opening, thinking + after, encode, places)
+    else:
+        assert decode is not None
+        ids, labels = _learnt(trace, "", thinking, encode, places)
+        count = int(kept * len(ids))
+        forced = _forced_end(fmt, (*prompt, *ids[:count]), encode, decode)
+        written = encode((" " + answer.removeprefix(answer_prefix) if fmt.cue else prefixed) + end)
+        ids, labels = [*ids[:count], *forced, *written], [*labels[:count], *[IGNORED] * len(forced), *written]
+    return Rendered((*prompt, *ids), (*[IGNORED] * len(prompt), *labels))
+
+
+def _learnt(
+    trace: Trace,
+    opening: str,
+    text: str,
+    encode: Callable[[str], Sequence[int]],
+    places: Callable[[str], Spans] | None,
+) -> tuple[list[int], list[int]]:
+    """Ids and labels of a text that begins with the thinking of the trace, after an opening."""
+    text = opening + text
+    ids = list(encode(text))
+    labels = list(ids)
     if trace.untrained:
         assert places is not None
         spans = [(a + len(opening), b + len(opening)) for a, b in _in_stripped(trace)]
         for i, (start, stop) in enumerate(places(text)):
             if any(start < b and a < stop for a, b in spans):
                 labels[i] = IGNORED
-    return Rendered((*prompt, *completion), (*[IGNORED] * len(prompt), *labels))
+    return ids, labels
+
+
+def _forced_end(
+    fmt: ThinkingFormat,
+    before: Sequence[int],
+    encode: Callable[[str], Sequence[int]],
+    decode: Callable[[Sequence[int]], str],
+) -> list[int]:
+    """The ids that forcing appends after `before` when it cuts: newline if needed, delimiter, cue."""
+    newline = "\n" if fmt.newline and not decode(before[-8:]).endswith("\n") else ""
+    pieces = [encode_after(text, encode, decode) for text in (newline, fmt.close, fmt.cue) if text]
+    if None in pieces:
+        raise BadInput(
+            "This tokenizer cannot add the end of thinking to a text without changing it.",
+            "Leave cut_share out, or choose another --format.",
+        )
+    return [i for piece in pieces if piece for i in piece]
 
 
 def _in_stripped(trace: Trace) -> Spans:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from s1.errors import BadConfig
+from s1.errors import BadConfig, Interrupted, first_line
 from s1.formats import ThinkingFormat, write_format
 from s1.jsonl import LOCK
+from s1.train.model_card import draw_losses, write_card
 
 RECORD, CHECKPOINTS = "train.json", "checkpoints"
 """The record of a finished run, and the folder of an unfinished one, which has a record of its own."""
@@ -66,17 +69,40 @@ def _has_weights(checkpoint: Path) -> bool:
     return bool(shards) and all((checkpoint / shard).is_file() for shard in shards)
 
 
-def save_result(
-    model: Any, tokenizer: Any, out: Path, fmt: ThinkingFormat, record: dict[str, Any], weights: Any = None
-) -> None:
-    """Write model, tokenizer and format, and last the record: a folder that has it is complete.
+@contextmanager
+def writing_model(folder: Path) -> Iterator[None]:
+    """Turn what the libraries raise when a file cannot be written (a full disk) into Interrupted."""
+    from safetensors import SafetensorError
 
-    `weights` are those of a model that is sharded over processes.
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "write" not in str(error):  # torch's own: "file write failed"
+            raise
+        raise Interrupted(f"The model cannot be written to {folder} ({first_line(error)}).") from error
+
+
+def save_result(
+    model: Any,
+    tokenizer: Any,
+    out: Path,
+    fmt: ThinkingFormat,
+    record: dict[str, Any],
+    source: str,
+    weights: Any = None,
+) -> None:
+    """Write model, tokenizer, format, figure and card, and last the record: a folder that has it is complete.
+
+    `source` is where the base was loaded from; `weights` are those of a model that is sharded over processes.
     """
+    if weights is not None:  # gathered one by one, so that tied ones are there twice
+        weights = {n: w for n, w in weights.items() if n not in getattr(model, "all_tied_weights_keys", ())}
     model.save_pretrained(out, **({} if weights is None else {"state_dict": weights}))
     model.generation_config.save_pretrained(out)  # an adapter would be saved without it
     tokenizer.save_pretrained(out)
     write_format(fmt, out)
+    draw_losses(out, record["log"])
+    write_card(out, record, source)  # in place of PEFT's
     part = out / f"{RECORD}.part"
     part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(part, out / RECORD)

@@ -51,6 +51,9 @@ class TrainSettings:
     answer_prefix: str = "Answer: "
     profile: Literal["strict", "official"] = "strict"
     """"official" also trains what the authors' code does: the opening delimiter and what follows the end of turn."""
+    cut_share: float = 0.0
+    """Share of the rows whose thinking is cut at a random token, so that the model learns to answer there. What
+    forcing writes after a cut follows without loss: the model learns to answer then, not to stop."""
     conditional: str = ""
     """"token" or "step": prompts that state the length of the trace, for conditional control (section 4.1)."""
     between_steps: str = BLANK_LINES
@@ -70,6 +73,16 @@ class TrainSettings:
         for name in ("lora_rank", "save_steps", "save_minutes"):
             if getattr(self, name) < 0:
                 raise BadConfig(f"{name} is {getattr(self, name)}.", "Use 0 or more.")
+        if not 0 <= self.cut_share < 1:
+            raise BadConfig(
+                f"cut_share is {self.cut_share}.", "Use 0 to below 1, so that ends are learnt too."
+            )
+        if self.cut_share and (self.conditional or self.profile == "official"):
+            raise BadConfig(
+                "cut_share goes neither with conditional, whose prompts state lengths, nor with the official profile, "
+                "which cuts nothing.",
+                "Leave one of them out.",
+            )
         if self.quantize and not self.lora_rank:
             raise BadConfig(
                 "quantize needs an adapter: weights in 4 bits cannot be trained.", "Set lora_rank."

@@ -16,16 +16,27 @@ from s1.engines.checkpoint_hash import weights_hash
 from s1.engines.lora_adapter import BASE_WEIGHTS
 from s1.engines.model_files import ModelFiles, find_model, load_config, load_tokenizer
 from s1.engines.model_id import files_id
-from s1.errors import BadConfig, BadInput, Interrupted, first_line, require
+from s1.errors import BadConfig, BadInput, require
 from s1.formats import ThinkingFormat
 from s1.train.conditional_data import conditional_traces
 from s1.train.model import adapter_of, load_base, prepare_end
 from s1.train.plan import GIB, Gpu, TrainPlan, changes, devices_here, make_plan, plan_text, shape_of
 from s1.train.render import Rendered, delimiter_note, end_of_turn, render_dataset
-from s1.train.result_folder import CHECKPOINTS, RECORD, is_finished, last_checkpoint, save_result
+from s1.train.result_folder import (
+    CHECKPOINTS,
+    RECORD,
+    is_finished,
+    last_checkpoint,
+    save_result,
+    writing_model,
+)
 from s1.train.settings import TrainSettings
-from s1.train.trainer import TrainProgress, make_trainer, processes, steps_of
+from s1.train.trainer import TrainProgress, check_tracker, make_trainer, processes, steps_of
 from s1.types import Trace, to_json
+from s1.version import installed
+
+LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
+"""Those whose versions are kept with a model."""
 
 
 def train(
@@ -37,14 +48,17 @@ def train(
     *,
     notify: Callable[[str], None] = lambda text: None,
     progress: TrainProgress = lambda step, steps, loss, detail: None,
+    track: str = "",
 ) -> Path:
     """Fine-tune the model at `base` on `traces` and write it to `out` with its thinking format. Returns `out`.
 
+    `track` is tensorboard, wandb or trackio, or "" for none; TensorBoard's files go to `out`/tensorboard.
     `notify` gets the plan as text and what is worth knowing before the first step. A checkpoint is kept after
     each epoch, and an interrupted run resumes from the last one. Raises BadInput for rows that cannot be trained
     on or a base that cannot be loaded, BadConfig for a folder that holds anything but this run or for a run that
     does not fit, Interrupted when the loss is not finite or the disk is full.
     """
+    check_tracker(track)
     if not traces:
         raise BadInput("There are no traces to train on.", "Give a dataset folder or file of s1 curate.")
     require("train")
@@ -71,11 +85,8 @@ def train(
     model = load_base(base, settings)
     prepare_end(model, tokenizer.convert_tokens_to_ids(end))
     trainer = make_trainer(model, rows, tokenizer, settings, out / CHECKPOINTS, progress=progress,
-                           resume=resume, adapter=adapter_of(settings))  # fmt: skip
-    try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except OSError as error:
-        raise Interrupted(f"A checkpoint cannot be written to {out} ({first_line(error)}).") from error
+                           resume=resume, adapter=adapter_of(settings), track=track)  # fmt: skip
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     sharded = trainer.is_fsdp_enabled
     weights = (
         trainer.accelerator.get_state_dict(trainer.model) if sharded else None
@@ -88,12 +99,13 @@ def train(
             "tokens": sum(len(r.input_ids) for r in rows),
             "loss": sum(entry["loss"] for entry in log) / len(log),
             "seconds": round(sum(entry["seconds"] for entry in log), 1),
+            "processes": processes(),
+            "sharded": sharded,
             "log": log,
+            "versions": installed(("s1", *LIBRARIES)),
         }
-        try:
-            save_result(trainer.model, tokenizer, out, fmt, record, weights)
-        except OSError as error:
-            raise Interrupted(f"The model cannot be written to {out} ({first_line(error)}).") from error
+        with writing_model(out):
+            save_result(trainer.model, tokenizer, out, fmt, record, files.source, weights)
     return out
 
 
@@ -147,5 +159,13 @@ def _render(
             between_steps=settings.between_steps,
         )
     return render_dataset(
-        traces, fmt, tokenizer, end, settings.answer_prefix, settings.max_length, settings.profile
+        traces,
+        fmt,
+        tokenizer,
+        end,
+        settings.answer_prefix,
+        settings.max_length,
+        settings.profile,
+        settings.cut_share,
+        settings.seed,
     )

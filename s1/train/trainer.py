@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -21,10 +22,12 @@ from typing import Any
 from s1.errors import BadConfig, Interrupted
 from s1.train.plan import model_flops, shape_of
 from s1.train.render import IGNORED, Rendered
+from s1.train.result_folder import writing_model
 from s1.train.settings import TrainSettings
 
 TrainProgress = Callable[[int, int, float | None, str], None]
 """Called after each optimiser step with its number, the number of steps, the loss, and what else to show."""
+TRACKERS = ("tensorboard", "wandb", "trackio")
 LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm", "seconds")
 """What is kept of each step."""
 
@@ -37,6 +40,16 @@ def processes() -> int:
 def is_first_process() -> bool:
     """Whether this is the process that writes files."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def check_tracker(track: str) -> None:
+    """Raise BadConfig where the tracker of that name is unknown or not installed; "" is none."""
+    if track and track not in TRACKERS:
+        raise BadConfig(f"Unknown tracker {track!r}.", f"Use one of: {', '.join(TRACKERS)}.")
+    if track and importlib.util.find_spec(track) is None:
+        raise BadConfig(
+            f"The tracker needs the package {track}, which is not installed.", f"pip install {track}"
+        )
 
 
 def make_trainer(
@@ -60,6 +73,7 @@ def make_trainer(
     from transformers.trainer_pt_utils import LengthGroupedSampler
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
+    from trl.trainer.utils import add_fused_lm_head
 
     class Order(LengthGroupedSampler):  # type: ignore[misc]
         """Rows of similar length side by side. Remembers from which random state it drew the epoch's order."""
@@ -80,13 +94,15 @@ def make_trainer(
     class Watch(TrainerCallback, ExportableState):  # type: ignore[misc]
         def __init__(self) -> None:
             self.began = self.saved = time.monotonic()
+            self.tokens = 0
+            """Read in the current step, padding left out; on several processes, as if all had as many."""
 
         def state(self) -> dict[str, Any]:
             kept = "" if order.state is None else base64.b64encode(bytes(order.state.tolist())).decode()
             return {"args": {}, "attributes": {"order": kept}}
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.began = time.monotonic()
+            self.began, self.tokens = time.monotonic(), 0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if settings.save_minutes and _any_process(
@@ -107,15 +123,32 @@ def make_trainer(
                     "Lower learning_rate or check the rows; the last checkpoint is kept.",
                 )
             entry["seconds"] = seconds = time.monotonic() - self.began
-            detail = _detail(entry["learning_rate"], tokens_of_step / seconds, speed)
-            progress(state.global_step, state.max_steps, float(entry["loss"]), detail)
+            if is_first_process():
+                detail = _detail(entry["learning_rate"], self.tokens / seconds, speed)
+                progress(state.global_step, state.max_steps, float(entry["loss"]), detail)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, *args: Any) -> Any:
             return order
 
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            """TRL's loss without its other figures, entropy and accuracy, which take as long as the loss itself."""
+            watch.tokens += int(inputs["attention_mask"].sum()) * processes()
+            if self.aux_loss_enabled:  # a mixture of experts
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            found = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
+            return -found.sum() / kwargs["num_items_in_batch"] * processes()
+
+        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            with writing_model(checkpoints):
+                super()._save_checkpoint(*args, **kwargs)
+
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            if processes() > 1 and not self.is_fsdp_enabled:
+                _shard_on_processors(self)
+
     mean_length = sum(len(row.input_ids) for row in rows) / len(rows)
-    tokens_of_step = settings.batch * mean_length
     speed = model_flops(shape_of(model.config), mean_length, settings)
     disable_progress_bar()
     logging.disable_progress_bar()
@@ -144,7 +177,8 @@ def make_trainer(
         save_total_limit=1,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=track or "none",
+        report_to=track if track in ("wandb", "trackio") else "none",
+        run_name=checkpoints.parent.name,
         disable_tqdm=True,
         fsdp=True if sharded else None,
         fsdp_config=_fsdp(settings) if sharded else None,
@@ -155,14 +189,25 @@ def make_trainer(
     data = Dataset.from_dict(
         {"input_ids": [list(r.input_ids) for r in rows], "labels": [list(r.labels) for r in rows]}
     )
+    watch = Watch()
+    watching: list[Any] = [watch]
+    if track == "tensorboard" and is_first_process():
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        # Not where transformers would write: the folder of the checkpoints does not outlive the run.
+        watching.append(TensorBoardCallback(SummaryWriter(str(checkpoints.parent / "tensorboard"))))
     trainer = Trainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
-                      data_collator=pad_batch, callbacks=[Watch()], peft_config=adapter)  # fmt: skip
+                      data_collator=pad_batch, callbacks=watching, peft_config=adapter)  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if (
         adapter is not None
     ):  # left to itself, PEFT looks for the base on the Hub, to see whether its vocabulary grew
         model = trainer.model
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    if not trainer.aux_loss_enabled:
+        inner = trainer.model.get_base_model() if adapter else trainer.model
+        add_fused_lm_head(inner, outputs=("log_probs",))
     return trainer
 
 
@@ -207,6 +252,19 @@ def _fsdp(settings: TrainSettings) -> dict[str, Any]:
     }
 
 
+def _shard_on_processors(trainer: Any) -> None:
+    """Turn FSDP2 on where accelerate leaves it out: it knows kinds of GPU only, though torch shards with gloo too."""
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    state = trainer.accelerator.state
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    if trainer.args.bf16:
+        state.fsdp_plugin.set_mixed_precision("bf16")
+    trainer.is_fsdp_enabled = True
+
+
 def _random_state(checkpoint: Path) -> Any:
     """The state from which the order of the checkpoint's epoch was drawn; None at the border of two epochs."""
     import torch
@@ -230,7 +288,9 @@ def _any_process(flag: bool) -> bool:
 
 
 def _detail(rate: float, tokens_per_second: float, flops_per_token: float) -> str:
-    """The rest of the live line: learning rate, tokens per second, and on a GPU share of peak and memory."""
+    """The rest of the live line: learning rate, tokens per second, share of the GPU's peak, most memory so far."""
+    import resource
+
     import torch
 
     parts = [f"lr {rate:.1e}", f"{tokens_per_second:,.0f} tokens/s"]
@@ -241,7 +301,10 @@ def _detail(rate: float, tokens_per_second: float, flops_per_token: float) -> st
         if gpu is not None:
             share = tokens_per_second * flops_per_token / (gpu.flops * processes())
             parts.append(f"{share:.0%} of peak")
-        parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    parts.append(f"{memory / 2**30:.1f} GiB")
     return ", ".join(parts)
 
 

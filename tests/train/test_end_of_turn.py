@@ -131,9 +131,9 @@ def trained(tmp_path_factory):
             batches: list[dict[str, Any]] = []
 
             class Watched(trl.SFTTrainer):
-                def compute_loss(self, model, inputs, *args, **kwargs):
+                def training_step(self, model, inputs, *args, **kwargs):
                     batches.append({k: inputs[k].clone() for k in ("input_ids", "attention_mask", "labels")})
-                    return super().compute_loss(model, inputs, *args, **kwargs)
+                    return super().training_step(model, inputs, *args, **kwargs)
 
             settings = TrainSettings(epochs=4, batch=8, device_batch=4, learning_rate=1e-2, bf16=False)
             with pytest.MonkeyPatch.context() as patch:

@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
+import shlex
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from s1.train.result_folder import last_checkpoint
+
 pytest.importorskip("trl")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-ROWS = [
-    {
-        "id": f"q{n}",
-        "question": f"solve {n} x",
-        "thinking": " ".join(["x 0 : 1 no ."] * (1 + n % 7)),
-        "attempt": "5",
-    }
-    for n in range(40)
-]
-
-
-def command(folder: Path, name: str, *more: str) -> list[str]:
-    settings = ["epochs=3", "batch=4", "device_batch=2", "save_steps=4", *more]
-    arguments = [
-        "train",
-        str(folder / "rows.jsonl"),
-        "--base",
-        "petri",
-        "--out",
-        str(folder / name),
-        "--format",
-        "petri",
-    ]
-    return [sys.executable, "-m", "s1", *arguments, *(word for s in settings for word in ("--set", s))]
-
-
-def record(folder: Path) -> dict:
-    found = json.loads((folder / "train.json").read_text())
-    for entry in (found, *found["log"]):
-        del entry["seconds"]
-    return found
+SETTINGS = ("epochs=3", "batch=4", "device_batch=2", "save_steps=4")
 
 
 @pytest.mark.parametrize(
     ("more", "weights"), [((), "model.safetensors"), (("lora_rank=4",), "adapter_model.safetensors")]
 )
-def test_kills_at_random_moments_change_neither_weights_nor_losses(tmp_path, more, weights):
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    subprocess.run(command(tmp_path, "whole", *more), check=True, capture_output=True, timeout=300)
+def test_kills_at_random_moments_change_neither_weights_nor_losses(
+    tmp_path, command, train_in_process, record_of, more, weights
+):
+    whole = train_in_process("whole", *SETTINGS, *more)
+    assert whole.returncode == 0, whole.stderr
     chance, out, kills = random.Random(0), tmp_path / "killed", 0
     while kills < 3:
         process = subprocess.Popen(
-            command(tmp_path, "killed", *more), stderr=subprocess.DEVNULL, start_new_session=True
+            command("killed", *SETTINGS, *more), stderr=subprocess.DEVNULL, start_new_session=True
         )
         seen = sorted(p.name for p in out.glob("checkpoints/checkpoint-*"))
         while sorted(p.name for p in out.glob("checkpoints/checkpoint-*")) == seen and process.poll() is None:
@@ -69,8 +41,31 @@ def test_kills_at_random_moments_change_neither_weights_nor_losses(tmp_path, mor
         process.wait()
         kills += 1
     assert kills
-    done = subprocess.run(command(tmp_path, "killed", *more), capture_output=True, text=True, timeout=300)
+    done = train_in_process("killed", *SETTINGS, *more)
     assert done.returncode == 0, done.stderr
     assert (out / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
-    assert record(out) == record(tmp_path / "whole")
-    assert len(record(out)["log"]) == record(out)["steps"] == 30
+    assert record_of(out) == record_of(tmp_path / "whole")
+    assert len(record_of(out)["log"]) == record_of(out)["steps"] == 30
+
+
+@pytest.mark.parametrize("blocks", [8000, 16000], ids=["no room for weights", "no room for the optimiser"])
+def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path, command, train_in_process, record_of, blocks):
+    """Files of at most 8 or 16 MB; the weights take 14 and the optimiser's state 27."""
+    whole = train_in_process("whole", *SETTINGS)
+    assert whole.returncode == 0, whole.stderr
+    out = tmp_path / "full"
+    process = subprocess.Popen(command("full", *SETTINGS), stderr=subprocess.DEVNULL, start_new_session=True)
+    while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")) and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = last_checkpoint(out / "checkpoints")
+    limited = f"ulimit -f {blocks}; exec {shlex.join(command('full', *SETTINGS))}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "cannot be written" in done.stderr and str(out) in done.stderr
+    assert last_checkpoint(out / "checkpoints") == kept
+    again = train_in_process("full", *SETTINGS)
+    assert again.returncode == 0, again.stderr
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    assert record_of(out) == record_of(tmp_path / "whole")

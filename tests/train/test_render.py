@@ -4,11 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s1.budget import Forcing
 from s1.data.read_traces import read_traces
-from s1.errors import BadInput
+from s1.errors import BadConfig, BadInput
 from s1.formats import FORMATS, open_prompt
+from s1.policy import BudgetPolicy
+from s1.prompt import encode_prompt
 from s1.train.render import IGNORED, render_dataset, render_trace
-from s1.types import Question, Trace
+from s1.train.settings import TrainSettings
+from s1.types import Chunk, Question, Trace
 from scripts.petri.tokenizer import build_tokenizer
 
 
@@ -178,3 +182,74 @@ def test_training_text_and_forced_text_have_the_same_ids(qwen, fmt):
     pieces = [qwen.encode(t, add_special_tokens=False) for t in
               (REAL.thinking.strip() + newline, fmt.close, REAL.answer.strip() + "<|im_end|>")]  # fmt: skip
     assert list(row.input_ids[len(prompt) :]) == [i for piece in pieces for i in piece]
+
+
+CUT = Trace(Question("q", "Why?"), "one\ntwo  three\n\nfour. ", "Answer: five")
+
+
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.5, 0.99])
+def test_a_cut_trace_has_the_ids_of_forcing_and_no_loss_on_what_is_forced(qwen, fmt, kept):
+    """The policy's limit cuts the same thinking; what comes before the answer is compared id by id."""
+
+    class Engine:
+        name, context, eos_texts = "qwen", 10_000, ("<|im_end|>",)
+        decode = staticmethod(qwen.decode)
+
+        @staticmethod
+        def encode(text):
+            return tuple(qwen.encode(text, add_special_tokens=False))
+
+    rendered = qwen.apply_chat_template(
+        [{"role": "user", "content": "Why?"}], tokenize=False, add_generation_prompt=True
+    )
+    thinking = Engine.encode(CUT.thinking.strip())
+    count = int(kept * len(thinking))
+    forcing = Forcing(encode_prompt(Engine, fmt, BudgetPolicy(max_thinking=count), rendered))
+    request = forcing.ask()
+    if count:
+        assert request.max_tokens == count
+        forcing.feed(Chunk(thinking[:count], finish="length"))
+        request = forcing.ask()
+    row = render_trace(
+        CUT, fmt, encode=lambda text: list(Engine.encode(text)), render=lambda m: rendered, end="<|im_end|>",
+        answer_prefix="Answer: ", decode=qwen.decode, kept=kept,
+    )  # fmt: skip
+    prefix = list(request.prefix)
+    assert list(row.input_ids[: len(prefix)]) == prefix
+    opened = len(Engine.encode(open_prompt(rendered, fmt)))
+    learnt = [label != IGNORED for label in row.labels]
+    assert learnt == [opened <= i < opened + count or i >= len(prefix) for i in range(len(row.input_ids))]
+    assert qwen.decode(row.input_ids[len(prefix) :]) == " five<|im_end|>"
+
+
+def test_the_share_of_rows_that_are_cut_follows_from_the_seed():
+    tokenizer = build_tokenizer()
+    traces = [
+        Trace(Question(f"q{n}", f"solve {n % 90} x"), "x 0 : 1 no . x 1 : 4 yes .", "5") for n in range(300)
+    ]
+
+    def rows(share, seed):
+        return render_dataset(traces, FORMATS["petri"], tokenizer, "<|end|>", "Answer : ", 100, share, seed)
+
+    whole, some, others = rows(0.0, 0), rows(0.3, 0), rows(0.3, 1)
+    assert some == rows(0.3, 0) and some != others
+    cut = [a for a, b in zip(some, whole, strict=True) if a != b]
+    assert 60 < len(cut) < 120
+    assert len({len(row.input_ids) for row in cut}) > 5, "cuts are not at random places"
+    closing = tokenizer.convert_tokens_to_ids("</think>")
+    assert all(closing not in row.labels and row.labels[-1] == row.input_ids[-1] for row in cut)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cut_share": 1.0},
+        {"cut_share": -0.1},
+        {"cut_share": 0.5, "conditional": "token"},
+        {"cut_share": 0.5, "profile": "official"},
+    ],
+)
+def test_a_share_without_ends_to_learn_or_with_stated_lengths_is_refused(change):
+    with pytest.raises(BadConfig, match="cut_share"):
+        TrainSettings(**change)
