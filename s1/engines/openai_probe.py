@@ -218,6 +218,10 @@ def _model_card(client: ServerClient, model: str | None) -> Mapping[str, Any]:
         raise
     if not all(isinstance(card, dict) and "id" in card for card in cards):
         raise EngineFailure(f"{client.url}/models replied without names of models.", "Check the address.")
+    if not cards:
+        raise BadConfig(
+            f"{client.url} serves no model.", "Start the server with one, and try again when it is loaded."
+        )
     names = [str(card["id"]) for card in cards]
     listed = ", ".join(names[:8])
     if model is None and len(names) != 1:

@@ -1,8 +1,7 @@
 """`s1 curate teach` against a real vLLM server. Run by `make test-vllm`.
 
-The teacher is a fine-tuned petri model: the folder named by S1_TEACHER, or what `make demo` left, under a chat
-template that opens the thinking block itself, as those of DeepSeek-R1 and Qwen3 do. Without one it is the
-base, which hardly ever closes its thinking; then only the equality with the hf engine is checked.
+The teacher is the petri base under a chat template that opens the thinking block itself, as those of DeepSeek-R1 and
+Qwen3 do. It hardly ever closes its thinking; what counts here is that the traces are those of the hf engine.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,16 +22,13 @@ import pytest
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
-from serve_vllm import serve  # noqa: E402
 
-from s1.cli.options import DEMO  # noqa: E402
 from s1.clients.call_cache import CallCache  # noqa: E402
 from s1.clients.chat import ApiSettings  # noqa: E402
 from s1.clients.chat_replies import split_thinking  # noqa: E402
 from s1.data.pool import Pool, pool_of_rows  # noqa: E402
 from s1.data.teach import teach  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
-from s1.errors import BadInput  # noqa: E402
 from s1.petri.world import base_model, questions  # noqa: E402
 from s1.types import Continuation, Stop  # noqa: E402
 
@@ -43,45 +37,23 @@ TEMPLATE = (
     "{% for m in messages %}<|user|>{{ ' ' + m['content'].strip() }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
 )
-TAGS_SHOWN = {
-    "skip_special_tokens": False
-}  # the tags of petri are special tokens, which vLLM leaves out otherwise
+BODY = {"chat_template": TEMPLATE, "skip_special_tokens": False}
+"""The tags of petri are special tokens, which vLLM leaves out otherwise."""
+
+
+SERVERS = {"tags": "vllm_server", "reasoning field": "vllm_server_with_parser"}
+"""The first leaves the thinking in the text, the second has it parsed."""
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(SERVERS[request.param]).url)
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    for tuned in (os.environ.get("S1_TEACHER", ""), DEMO / "model"):
-        if tuned and (Path(tuned) / "config.json").is_file():
-            return Path(tuned).resolve()
-    try:
-        return base_model()
-    except BadInput as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def thinks(folder: Path) -> bool:
-    return (folder / "train.json").is_file()
-
-
-@pytest.fixture(scope="module", params=["tags", "reasoning field"])
-def url(
-    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """A vLLM server that leaves the thinking in the text, and one that has it parsed."""
-    work = tmp_path_factory.mktemp("vllm")
-    (work / "template.jinja").write_text(TEMPLATE)
-    options = ["--chat-template", str(work / "template.jinja")]
-    if request.param == "reasoning field":
-        options += ["--reasoning-parser", "deepseek_r1"]
-    with serve(folder, work, *options) as running:
-        yield running.url
-
-
-@pytest.fixture(scope="module")
-def expected(folder: Path) -> list[tuple[str, str, int]]:
+def expected() -> list[tuple[str, str, int]]:
     """Thinking, answer and prompt tokens of each reply, as the hf engine decodes them greedily."""
-    engine = load_engine(str(folder))
+    engine = load_engine(str(base_model()))
     stops = tuple(Stop(end, engine.encode(end)) for end in engine.eos_texts)
 
     async def run() -> list[tuple[str, str, int]]:
@@ -107,7 +79,6 @@ def pool(count: int) -> Pool:
 def test_traces_are_those_of_the_model(
     request: pytest.FixtureRequest,
     url: str,
-    thinks: bool,
     expected: list[tuple[str, str, int]],
     tmp_path: Path,
 ) -> None:
@@ -116,12 +87,11 @@ def test_traces_are_those_of_the_model(
     traces = [
         (answer, "") if parsed and not thinking else (thinking, answer) for thinking, answer, _ in expected
     ]
-    settings = ApiSettings(url=url, model="petri", max_tokens=200, temperature=0.0, body=TAGS_SHOWN)
+    settings = ApiSettings(url=url, model="petri", max_tokens=200, temperature=0.0, body=BODY)
     with CallCache(tmp_path / "journal.jsonl") as journal:
         taught = teach(pool(12), settings, journal)
     rows = taught.pool.rows.sort("id")
     assert list(zip(rows["thinking"], rows["attempt"], strict=True)) == traces
-    assert all(rows["thinking"].str.len_chars() > 0) or not thinks
     assert taught.tokens_in == sum(e[2] for e in expected)
 
 
@@ -132,9 +102,7 @@ def served(url: str) -> int:
     return int(sum(map(float, counts)))
 
 
-def test_after_kill_9_the_command_goes_on_and_asks_nothing_twice(
-    url: str, thinks: bool, tmp_path: Path
-) -> None:
+def test_after_kill_9_the_command_goes_on_and_asks_nothing_twice(url: str, tmp_path: Path) -> None:
     (tmp_path / "pool.jsonl").write_text(
         "".join(
             json.dumps({"id": f"q{i:02d}", "question": q.text}) + "\n" for i, q in enumerate(questions(30))
@@ -143,7 +111,7 @@ def test_after_kill_9_the_command_goes_on_and_asks_nothing_twice(
     out, before = tmp_path / "out", served(url)
     command = [sys.executable, "-m", "s1", "curate", "teach", str(tmp_path / "pool.jsonl"), "--out", str(out)]
     command += ["--model", "petri", "--url", url, "--samples", "2", "--set", "concurrency=8"]
-    command += ["--set", "max_tokens=200", "--set", f"body={json.dumps(TAGS_SHOWN)}"]
+    command += ["--set", "max_tokens=200", "--set", f"body={json.dumps(BODY)}"]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     journal = out / "journal.jsonl"
     limit = time.monotonic() + 120
@@ -159,5 +127,4 @@ def test_after_kill_9_the_command_goes_on_and_asks_nothing_twice(
     assert 60 <= served(url) - before <= 60 + 8
     stage = json.loads((out / "stage.json").read_text())
     assert stage["stages"][-1]["out"] == 60
-    assert sum(bool(line["thinking"] and line["answer"]) for line in lines) >= 50 or not thinks
     assert {line["exact"] for line in lines} == {True}

@@ -71,6 +71,19 @@ def test_a_gguf_file_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> No
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_gguf_file_of_an_unknown_architecture_is_one_clear_line(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "model.gguf"), "nosuch")
+    writer.add_context_length(128)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(BadInput, match="nosuch") as caught:
+        load_weights(find_model(str(tmp_path / "model.gguf")), "float32")
+    assert "\n" not in str(caught.value)
+
+
 def test_an_adapter_that_names_no_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(BadInput, match="base"):

@@ -689,6 +689,14 @@ def test_a_server_without_completions_is_refused(tokenizer, folder):
         pass
 
 
+def test_a_server_that_has_no_model_yet_is_one_clear_line(tokenizer, folder):
+    with (
+        pytest.raises(BadConfig, match="serves no model"),
+        served(tokenizer, options=f"tokenizer={folder}", models=()),
+    ):
+        pass
+
+
 def test_a_server_with_several_models_wants_a_name(tokenizer, folder):
     with (
         pytest.raises(BadConfig, match="2 models: a, b.*model="),

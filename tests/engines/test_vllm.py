@@ -21,7 +21,6 @@ if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vLLM in its own environment: make test-vllm", allow_module_level=True)
 
 from contract import CASES, PETRI, PROTOCOL, Case, generations, model_folder, same_ids  # noqa: E402
-from serve_vllm import Running, serve  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.cli import main  # noqa: E402
@@ -65,23 +64,14 @@ def expected(folder):
     return found
 
 
-@pytest.fixture(scope="session")
-def in_process(folder) -> Iterator[Engine]:
-    engine = load_engine(f"vllm:{folder}", eager=True, max_batch=64)
-    yield engine
-    asyncio.run(engine.close())
+@pytest.fixture
+def in_process(vllm_engine) -> Engine:
+    return vllm_engine
 
 
 @pytest.fixture(scope="session")
-def running(folder, tmp_path_factory) -> Iterator[Running]:
-    with serve(folder, tmp_path_factory.mktemp("vllm")) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def server(running) -> str:
-    """The address of a vLLM server of our own."""
-    return running.url
+def server(vllm_server) -> str:
+    return vllm_server.url
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +105,7 @@ def test_the_doctor_proves_forcing(engine):
     assert report.safe, [check for check in report.checks if check.level == "problem"]
     levels = {check.name: check.level for check in report.checks}
     assert {levels[n] for n in ("maximum", "wait", "minimum", "repeatable", "pad token")} == {"ok"}
+    assert levels.get("beam search") == ("note" if engine.name.startswith("openai:") else None)
     assert "padded ids" in next(c.found for c in report.checks if c.name == "vocabulary")
     assert all(probe.generation.exact for probe in report.probes)
 
@@ -134,7 +125,7 @@ def test_the_server_was_found_out(behind_http, folder):
 LESS = {
     "the server's tokenizer": {},
     "bans by bias": {"supported": frozenset({"ignore_eos", "stop_token_ids"})},
-    "text": {"ids_in": False, "ids_out": False},
+    "text": {"ids_in": False, "ids_out": False, "plugin": False},
 }
 
 
@@ -237,7 +228,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("options", [{}, {"tensor_parallel_size": 2}, {"data_parallel_size": 2}], ids=str)
+PARALLEL = [pytest.param({f"{kind}_parallel_size": 2}, marks=pytest.mark.slow) for kind in ("tensor", "data")]
+
+
+@pytest.mark.parametrize("options", [{}, *PARALLEL], ids=str)
 def test_a_script_of_its_own_prints_its_result_alone_whatever_the_parallel_sizes(
     options, in_process, folder, tmp_path
 ):
@@ -309,15 +303,15 @@ def test_options_reach_vllm(folder, monkeypatch):
     assert arguments.enable_prefix_caching
 
 
-def test_a_server_that_dies_is_reported_and_nothing_is_lost(server, behind_http, running):
+def test_a_server_that_dies_is_reported_and_nothing_is_lost(behind_http, vllm_server):
     """The last test of this file: it kills the server."""
     policy = BudgetPolicy(max_thinking=800, waits=200)
     forcing = Forcing(encode_prompt(behind_http, FORMATS["petri"], policy, "<|user|> 1<|assistant|>"))
 
     def kill(seen: Forcing) -> None:
-        if len(seen.thinking) > 20 and running.process.poll() is None:
-            os.killpg(running.process.pid, signal.SIGKILL)
-            running.process.wait(10)
+        if len(seen.thinking) > 20 and vllm_server.process.poll() is None:
+            os.killpg(vllm_server.process.pid, signal.SIGKILL)
+            vllm_server.process.wait(10)
 
     generation = asyncio.run(drive(forcing, behind_http, watch=kill))
     assert generation.error is not None and (

@@ -1,7 +1,7 @@
 """The plug-in in a real vLLM server, found by its entry point: `make test-vllm` runs this.
 
-One server, without a word about the plug-in on its command line but the format of the petri model, and beside
-vLLM's own reasoning parser and budget.
+One server of tests/conftest.py: on its command line, only the format of the petri model and the refusal of beam search
+are about the plug-in, which is beside vLLM's own reasoning parser and budget.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ if importlib.util.find_spec("vllm") is None:
 
 import openai  # noqa: E402
 from forced_runs import PETRI, QUESTIONS, SHORT, Rounds, run_all, without_times  # noqa: E402
-from serve_vllm import environment, serve  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
-from s1.petri.world import base_model  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
 from s1.types import Engine, Generation, Sampling  # noqa: E402
@@ -36,14 +34,8 @@ pytestmark = pytest.mark.timeout(900)  # the first test starts vLLM
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    reasoning = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
-    options = ["--additional-config", json.dumps({"s1_format": "petri"})]
-    options += ["--reasoning-parser", "deepseek_r1", "--reasoning-config", json.dumps(reasoning)]
-    options += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    options += ["--middleware", "s1.vllm_plugin.beam_search.RefuseBeamSearch"]
-    with serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as running:
-        yield running.url
+def server(vllm_server_with_parser) -> str:
+    return vllm_server_with_parser.url
 
 
 @pytest.fixture(scope="module")
@@ -204,12 +196,37 @@ def test_streams_samples_and_curl_get_the_same(client, server) -> None:
     assert all(text.count("Wait") >= 1 and "maybe" in text for text in texts[0])
     unseeded = ask(client, xargs=xargs, n=4, temperature=0.9)
     assert len({choice.text for choice in unseeded.choices}) > 1
+    piecewise: dict[int, str] = dict.fromkeys(range(3), "")
+    for piece in ask(client, xargs=xargs, n=3, temperature=0.9, seed=4, stream=True):
+        for choice in piece.choices:
+            piecewise[choice.index] += choice.text
+    assert list(piecewise.values()) == texts[0]
     if shutil.which("curl"):
-        body = {"model": "petri", "prompt": f"<|user|> {SHORT}<|assistant|><think>", "max_tokens": 120}
-        body |= {"temperature": 0, "skip_special_tokens": False, "vllm_xargs": xargs}
-        command = ["curl", "-s", f"{server}/completions", "-H", "Content-Type: application/json", "-d"]
-        done = subprocess.run([*command, json.dumps(body)], capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout)["choices"][0]["text"] == text_of(whole)
+        body = {"prompt": f"<|user|> {SHORT}<|assistant|><think>", "vllm_xargs": xargs}
+        assert json.loads(curl(f"{server}/completions", body))["choices"][0]["text"] == text_of(whole)
+        lines = curl(f"{server}/completions", body | {"stream": True}).splitlines()
+        pieces = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+        assert len(pieces) > 10 and "".join(p["choices"][0]["text"] for p in pieces) == text_of(whole)
+
+
+def curl(url: str, body: dict[str, Any]) -> str:
+    body = {"model": "petri", "max_tokens": 120, "temperature": 0, "skip_special_tokens": False, **body}
+    command = ["curl", "-sN", url, "-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_several_samples_of_a_chat_have_their_budget_each_streamed_or_not(client) -> None:
+    settings: Any = {"model": "petri", "messages": [{"role": "user", "content": SHORT}], "max_tokens": 60}
+    settings |= {"n": 3, "temperature": 0.9, "seed": 3}
+    body = {"vllm_xargs": {"max_thinking": 9, "min_thinking": 9, "wait": ""}, "skip_special_tokens": False}
+    whole = client.chat.completions.create(**settings, extra_body=body)
+    thoughts = [choice.message.model_extra["reasoning"] for choice in whole.choices]
+    assert len(set(thoughts)) > 1 and [len(each.split()) for each in thoughts] == [9] * 3
+    streamed = dict.fromkeys(range(3), "")
+    for piece in client.chat.completions.create(**settings, extra_body=body, stream=True):
+        for choice in piece.choices:
+            streamed[choice.index] += (choice.delta.model_extra or {}).get("reasoning") or ""
+    assert list(streamed.values()) == thoughts
 
 
 def test_64_at_once_with_other_budgets_each_and_clients_that_leave(server, client) -> None:
@@ -241,22 +258,15 @@ def test_64_at_once_with_other_budgets_each_and_clients_that_leave(server, clien
         assert end and thinking.split() == longest[:n], (n, text)
 
 
-def test_the_engine_in_this_process_does_the_same(tmp_path_factory, monkeypatch) -> None:
-    folder = tmp_path_factory.mktemp("entry")
-    path = environment(folder)["PYTHONPATH"]
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.syspath_prepend(str(folder))
-    made = load_engine(f"vllm:{base_model()}", eager=True, max_batch=64)
-    try:
-        wanted, found = run_all(made, Rounds), run_all(made, Forcing)
-        assert made.plugin is True
-        assert [without_times(g) for g in found.values()] == [without_times(g) for g in wanted.values()]
-        assert all(g.error is None for g in found.values())
-    finally:
-        asyncio.run(made.close())
+def test_the_engine_in_this_process_does_the_same(vllm_engine) -> None:
+    wanted, found = run_all(vllm_engine, Rounds), run_all(vllm_engine, Forcing)
+    assert vllm_engine.plugin is True
+    assert [without_times(g) for g in found.values()] == [without_times(g) for g in wanted.values()]
+    assert all(g.error is None for g in found.values())
 
 
 def test_the_doctor_says_that_the_plug_in_is_there(engine) -> None:
     report = asyncio.run(diagnose(engine, "petri", question=QUESTIONS[1]))
     found = {check.name: check for check in report.checks}
     assert found["plug-in"].level == "ok" and "one request" in found["plug-in"].found
+    assert "beam search" not in found, "this server refuses it"
