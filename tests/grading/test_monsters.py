@@ -52,6 +52,7 @@ def test_a_monster_in_a_box_is_extracted(pool: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_no_monster_takes_more_than_the_limits_of_time_and_memory() -> None:
     here = Path(__file__).parent
     done = subprocess.run(
@@ -59,7 +60,7 @@ def test_no_monster_takes_more_than_the_limits_of_time_and_memory() -> None:
         cwd=here.parents[1],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1100,
     )
     assert done.returncode == 0, done.stderr
     equal, (slowest, place), peak = json.loads(done.stdout)
