@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,10 +15,8 @@ if importlib.util.find_spec("vllm") is None:
 
 import asyncio  # noqa: E402
 
-from serving import commands  # noqa: E402
-
-sys.path.append(str(Path(__file__).parents[1] / "vllm_plugin"))
 import serve_vllm  # noqa: E402
+from serving import commands  # noqa: E402
 
 from s1.budget import Forcing, drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
@@ -45,7 +41,7 @@ def server(request, tmp_path_factory) -> Iterator[str]:
     else:
         options = ["--additional-config", json.dumps({"s1_format": "petri"})] * (request.param == "plug-in")
         with serve_vllm.serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as upstream:
-            yield start("--upstream", upstream, "--format", "petri")[0]
+            yield start("--upstream", upstream.url, "--format", "petri")[0]
     next(started, None)
 
 
