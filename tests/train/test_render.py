@@ -230,7 +230,9 @@ def test_the_share_of_rows_that_are_cut_follows_from_the_seed():
     ]
 
     def rows(share, seed):
-        return render_dataset(traces, FORMATS["petri"], tokenizer, "<|end|>", "Answer : ", 100, share, seed)
+        return render_dataset(
+            traces, FORMATS["petri"], tokenizer, "<|end|>", "Answer : ", 100, cut_share=share, seed=seed
+        )
 
     whole, some, others = rows(0.0, 0), rows(0.3, 0), rows(0.3, 1)
     assert some == rows(0.3, 0) and some != others
