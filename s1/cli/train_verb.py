@@ -93,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.out is None or arguments.on:
         raise BadConfig("A run needs --out, and --on is for --plan only.", "Add --out DIR, or --plan.")
+    if arguments.gpus < 1:
+        raise BadConfig(f"--gpus is {arguments.gpus}.", "Use 1 or more; one process needs no GPU.")
     if arguments.gpus > 1 and processes() == 1:
         _launch(arguments.gpus)
         return 0

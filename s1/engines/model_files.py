@@ -211,14 +211,20 @@ def load_weights(files: ModelFiles, dtype: str, **options: Any) -> Any:
         dtype = "float32" if dtype == "auto" else dtype
         _log_expanded_size(files, dtype)
     safetensors = {} if files.gguf else {"use_safetensors": True}
-    model = _loaded(
+    hint = "They must be safetensors or GGUF of a causal language model: model.save_pretrained(folder)."
+    model, found = _loaded(
         files,
         "weights",
-        "They must be safetensors or GGUF of a causal language model: model.save_pretrained(folder).",
+        hint,
         lambda: AutoModelForCausalLM.from_pretrained(
-            files.source, config=config, dtype=dtype, **safetensors, **files.options, **options
+            files.source, config=config, dtype=dtype, output_loading_info=True, **safetensors, **files.options,
+            **options,
         ),
-    )
+    )  # fmt: skip
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise BadInput(
+            f"{files.name}: {len(missing)} of its weights are missing, such as {missing[0]}.", hint
+        )
     if files.gguf:  # what is in memory is no longer quantised, and may be trained and saved
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config

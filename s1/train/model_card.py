@@ -92,6 +92,7 @@ def license_of(source: str) -> str | None:
     from huggingface_hub import ModelCard
 
     try:
-        return ModelCard.load(Path(source) / CARD).data.license
+        found = ModelCard.load(Path(source) / CARD).data.to_dict().get("license")
     except (OSError, ValueError, yaml.YAMLError):
         return None
+    return str(found) if found else None

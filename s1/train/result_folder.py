@@ -77,9 +77,12 @@ def writing_model(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error):  # torch's own: "file write failed"
-            raise
-        raise Interrupted(f"The model cannot be written to {folder} ({first_line(error)}).") from error
+        why = first_line(error)
+        if isinstance(error, RuntimeError):
+            if "inline_container" not in str(error):  # where torch writes its files
+                raise
+            why = "is the disk full?"
+        raise Interrupted(f"The model cannot be written to {folder} ({why}).") from error
 
 
 def save_result(

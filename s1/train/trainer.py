@@ -132,7 +132,7 @@ def make_trainer(
             return order
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            """TRL's loss without its other figures, entropy and accuracy, which take as long as the loss itself."""
+            """TRL's loss without entropy and accuracy, which take further passes over all logits."""
             watch.tokens += int(inputs["attention_mask"].sum()) * processes()
             if self.aux_loss_enabled:  # a mixture of experts
                 return super().compute_loss(model, inputs, *args, **kwargs)

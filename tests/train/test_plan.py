@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -118,3 +121,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     with pytest.raises(Interrupted, match="loss of step"):
         train("petri", TRACES, tmp_path / "out", FORMATS["petri"], settings)
     assert not (tmp_path / "out" / "train.json").exists()
+
+
+def test_a_base_without_the_weights_of_its_architecture_is_refused(tmp_path):
+    base = Path(shutil.copytree(world.base_model(), tmp_path / "base"))
+    config = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (base / "config.json").write_text(json.dumps(config | {"intermediate_size": 64, "vocab_size": 576}))
+    with pytest.raises(BadInput, match="weights are missing"):
+        train(str(base), TRACES, tmp_path / "out", FORMATS["petri"], world.train_settings())
