@@ -37,7 +37,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.evals.run import policies_of
 from s1.formats import ThinkingFormat, choose_format
 from s1.petri import world

@@ -33,7 +33,8 @@ from typing import Any
 
 import httpx
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.engines import load_engine
 from s1.formats import choose_format
 from s1.petri.world import questions

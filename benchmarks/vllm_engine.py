@@ -35,7 +35,8 @@ from typing import Any, cast
 import forcing
 import hf_engine
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.engines import load_engine
 from s1.evals.run import policies_of
 from s1.formats import FORMATS, format_of_folder

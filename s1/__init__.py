@@ -18,7 +18,7 @@ __version__ = VERSION
 _PUBLIC = {
     "BudgetPolicy": "s1.policy",
     "Forcing": "s1.budget",
-    "drive": "s1.budget",
+    "drive": "s1.drive",
     "FORMATS": "s1.formats",
     "ThinkingFormat": "s1.formats",
     "detect": "s1.formats",
@@ -58,7 +58,8 @@ def think(
     `load_engine`, which stays open. Give either `policy` or `max_thinking` and `waits`, which are tokens and
     a count. Raises S1Error for anything the caller can fix.
     """
-    from s1.budget import Forcing, drive
+    from s1.budget import Forcing
+    from s1.drive import drive
     from s1.engines import load_engine
     from s1.errors import BadConfig
     from s1.formats import choose_format

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_model import FORMATS, PROMPT, SPELLED, TAGS, TokenModel, force, run
 
-from s1.budget import SENTENCE_ENDS, Forcing, drive
+from s1.budget import SENTENCE_ENDS, Forcing
+from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, BadInput
 from s1.formats import ThinkingFormat, get_format

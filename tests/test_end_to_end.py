@@ -16,7 +16,8 @@ import pytest
 from tiny_models import saved
 
 from s1 import runs
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.evals.run import Plan, evaluate
 from s1.formats import choose_format
 from s1.petri import world

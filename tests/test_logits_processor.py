@@ -14,7 +14,8 @@ transformers = pytest.importorskip("transformers")
 from tiny_models import tiny  # noqa: E402
 
 import s1  # noqa: E402
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
 from s1.errors import BadInput, Unsupported  # noqa: E402
 from s1.formats import get_format  # noqa: E402

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_model import FORMATS, GREEDY, PROMPT, TAGS, TokenModel, force, run
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy

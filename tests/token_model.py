@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy

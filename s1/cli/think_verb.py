@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.budget import Forcing, drive
+    from s1.budget import Forcing
+    from s1.drive import drive
     from s1.errors import BadInput
     from s1.formats import choose_format
     from s1.prompt import encode_prompt

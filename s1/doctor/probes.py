@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
 from s1.doctor.checks import Check, Finding, note, ok, problem
 from s1.doctor.model_facts import ModelFacts
+from s1.drive import drive
 from s1.errors import S1Error, Unsupported
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy

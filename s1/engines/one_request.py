@@ -1,6 +1,6 @@
 """A whole budget in one request, for servers with s1's plug-in (docs/guides/vllm.md).
 
-`budget.drive` asks for continuations as ever. Here they are cut out of the one stream in which the server has
+`drive` asks for continuations as ever. Here they are cut out of the one stream in which the server has
 already done the forcing, so that `Forcing` checks every forced token and writes the same record.
 
     the server's stream   think think Wait think </think> answer

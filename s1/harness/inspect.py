@@ -28,7 +28,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from s1.budget import drive
+from s1.drive import drive
 from s1.engines import load_engine
 from s1.errors import BadConfig, EngineFailure, S1Error
 from s1.formats import choose_format

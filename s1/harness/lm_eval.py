@@ -22,7 +22,8 @@ import lm_eval.models  # noqa: F401 - fills the registry, which does so by itsel
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.engines import engine_options, load_engine
 from s1.engines.background_loop import BackgroundLoop
 from s1.errors import BadConfig, BadInput, S1Error, first_error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.errors import BadConfig, BadInput
 from s1.methods import Method, QuestionTooLong, Task
 from s1.policy import BudgetPolicy

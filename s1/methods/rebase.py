@@ -22,7 +22,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.errors import BadConfig, EngineFailure
 from s1.methods import Method, Task, label_with
 from s1.methods.budget_forcing import begin

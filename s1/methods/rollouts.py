@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.errors import BadConfig, EngineFailure, first_error
 from s1.methods import Method, Task, spent_on
 from s1.types import Generation, Rollout, Spent

@@ -14,7 +14,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.errors import BadConfig
 from s1.methods import Method, Task, label_with
 from s1.methods.budget_forcing import begin

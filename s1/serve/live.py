@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.errors import EngineFailure, S1Error
 from s1.serve.body import Served
 from s1.serve.fair_slots import FairSlots, Ticket

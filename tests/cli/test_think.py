@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import s1
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
 from s1.cli import main
 from s1.cli.think_verb import FORCED, PLAIN, StreamedText
+from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.formats import get_format

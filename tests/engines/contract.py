@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.errors import BadInput
 from s1.formats import FORMATS, ThinkingFormat
 from s1.petri.world import base_model

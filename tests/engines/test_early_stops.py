@@ -17,7 +17,8 @@ pytest.importorskip("openai")
 from imitation import Imitation  # noqa: E402
 from tiny_tokenizers import byte_level, model_with  # noqa: E402
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
 from s1.engines.scripted import ScriptedEngine  # noqa: E402

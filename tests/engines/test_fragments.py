@@ -15,7 +15,8 @@ pytest.importorskip("openai")
 from imitation import Imitation, noise  # noqa: E402
 from tiny_tokenizers import byte_level, model_with, sentencepiece  # noqa: E402
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
 from s1.engines.tokenizer import LocalTokenizer, TokenizedEngine  # noqa: E402

@@ -18,8 +18,9 @@ pytest.importorskip("transformers")
 
 from imitation import Imitation, noise, status  # noqa: E402
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.openai_completions import piece_of  # noqa: E402
 from s1.engines.openai_probe import Server, server_url  # noqa: E402

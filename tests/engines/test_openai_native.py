@@ -16,7 +16,8 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("openai")
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402

@@ -22,10 +22,11 @@ if importlib.util.find_spec("vllm") is None:
 
 from contract import CASES, PETRI, PROTOCOL, Case, generations, model_folder, same_ids  # noqa: E402
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
 from s1.cli import main  # noqa: E402
 from s1.clients.http import ServerClient  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.openai import OpenAIEngine  # noqa: E402
 from s1.engines.openai_probe import ServerText  # noqa: E402

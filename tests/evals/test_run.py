@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from s1 import runs
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, EngineFailure, S1Error
 from s1.evals.benchmarks import Benchmark, questions_hash

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s1.budget import drive
+from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadInput, S1Error
 from s1.formats import FORMATS

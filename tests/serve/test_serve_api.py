@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from serving import ASK, PacedModel
 from token_model import TAGS, TokenModel, run
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.harness.adapter import shown_text
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt

@@ -18,7 +18,8 @@ import asyncio  # noqa: E402
 import serve_vllm  # noqa: E402
 from serving import commands  # noqa: E402
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
 from s1.petri.world import base_model  # noqa: E402

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from s1.budget import Forcing, drive
+from s1.budget import Forcing
+from s1.drive import drive
 from s1.formats import FORMATS, ThinkingFormat
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt

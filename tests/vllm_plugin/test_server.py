@@ -23,8 +23,9 @@ if importlib.util.find_spec("vllm") is None:
 import openai  # noqa: E402
 from forced_runs import PETRI, QUESTIONS, SHORT, Rounds, run_all, without_times  # noqa: E402
 
-from s1.budget import Forcing, drive  # noqa: E402
+from s1.budget import Forcing  # noqa: E402
 from s1.doctor import diagnose  # noqa: E402
+from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
