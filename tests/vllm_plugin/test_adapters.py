@@ -1,6 +1,7 @@
 """Both adapters, on the data structures of their runners: rows that move, slots that are used again, preemption.
 
-Here anything can happen to a row between two steps. `test_server.py` and `test_new_runner.py` run the runners.
+Here anything can happen to a row between two steps; `test_server.py` runs the older runner. Without Triton for CPUs,
+vLLM's CPU build has no new runner, so this is where its adapter is tested.
 """
 
 from __future__ import annotations
