@@ -73,7 +73,7 @@ def make_trainer(
     from transformers.trainer_pt_utils import LengthGroupedSampler
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
-    from trl.trainer.utils import add_fused_lm_head
+    from trl.trainer import utils as trl_utils
 
     class Order(LengthGroupedSampler):  # type: ignore[misc]
         """Rows of similar length side by side. Remembers from which random state it drew the epoch's order."""
@@ -132,12 +132,8 @@ def make_trainer(
             return order
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            """TRL's loss without entropy and accuracy, which take further passes over all logits."""
             watch.tokens += int(inputs["attention_mask"].sum()) * processes()
-            if self.aux_loss_enabled:  # a mixture of experts
-                return super().compute_loss(model, inputs, *args, **kwargs)
-            found = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
-            return -found.sum() / kwargs["num_items_in_batch"] * processes()
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
         def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
             with writing_model(checkpoints):
@@ -205,9 +201,8 @@ def make_trainer(
     ):  # left to itself, PEFT looks for the base on the Hub, to see whether its vocabulary grew
         model = trainer.model
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
-    if not trainer.aux_loss_enabled:
-        inner = trainer.model.get_base_model() if adapter else trainer.model
-        add_fused_lm_head(inner, outputs=("log_probs",))
+    # On a GPU, TRL computes logits only where there is loss, elsewhere at every position, padding too.
+    trl_utils._use_triton = lambda device: True
     return trainer
 
 
