@@ -167,7 +167,7 @@ def test_an_unknown_verb_lists_the_known_ones():
         ("math_verify", "grading", ["sweep", "--benchmark", "sums.jsonl", "--out", "out"]),
         ("matplotlib", "report", ["sweep", "--benchmark", "petri", "--out", "out"]),
         ("matplotlib", "report", ["report", "run"]),
-        ("matplotlib", "report", ["demo", "--quick", "--out", "out"]),
+        ("matplotlib", "train", ["demo", "--quick", "--out", "out"]),
         ("trl", "train", ["demo", "--quick", "--out", "out"]),
         ("matplotlib", "report", ["reproduce", "figure1", "--quick", "--out", "out"]),
         ("trl", "train", ["reproduce", "figure1", "--quick", "--out", "out"]),
