@@ -252,6 +252,7 @@ def test_after_kill_9_the_same_command_goes_on_and_asks_only_what_was_in_flight(
     assert all(b"k-1" not in content for content in first.values())
 
 
+@pytest.mark.slow
 def test_a_spending_cap_holds_at_the_server_across_kills(chat: Any, tmp_path: Path) -> None:
     cap, price = 1.0, 1000.0  # 25 calls of 40 tokens
     (tmp_path / "pool.jsonl").write_text(

@@ -274,6 +274,7 @@ metric_list:
 """
 
 
+@pytest.mark.slow
 def test_the_command_is_that_of_the_harness_and_writes_generations_next_to_its_results(
     engines, tmp_path, monkeypatch
 ):
