@@ -35,8 +35,8 @@ from types import SimpleNamespace
 from triton.backends import backends
 backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True), compiler=None)
 """
-BLOCKS = ["--block-size", "32", "--num-gpu-blocks-override", "40"]
-"""A context of 1,024 tokens needs 32 blocks; the requests below, together, more than 40."""
+BLOCKS = ["--max-model-len", "512", "--block-size", "32", "--num-gpu-blocks-override", "18"]
+"""Room for 576 tokens. The requests below need twice as many, together."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
