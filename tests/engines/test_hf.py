@@ -388,7 +388,7 @@ def test_a_failing_model_fails_the_request_and_not_the_engine(make, monkeypatch)
         raise ValueError("the weights are gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(engine.model), "forward", broken)  # the first decoding step
+        patched.setattr(engine.model, "forward", broken)  # the first decoding step
         with pytest.raises(EngineFailure, match="the weights are gone"):
             run(engine, [request])
         patched.setattr(type(engine.model.base_model), "forward", broken)  # already the prefill
