@@ -129,11 +129,16 @@ def test_a_long_prefix_in_pieces_equals_generate_while_others_decode(make, model
 
 
 def held(engine, monkeypatch, decoded):
-    """Blocks the model after that many tokens until the returned event is set, so that tests do not race it."""
+    """Blocks the model after that many tokens until the returned event is set, so that tests do not race it.
+
+    Its `reached` is set when the model is blocked.
+    """
     forward, released = engine.model.forward, threading.Event()
+    released.reached = threading.Event()
 
     def waiting(*args, **given):
         if engine.counts.decoded >= decoded:
+            released.reached.set()
             released.wait(20)
         return forward(*args, **given)
 
@@ -265,7 +270,7 @@ def test_leaving_a_stream_frees_its_row(make, monkeypatch):
 
     async def leave():
         task = asyncio.create_task(collect(engine, Continuation(first, 450)))
-        while engine.counts.decoded < 5:
+        while not gone.reached.is_set():
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
