@@ -37,19 +37,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from forcing_bench import BASE, BUDGETS, WAITS, Bench, Side, draws, driven, sharing, spread, tokens_of
+
 from s1.budget import Forcing
 from s1.drive import drive
 from s1.evals.run import policies_of
-from s1.formats import ThinkingFormat, choose_format
+from s1.formats import choose_format
 from s1.petri import world
 from s1.policy import BudgetPolicy
-from s1.prompt import encode_prompt
 from s1.replay import ReplayCache, longest_first
 from s1.types import Chunk, Continuation, Engine, Generation
 
-BUDGETS = (8, 16, 24, 32, 48, 64, 96, 128)
-WAITS = (1, 2, 4)
-BASE = BudgetPolicy(max_answer=12)
 SLOTS = 8
 CONTEXT = 900
 """Tokens that all rounds of a request may take together in part 2."""
@@ -77,100 +75,6 @@ class Drawn:
         return chunk.finish is None
 
 
-@dataclass(frozen=True)
-class Side:
-    """One side of a ratio: what to make beforehand, and what to do with it on a new engine."""
-
-    make: Callable[[], Any]
-    work: Callable[[Engine, Any], Any]
-    rows: int
-
-
-class Timed:
-    """A model whose forward calls are timed."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.seconds = model, 0.0
-
-    def __call__(self, **given: Any) -> Any:
-        return self._timed(self.model, given)
-
-    def base_model(self, **given: Any) -> Any:
-        return self._timed(self.model.base_model, given)
-
-    def _timed(self, call: Callable[..., Any], given: dict[str, Any]) -> Any:
-        began = time.perf_counter()
-        out = call(**given)
-        self.seconds += time.perf_counter() - began
-        return out
-
-
-@dataclass(frozen=True)
-class Bench:
-    loaded: Any
-    fmt: ThinkingFormat
-    prompts: list[str]
-    repeats: int
-    cost: tuple[float, float] = (0.0, 0.0)
-    """Seconds of a step, and of a row in it."""
-
-    def forcings(self, policy: BudgetPolicy) -> list[Forcing]:
-        return [Forcing(encode_prompt(self.loaded, self.fmt, policy, p)) for p in self.prompts]
-
-    def engine(self, rows: int) -> Any:
-        from s1.engines.hf import HFEngine
-
-        return HFEngine(self.loaded.model, self.loaded.tokenizer, max_batch=rows)
-
-    def measure(self, side: Side) -> dict[str, Any]:
-        engine = self.engine(side.rows)
-        model = engine.batch.model = Timed(engine.model)
-        given = side.make()
-
-        async def run() -> Any:
-            result = await side.work(engine, given)
-            await engine.close()
-            return result
-
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = asyncio.run(run())
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        counts = engine.counts
-        found = {"wall": wall, "cpu": cpu, "outside": wall - model.seconds, "result": result}
-        return found | {"steps": counts.steps, "tokens": counts.decoded, "fed": counts.prefilled}
-
-    def turns(self, sides: dict[str, Side], repeats: int) -> dict[str, list[dict[str, Any]]]:
-        """Every side `repeats` times, the one that begins changing."""
-        names = list(sides)
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for repeat in range(repeats):
-            first = repeat % len(names)
-            for name in names[first:] + names[:first]:
-                found[name].append(self.measure(sides[name]))
-        return found
-
-    def compare(self, case: str, slow: Side, fast: Side, goal: str, theory: Any = None) -> dict[str, Any]:
-        """Ratios slow / fast in pairs: median, least, most. theory: None means the ratio of steps."""
-        found = self.turns({"slow": slow, "fast": fast}, self.repeats)
-        a, b = found["slow"][-1], found["fast"][-1]
-        row: dict[str, Any] = {"case": case, "goal": goal}
-        for kind in ("wall", "cpu"):
-            row[kind] = _spread(x[kind] / y[kind] for x, y in zip(found["slow"], found["fast"], strict=True))
-        row |= {name: a[name] / b[name] for name in ("steps", "tokens")}
-        row["theory"] = theory(a["result"]) if callable(theory) else theory or row["steps"]
-        step, per_row = self.cost
-        seconds = [step * x["steps"] + per_row * (x["tokens"] + x["fed"]) for x in (a, b)]
-        row["model"] = seconds[0] / seconds[1] if step else None
-        row["seconds"] = [[round(x["wall"], 3) for x in found[name]] for name in ("slow", "fast")]
-        row["counts"] = [[x["steps"], x["tokens"], x["fed"]] for x in (a, b)]
-        both = zip(a["result"] or (), b["result"] or (), strict=False)
-        row["differing"] = sum(x.segments != y.segments for x, y in both)
-        shown = "  ".join("{} {:.3f} ({:.3f}-{:.3f})".format(name, *row[name]) for name in ("wall", "cpu"))
-        numbers = "  ".join(f"{n} {row[n]:.2f}" for n in ("theory", "steps", "tokens", "model") if row[n])
-        print(f"{case:<48} {shown}  {numbers}  goal {goal}  differing {row['differing']}", flush=True)
-        return row
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="a model folder with its thinking format")
@@ -196,7 +100,7 @@ def main() -> None:
     prompts = [loaded.render([{"role": "user", "content": q.text}]) for q in world.questions(args.requests)]
     bench = Bench(loaded, fmt, prompts, args.repeats)
     warm = bench.forcings(replace(BASE, max_thinking=32))
-    bench.measure(Side(lambda: warm, _driven, args.requests))
+    bench.measure(Side(lambda: warm, driven, args.requests))
     began = time.perf_counter()
     everything = ("overhead", "walks") if args.wide else ("overhead", "walks", "replay")
     parts = {args.only or part for part in everything}
@@ -225,10 +129,10 @@ def overhead(bench: Bench, own: bool) -> Iterable[dict[str, Any]]:
     long = replace(BASE, max_thinking=512, min_thinking=512, wait=("",))
     policies = ((replace(BASE, max_thinking=64), 7), (replace(BASE, waits=2), 3), (long, 1))
     for policy, times in policies if own else policies[:1]:
-        forced = Side(lambda policy=policy: bench.forcings(policy), _driven, count)
+        forced = Side(lambda policy=policy: bench.forcings(policy), driven, count)
         generations = bench.measure(forced)["result"]
         sides = {"forced": forced}
-        for name, count_of in (("same", _tokens), ("drawn", _draws)):
+        for name, count_of in (("same", tokens_of), ("drawn", draws)):
             continuations = [Continuation(g.segments[0].token_ids, count_of(g)) for g in generations]
             sides[name] = Side(lambda continuations=continuations: continuations, plain, count)
         found = bench.turns(sides, bench.repeats * times)
@@ -240,9 +144,9 @@ def overhead(bench: Bench, own: bool) -> Iterable[dict[str, Any]]:
                 "n": len(pairs),
             }
             for kind in ("wall", "cpu"):
-                row[kind] = _spread(x[kind] / y[kind] for x, y in pairs)
+                row[kind] = spread(x[kind] / y[kind] for x, y in pairs)
             whole = statistics.median(y["wall"] for _, y in pairs)
-            row["outside"] = _spread(1 + (x["outside"] - y["outside"]) / whole for x, y in pairs)
+            row["outside"] = spread(1 + (x["outside"] - y["outside"]) / whole for x, y in pairs)
             a, b = pairs[-1]
             row["theory"] = (a["tokens"] + a["fed"]) / (b["tokens"] + b["fed"])
             row["counts"] = [[x["steps"], x["tokens"], x["fed"]] for x in (a, b)]
@@ -382,20 +286,16 @@ def replay(bench: Bench) -> Iterable[dict[str, Any]]:
     async def one_by_one(engine: Any, walks: list[list[Forcing]]) -> list[Generation]:
         generations = []
         for machines in walks:
-            generations += await _driven(engine, machines)
+            generations += await driven(engine, machines)
             engine.batch.clear()  # a command of its own has no keys and values of the one before
         return generations
 
     async def at_once(engine: Engine, walks: list[list[Forcing]]) -> list[Generation]:
-        return await _driven(engine, sum(walks, []))
+        return await driven(engine, sum(walks, []))
 
     for name, work, rows in (("one by one", one_by_one, count), ("all at once", at_once, 4 * count)):
         slow, fast = (Side(lambda: [bench.forcings(p) for p in policies], w, rows) for w in (work, replayed))
-        yield bench.compare(f"3 {len(policies)} runs / replay: {name}", slow, fast, "several", _sharing)
-
-
-async def _driven(engine: Engine, machines: Sequence[Forcing]) -> list[Generation]:
-    return await asyncio.gather(*(drive(m, engine) for m in machines))
+        yield bench.compare(f"3 {len(policies)} runs / replay: {name}", slow, fast, "several", sharing)
 
 
 async def _each(engine: Engine, machines: Sequence[Any]) -> None:
@@ -416,39 +316,6 @@ async def _in_rounds(engine: Engine, machines: Sequence[Any]) -> None:
 async def _in_batches(engine: Engine, machines: Sequence[Any]) -> None:
     for first in range(0, len(machines), SLOTS):
         await _in_rounds(engine, machines[first : first + SLOTS])
-
-
-def _spread(ratios: Iterable[float]) -> list[float]:
-    found = sorted(ratios)
-    return [round(x, 4) for x in (statistics.median(found), found[0], found[-1])]
-
-
-def _tokens(generation: Generation) -> int:
-    """Tokens after the prompt, forced ones included, and the stop at the end."""
-    return sum(len(s.token_ids) for s in generation.segments[1:]) + (generation.finish == "stop")
-
-
-def _draws(generation: Generation) -> int:
-    """Tokens drawn for a generation: the model's own, and each stop that ended one of its spans."""
-    own = sum(len(s.token_ids) for s in generation.segments if s.by == "model" and s.phase != "delimiter")
-    return own + generation.waits + (not generation.cut) + (generation.finish == "stop")
-
-
-def _sharing(generations: Sequence[Generation]) -> float:
-    """Draws / draws after distinct prefixes, which are the least that decode every generation once."""
-    seen = set()
-    for generation in generations:
-        path = 0
-        for n, segment in enumerate(generation.segments):
-            wait = segment.phase == "thinking" and segment.by == "forced"
-            begins = segment.phase == "delimiter" and generation.segments[n - 1].phase == "thinking"
-            if wait or (begins and not generation.cut):
-                seen.add(path)  # the stop that was drawn here
-            for token in segment.token_ids:
-                seen |= {path} if segment.by == "model" and segment.phase != "delimiter" else set()
-                path = hash((path, token))
-        seen |= {path} if generation.finish == "stop" else set()
-    return sum(map(_draws, generations)) / len(seen)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
 
-import forcing
 import hf_engine
+from forcing_bench import BASE, BUDGETS, WAITS, sharing
 
 from s1.budget import Forcing
 from s1.drive import drive
@@ -154,7 +154,7 @@ def replay(args: argparse.Namespace) -> dict[str, Any]:
     engine = load_engine(f"vllm:{args.model}", max_batch=256, eager=not args.compile)
     fmt = format_of_folder(Path(args.model)) or FORMATS["petri"]
     prompts = [engine.render([{"role": "user", "content": q.text}]) for q in world.questions(args.requests)]
-    policies = longest_first(policies_of(forcing.BUDGETS, forcing.WAITS, base=forcing.BASE))
+    policies = longest_first(policies_of(BUDGETS, WAITS, base=BASE))
 
     async def replayed(counting: Engine, walks: Walks) -> list[Generation]:
         async def walk(column: Sequence[Forcing]) -> list[Generation]:
@@ -202,7 +202,7 @@ def replay(args: argparse.Namespace) -> dict[str, Any]:
             found[name].append(asyncio.run(measure(works[name])))
     asyncio.run(engine.close())
     last = {name: runs[-1] for name, runs in found.items()}
-    theory = forcing._sharing(last["one by one"]["generations"])
+    theory = sharing(last["one by one"]["generations"])
     rows = []
     for name in ("one by one", "all at once"):
         walls = _spread([r["wall"] for r in found[name]], [r["wall"] for r in found["one replay"]])
