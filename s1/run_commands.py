@@ -45,6 +45,11 @@ def write_commands(
 
 
 def this_command() -> str:
-    """The command line of this process, ready to be pasted into a shell."""
-    name = Path(sys.argv[0]).name
-    return shlex.join(["s1" if name == "__main__.py" else name, *sys.argv[1:]])
+    """The command line of this process, ready to be pasted into a shell; of a program that is not s1, its name only.
+
+    The arguments of other programs may hold secrets. Those of s1 never do: its keys come from the environment.
+    """
+    program = Path(sys.argv[0])
+    if program.parent.name == "s1" and program.name == "__main__.py":
+        return shlex.join(["s1", *sys.argv[1:]])
+    return shlex.join([program.name, *sys.argv[1:]] if program.name == "s1" else [program.name])

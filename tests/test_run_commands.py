@@ -1,0 +1,27 @@
+"""commands.jsonl says how a run was made, and keeps no secrets."""
+
+import subprocess
+import sys
+
+import pytest
+
+from s1.run_commands import read_commands, this_command
+
+pytest.importorskip("torch")
+
+
+def test_a_run_names_the_command_that_made_it_and_not_one_that_added_nothing(tmp_path):
+    arguments = ["eval", "--model", "petri", "--benchmark", "petri", "--limit", "2", "--max-thinking", "8",
+                 "--max-answer", "4", "--out", str(tmp_path / "a run")]  # fmt: skip
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-m", "s1", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    [only] = read_commands(tmp_path / "a run")
+    assert only.command == " ".join(["s1", *arguments[:-1], f"'{arguments[-1]}'"])
+    assert only.generations == 2 and only.seconds is not None
+
+
+@pytest.mark.parametrize("program", ["/home/me/study.py", "/home/me/other/__main__.py"])
+def test_arguments_of_another_program_are_not_kept(program, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program, "--key", "sk-secret"])
+    assert "secret" not in this_command() and this_command() in program
