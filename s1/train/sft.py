@@ -159,13 +159,6 @@ def _render(
             between_steps=settings.between_steps,
         )
     return render_dataset(
-        traces,
-        fmt,
-        tokenizer,
-        end,
-        settings.answer_prefix,
-        settings.max_length,
-        settings.profile,
-        settings.cut_share,
-        settings.seed,
-    )
+        traces, fmt, tokenizer, end, settings.answer_prefix, settings.max_length, profile=settings.profile,
+        cut_share=settings.cut_share, seed=settings.seed,
+    )  # fmt: skip

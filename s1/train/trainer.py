@@ -13,6 +13,7 @@ import importlib.util
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -73,7 +74,6 @@ def make_trainer(
     from transformers.trainer_pt_utils import LengthGroupedSampler
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
-    from trl.trainer import utils as trl_utils
 
     class Order(LengthGroupedSampler):  # type: ignore[misc]
         """Rows of similar length side by side. Remembers from which random state it drew the epoch's order."""
@@ -196,13 +196,9 @@ def make_trainer(
     trainer = Trainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
                       data_collator=pad_batch, callbacks=watching, peft_config=adapter)  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    if (
-        adapter is not None
-    ):  # left to itself, PEFT looks for the base on the Hub, to see whether its vocabulary grew
+    if adapter is not None:  # or PEFT looks for the base on the Hub, to see whether its vocabulary grew
         model = trainer.model
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
-    # On a GPU, TRL computes logits only where there is loss, elsewhere at every position, padding too.
-    trl_utils._use_triton = lambda device: True
     return trainer
 
 
@@ -284,8 +280,6 @@ def _any_process(flag: bool) -> bool:
 
 def _detail(rate: float, tokens_per_second: float, flops_per_token: float) -> str:
     """The rest of the live line: learning rate, tokens per second, share of the GPU's peak, most memory so far."""
-    import resource
-
     import torch
 
     parts = [f"lr {rate:.1e}", f"{tokens_per_second:,.0f} tokens/s"]
@@ -296,10 +290,11 @@ def _detail(rate: float, tokens_per_second: float, flops_per_token: float) -> st
         if gpu is not None:
             share = tokens_per_second * flops_per_token / (gpu.flops * processes())
             parts.append(f"{share:.0%} of peak")
-        memory = torch.cuda.max_memory_allocated()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    parts.append(f"{memory / 2**30:.1f} GiB")
+        parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    elif sys.platform == "linux":  # others count it in other units, or not at all
+        import resource
+
+        parts.append(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
     return ", ".join(parts)
 
 
