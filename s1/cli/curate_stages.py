@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,11 +183,12 @@ def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
 
 def _workers_for(paths: Sequence[str]) -> int:
     """One process for every WORKER_BYTES of files, and at most one for each processor."""
+    from s1.data.executor import processors
     from s1.data.read_files import data_files
 
     files = [file for path in paths for file in data_files(Path(path)) if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    return max(1, min(len(os.sched_getaffinity(0)), size // WORKER_BYTES))
+    return max(1, min(processors(), size // WORKER_BYTES))
 
 
 def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:

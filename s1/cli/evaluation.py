@@ -137,8 +137,6 @@ def _folder_name(benchmark: str, model: str, verb: str, plan: Plan, limit: int |
         parts.append(plan.grading)
     if drawn := plan.sampling.temperature:
         parts.append(f"{plan.samples} at {drawn:g} seed {plan.sampling.seed}")
-        parts.append(
-            f"top {plan.sampling.top_p:g} {plan.sampling.top_k}"
-            * (plan.sampling != Sampling(drawn, seed=plan.sampling.seed))
-        )
+        if plan.sampling != Sampling(drawn, seed=plan.sampling.seed):
+            parts.append(f"top {plan.sampling.top_p:g} {plan.sampling.top_k}")
     return file_name("-".join(filter(None, parts)))

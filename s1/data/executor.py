@@ -113,7 +113,7 @@ def open_executor(
         return
     if address is not None:
         raise BadConfig("Only the Ray executor takes an address.", "Add --executor ray.")
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    count = workers if workers is not None else processors()
     if count < 1:
         raise BadConfig(f"Workers: {count}.", "Use at least 1.")
     if count == 1:
@@ -128,6 +128,13 @@ def open_executor(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _on_ray(address: str | None) -> Iterator[Executor]:
