@@ -150,33 +150,32 @@ def metric(server: str, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
-def test_leaving_streams_cancels_their_requests_in_the_server(server, behind_http):
-    """As many requests as the server decodes at once, without stops: one that it is not told of ends at its limit."""
-    requests, tokens = 64, 900
+def test_leaving_a_stream_cancels_its_request_in_the_server(server, behind_http):
+    """Without stops: a request that the server is not told to end, ends at its limit, and so would each of these.
 
-    def counted() -> tuple[float, float]:
-        ended = metric(server, 'vllm:request_success_total{engine="0",finished_reason="length"')
-        return metric(server, "vllm:generation_tokens_total"), ended
+    One at a time, because a busy server hears of it late; a loaded machine gets a few tries.
+    """
 
-    async def leave() -> None:
-        stream = behind_http.stream(Continuation(behind_http.encode(PROMPT), tokens))
-        first = await anext(stream)
-        assert first.ids and first.finish is None
-        await stream.aclose()
+    def limits_reached() -> float:
+        return metric(server, 'vllm:request_success_total{engine="0",finished_reason="length"')
 
-    async def leave_all() -> None:
-        await asyncio.gather(*(leave() for _ in range(requests)))
-        # Within the loop: when that is closed, its streams end anyway. The server counts after it has sent.
-        await asyncio.to_thread(wait_until, lambda: counted()[0] - before[0] >= requests)
-        await asyncio.to_thread(wait_until, lambda: metric(server, "vllm:num_requests_running") == 0)
+    def cancelled() -> bool:
+        before = limits_reached(), metric(server, "vllm:generation_tokens_total")
+
+        async def leave() -> None:
+            stream = behind_http.stream(Continuation(behind_http.encode(PROMPT), 900))
+            first = await anext(stream)
+            assert first.ids and first.finish is None
+            await stream.aclose()
+            # Within the loop: when that is closed, its streams end anyway. The server counts after it has sent.
+            await asyncio.to_thread(wait_until, lambda: metric(server, "vllm:generation_tokens_total") > before[1])
+            await asyncio.to_thread(wait_until, lambda: metric(server, "vllm:num_requests_running") == 0)
+
+        asyncio.run(leave())
+        return limits_reached() == before[0] and metric(server, "vllm:generation_tokens_total") < before[1] + 900
 
     wait_until(lambda: metric(server, "vllm:num_requests_running") == 0)
-    before = counted()
-    asyncio.run(leave_all())
-    after = counted()
-    # Exactly all would, if leaving were not passed on. How many do before the server hears of it depends on the load.
-    assert after[1] - before[1] < requests, "the server decoded to the limit"
-    assert after[0] - before[0] < requests * tokens
+    assert any(cancelled() for _ in range(10)), "the server decoded to the limit, ten times"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
