@@ -168,11 +168,15 @@ def test_leaving_a_stream_cancels_its_request_in_the_server(server, behind_http)
             assert first.ids and first.finish is None
             await stream.aclose()
             # Within the loop: when that is closed, its streams end anyway. The server counts after it has sent.
-            await asyncio.to_thread(wait_until, lambda: metric(server, "vllm:generation_tokens_total") > before[1])
+            await asyncio.to_thread(
+                wait_until, lambda: metric(server, "vllm:generation_tokens_total") > before[1]
+            )
             await asyncio.to_thread(wait_until, lambda: metric(server, "vllm:num_requests_running") == 0)
 
         asyncio.run(leave())
-        return limits_reached() == before[0] and metric(server, "vllm:generation_tokens_total") < before[1] + 900
+        return (
+            limits_reached() == before[0] and metric(server, "vllm:generation_tokens_total") < before[1] + 900
+        )
 
     wait_until(lambda: metric(server, "vllm:num_requests_running") == 0)
     assert any(cancelled() for _ in range(10)), "the server decoded to the limit, ten times"
