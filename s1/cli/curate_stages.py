@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from s1.clients.chat import ApiSettings
     from s1.clients.map_calls import Caller
     from s1.data.ledger import Ledger, Stage
-    from s1.data.model_stages import Prepared
-    from s1.data.pipeline import CurateSettings
+    from s1.data.pipeline import CurateSettings, Prepared
     from s1.data.pool import Pool
 
 
@@ -43,7 +41,7 @@ def whole_pipeline(stage: str, arguments: argparse.Namespace) -> None:
 
 def one_stage(stage: str, arguments: argparse.Namespace) -> None:
     """clean, decontaminate or select."""
-    from s1.data.model_stages import Prepared
+    from s1.data.pipeline import Prepared
 
     settings = _curate_settings(arguments)
     _check_out(stage, arguments)
@@ -55,7 +53,7 @@ def one_stage(stage: str, arguments: argparse.Namespace) -> None:
 
 
 def collect(stage: str, arguments: argparse.Namespace) -> None:
-    from s1.data.model_stages import Prepared
+    from s1.data.pipeline import Prepared
     from s1.data.pool import join_pools
     from s1.data.sources import load_source, read_sources
 
@@ -85,7 +83,7 @@ def collect(stage: str, arguments: argparse.Namespace) -> None:
 
 def teach(stage: str, arguments: argparse.Namespace) -> None:
     from s1.config import split_pairs
-    from s1.data.model_stages import Prepared
+    from s1.data.pipeline import Prepared
     from s1.data.pool import read_pool
     from s1.data.teach import teach as ask_teacher
 
@@ -286,6 +284,8 @@ def _open_models(
     arguments: argparse.Namespace, settings: ApiSettings
 ) -> Iterator[tuple[list[Caller], Caller | None, CallCache]]:
     """The models, the judge and the call cache of the output folder; engines are closed at the end."""
+    import asyncio
+
     from s1.clients.call_cache import CallCache
     from s1.data.attempts import EngineCaller
 

@@ -8,12 +8,14 @@ With a work folder the parts lie on disk, and what each piece gave is kept:
 
 KEY is a hash of everything that decides the content, so after a kill the same command reuses what is finished
 and nothing else. A Parquet file in pool columns that needs no repair is not copied: its parts are pieces of the
-file itself. Without a work folder the parts are frames in memory.
+file itself. Without a work folder the parts are frames in memory. The pool of a single stage lies beside its index
+(`store_index`): the next stage takes that, and reads the texts of the rows that it needs and no others.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -31,10 +33,12 @@ from s1.data.partitions import Part, disk_errors, hash_of, index_part, map_kept,
 from s1.data.read_files import Split, file_kind, splits
 from s1.data.validate_rows import Reader, Seen, checked_batches, split_frames
 from s1.errors import BadInput, Interrupted, S1Error
+from s1.jsonl import write_bytes
 
 PIECE_BYTES = 1 << 25
 """Text of a part. A stage holds a few of them at once."""
-
+INDEX_FILE = "pool.index"
+"""The index of the pool.parquet beside it, as Parquet, in the order of its rows."""
 
 Ingested = tuple[list["Part | pl.DataFrame"], "pl.DataFrame", list[dict[str, Any]]]
 """Parts, their index with one row for each id, and the rejected rows."""
@@ -70,7 +74,18 @@ def ingest(
     key = hash_of(reader, tokenizer, piece_bytes)
     pieces: list[_Piece] = []
     kept: list[Path] = []
+    parts: list[Part | pl.DataFrame] = []
+    indexes: list[pl.DataFrame] = []
     for path in files:
+        stored = _stored_index(path) if work is not None and reader == Reader() else None
+        if stored is not None:
+            starts = [split.first - 1 for split in splits(path, piece_bytes)]
+            for start, stop in zip(starts, [*starts[1:], stored.height], strict=True):
+                rows = pl.int_range(stop - start, dtype=pl.UInt32, eager=True)
+                part = pl.lit(len(parts), pl.UInt32)
+                indexes.append(stored[start:stop].with_columns(part.alias("_part"), rows.alias("_row")))
+                parts.append(Part(path, start, stop - start))
+            continue
         for split in splits(path, piece_bytes):
             target = None
             if work is not None:
@@ -81,8 +96,6 @@ def ingest(
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)
     read = partial(_read_piece, reader, piece_bytes)
-    parts: list[Part | pl.DataFrame] = []
-    indexes: list[pl.DataFrame] = []
     rejects: list[dict[str, Any]] = []
     names: dict[Path, set[str]] = {path: set() for path in files}
     results = map_kept(executor, read, pieces, kept if work is not None else None)
@@ -95,6 +108,36 @@ def ingest(
     for path in files:
         _check_mapping(path, reader, names[path])
     return settle(parts, indexes, rejects, ", ".join(map(str, files)))
+
+
+def store_index(index: pl.DataFrame, pool_file: Path) -> None:
+    """Writes the index of the rows of `pool_file`, in their order, beside it."""
+    buffer = io.BytesIO()
+    stamped = index.with_columns(_state=pl.lit(_state(pool_file)))
+    stamped.write_parquet(buffer, compression="zstd", compression_level=1)
+    write_bytes(pool_file.with_name(INDEX_FILE), buffer.getvalue())
+
+
+def _stored_index(pool_file: Path) -> pl.DataFrame | None:
+    """What `store_index` wrote, with the columns that `settle` needs. None if the file is another now."""
+    path = pool_file.with_name(INDEX_FILE)
+    if not path.is_file():
+        return None
+    try:
+        index = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError):
+        return None  # damaged, so the file itself is read
+    if not index.height or index["_state"][0] != _state(pool_file):
+        return None
+    rows = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
+    suffix = pl.lit(None, pl.String)
+    return index.drop("_state").with_columns(_suffix=suffix, _file=pl.lit(str(pool_file)), _at=rows)
+
+
+def _state(path: Path) -> str:
+    """Changes when the file is written again, and with the version of what computes an index."""
+    status = path.stat()
+    return hash_of(path.name, status.st_size, status.st_mtime_ns)
 
 
 def settle(

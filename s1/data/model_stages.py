@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -18,17 +18,10 @@ from s1.clients.map_calls import Caller, Watch, check_samples, map_calls, no_wat
 from s1.data.answer_judge import judge_all
 from s1.data.difficulty import join_attempts
 from s1.data.domains import MSC, classify
+from s1.data.pipeline import Prepared
 from s1.data.pool import Pool
 from s1.errors import BadConfig, BadInput
 from s1.grading.judge import Attempt
-
-
-class Prepared(NamedTuple):
-    """A pool with new columns, remarks for its ledger, and tables by file name."""
-
-    pool: Pool
-    notes: Sequence[str]
-    tables: Mapping[str, pl.DataFrame] = {}
 
 
 def attempt_questions(

@@ -10,6 +10,7 @@
     OUT/ledger.json       the counts; written last, so a folder that has it is whole
 
     OUT/pool.parquet      a single stage: the rows that stay, in pool columns; the next stage reads the folder
+    OUT/pool.index        what the next stage needs to know of them without reading the texts (`store_index`)
     OUT/rejected.jsonl, OUT/hits.jsonl, OUT/near.jsonl    as above
     OUT/attempts.jsonl    difficulty: one object for each attempt
     OUT/journal.jsonl     teach, difficulty, diversity: every model call
@@ -38,6 +39,7 @@ from typing import IO, Any
 import polars as pl
 
 from s1.data.funnel_figure import funnel_figure
+from s1.data.ingest import store_index
 from s1.data.ledger import Ledger, card, report
 from s1.data.partitions import disk_errors
 from s1.errors import BadInput, MissingExtra
@@ -48,7 +50,8 @@ FILES = (
     "ledger.json",
 )  # fmt: skip
 STAGE_FILES = (
-    "pool.parquet", "rejected.jsonl", "stage.json", "hits.jsonl", "near.jsonl", "attempts.jsonl", "journal.jsonl",
+    "pool.parquet", "pool.index", "rejected.jsonl", "stage.json", "hits.jsonl", "near.jsonl", "attempts.jsonl",
+    "journal.jsonl",
 )  # fmt: skip
 ROW_GROUP = 1_000
 """Rows that a reader of a written file must decode at once."""
@@ -159,6 +162,7 @@ def _write_stage_files(ledger: Ledger, out: Path, settings: Any) -> None:
     part = out / "pool.parquet.part"
     write_parquet(frames, part)
     part.replace(out / "pool.parquet")
+    store_index(ledger.kept.select(ledger.pool.index.columns), out / "pool.parquet")
     part = out / "rejected.jsonl.part"
     _write_rejected(ledger, part)
     part.replace(out / "rejected.jsonl")

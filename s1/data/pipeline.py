@@ -63,6 +63,14 @@ class CurateSettings:
             )
 
 
+class Prepared(NamedTuple):
+    """A pool with new columns, remarks for its ledger, and tables by file name."""
+
+    pool: Pool
+    notes: Sequence[str]
+    tables: Mapping[str, pl.DataFrame] = {}
+
+
 class StageInput(NamedTuple):
     """What a stage looks at: the rows of the pool's index that are still in."""
 

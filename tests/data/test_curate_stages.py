@@ -95,6 +95,38 @@ def test_stages_read_each_others_folders(pool: str, tmp_path: Path) -> None:
     assert stage["settings"]["seed"] == 3
 
 
+def test_a_stage_gives_the_same_with_and_without_the_index_beside_its_pool(pool: str, tmp_path: Path) -> None:
+    clean, found = tmp_path / "clean", {}
+    assert main(["curate", "clean", pool, "--out", str(clean)]) == 0
+    for name in ("with", "damaged", "without"):
+        if name == "damaged":
+            (clean / "pool.index").write_bytes(b"PAR1 and nothing more")
+        elif name == "without":
+            (clean / "pool.index").unlink()
+        out = tmp_path / name
+        assert main(["curate", "difficulty", str(clean), "--out", str(out)]) == 0
+        index = pl.read_parquet(out / "pool.index").drop("_state")
+        found[name] = [
+            index,
+            *((out / f).read_bytes() for f in ("pool.parquet", "rejected.jsonl", "stage.json")),
+        ]
+    for name in ("damaged", "without"):
+        assert found[name][0].equals(found["with"][0]) and found[name][1:] == found["with"][1:]
+
+
+def test_a_pool_that_was_edited_is_read_again(pool: str, tmp_path: Path) -> None:
+    clean, out = tmp_path / "clean", tmp_path / "out"
+    assert main(["curate", "clean", pool, "--out", str(clean)]) == 0
+    rows = pl.read_parquet(clean / "pool.parquet").with_columns(
+        pl.col("question").str.to_uppercase(), solved_x=0.0
+    )
+    rows.write_parquet(clean / "pool.parquet")
+    assert main(["curate", "difficulty", str(clean), "--out", str(out)]) == 0
+    kept = read_pool(out).rows
+    assert kept["question"].to_list() == rows["question"].to_list()
+    assert kept["solved_x"].to_list() == [0.0] * rows.height
+
+
 def test_decontaminate_prints_and_writes_every_hit(
     pool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
