@@ -81,9 +81,11 @@ def ingest(
         if stored is not None:
             starts = [split.first - 1 for split in splits(path, piece_bytes)]
             for start, stop in zip(starts, [*starts[1:], stored.height], strict=True):
-                rows = pl.int_range(stop - start, dtype=pl.UInt32, eager=True)
-                part = pl.lit(len(parts), pl.UInt32)
-                indexes.append(stored[start:stop].with_columns(part.alias("_part"), rows.alias("_row")))
+                place = {
+                    "_part": pl.lit(len(parts), pl.UInt32),
+                    "_row": pl.int_range(pl.len(), dtype=pl.UInt32),
+                }
+                indexes.append(stored[start:stop].with_columns(**place))
                 parts.append(Part(path, start, stop - start))
             continue
         for split in splits(path, piece_bytes):
