@@ -164,6 +164,18 @@ def test_a_larger_context_than_that_of_the_server_is_refused(llamacpp):
         load_engine(f"openai:{address}", context=4096)
 
 
+def test_a_busy_llamacpp_answers_everyone_in_turn(llamacpp):
+    """Six at once on a server that decodes two."""
+    text = llamacpp.render([{"role": "user", "content": QUESTION}])
+
+    async def every() -> list[int]:
+        policies = [BudgetPolicy(max_thinking=8 + n, max_answer=1) for n in range(6)]
+        machines = [Forcing(encode_prompt(llamacpp, FORMATS["s1"], policy, text)) for policy in policies]
+        return [g.thinking_tokens for g in await asyncio.gather(*(drive(m, llamacpp) for m in machines))]
+
+    assert asyncio.run(every()) == [8 + n for n in range(6)]
+
+
 def test_llamacpp_and_hf_part_only_where_two_logits_are_close(llamacpp, engine):
     """Greedy on the same quantised weights, which each expands in its own arithmetic."""
     import torch
