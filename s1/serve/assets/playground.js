@@ -78,6 +78,7 @@ class Panel {
 
   async ask(question) {
     this.leave?.abort();
+    clearTimeout(this.resting);  // the request has the limit already
     this.clear();
     const leave = this.leave = new AbortController();
     const began = performance.now();
