@@ -1,12 +1,13 @@
 """How fast `s1 train` trains and how much memory it takes, and how well `s1 train --plan` foretells the memory.
 
     python benchmarks/train.py --out DIR                  # here: a GPU if there is one, else the processor
-    python benchmarks/train.py --out DIR --quick          # tiny shapes: does everything run?
+    python benchmarks/train.py --out DIR --quick          # both parts with a tiny shape: does everything run?
 
 On a GPU: random weights of the shapes of Qwen2.5 1.5B and 7B in bfloat16, one row of 4K, 16K and 32K tokens per step,
 full training and LoRA, each memory option on and off. MFU is against the rate of a large matrix product, measured
 here; FLOPs computed twice do not count. On a processor: the shapes of petri and of SmolLM2-135M in float32, against
-TRL's defaults and against a bare PyTorch loop on the same rows, each in a process of its own, in turn.
+TRL's defaults and against a bare PyTorch loop on the same rows, each in a process of its own, in turn. Wall time is
+that of the whole loop; processor time says more on a machine that is busy with other things.
 
 A line is printed for each cell as it ends, and DIR/train.json is written again after each. A cell that needs more
 memory than there is says so and the next one begins.
@@ -20,6 +21,7 @@ import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -62,7 +64,7 @@ GPU_CELLS = [
     ("7b", 16_384, "lora"),
 ]
 QUICK_CELLS = [("tiny", 256, option) for option in OPTIONS]
-CPU_SHAPES = {"petri": (16, 60, 400, 16), "smollm2": (4, 60, 400, 4)}
+CPU_SHAPES = {"tiny": (8, 20, 100, 8), "petri": (16, 60, 400, 16), "smollm2": (4, 60, 400, 4)}
 """Rows per step, shortest and longest row, rows per forward pass."""
 SIDES = ("s1", "trl", "bare")
 
@@ -124,13 +126,19 @@ def tokenizer() -> Any:
 
 
 def timer() -> Any:
-    """A callback with the seconds of each step."""
+    """A callback with the seconds of each step, and of the whole loop by the wall and by the processor."""
     import torch
     from transformers import TrainerCallback
 
     class Timer(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.seconds: list[float] = []
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.start = time.perf_counter(), time.process_time()
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            self.loop = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if torch.cuda.is_available():
@@ -149,8 +157,10 @@ def quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from s1.cli.options import silence_libraries
+    from s1.train.trainer import use_one_gpu
 
     silence_libraries()
+    use_one_gpu()
 
 
 # --- GPU ------------------------------------------------------------------------------------------------
@@ -184,7 +194,7 @@ def gpu_cell(shape: str, length: int, option: str, rate: float, steps: int) -> d
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(model, rows, tokenizer(), settings, Path(folder), adapter=adapter_of(settings))
         trainer.add_callback(watch)
-        trainer._save_checkpoint = lambda *args, **kwargs: None  # the last step would write the whole model
+        trainer.args.save_strategy = "no"  # the last step would write the whole model
         trainer.train()
     seconds = sorted(watch.seconds[1:])[(len(watch.seconds) - 1) // 2]
     found |= {
@@ -197,17 +207,12 @@ def gpu_cell(shape: str, length: int, option: str, rate: float, steps: int) -> d
     return found
 
 
-def run_gpu(arguments: argparse.Namespace) -> None:
+def run_cells(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
+    """All shapes, lengths and options; the tiny ones run on a processor too."""
     import torch
 
-    on_gpu = torch.cuda.is_available()
-    rate = matrix_rate() if on_gpu else 0.0
-    report: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if on_gpu else "processor",
-        "torch": torch.__version__,
-        "matrix_tflops": round(rate / 1e12, 1),
-        "cells": [],
-    }
+    rate = matrix_rate() if torch.cuda.is_available() else 0.0
+    report |= {"matrix_tflops": round(rate / 1e12, 1)}
     print(json.dumps(report), flush=True)
     began = time.monotonic()
     for shape, length, option in QUICK_CELLS if arguments.quick else GPU_CELLS:
@@ -245,19 +250,22 @@ def cpu_side(side: str, shape: str, steps: int, folder: Path) -> dict[str, Any]:
     before = _resident() - 4 * sum(p.numel() for p in model.parameters())
     planned = step_memory(shape_of(model.config), longest, settings, 1, on_gpu=False)
     if side == "bare":
-        seconds = bare_loop(model, rows, settings)
+        start = time.perf_counter(), time.process_time()
+        bare_loop(model, rows, settings)
+        loop = time.perf_counter() - start[0], time.process_time() - start[1]
     else:
         watch = timer()
         make = _s1_trainer if side == "s1" else _trl_trainer
         trainer = make(model, rows, text, settings, folder)
         trainer.add_callback(watch)
-        trainer._save_checkpoint = lambda *args, **kwargs: None
+        trainer.args.save_strategy = "no"
         trainer.train()
-        seconds = watch.seconds
+        loop = watch.loop
     tokens = sum(len(row.input_ids) for row in rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     return {
-        "shape": shape, "side": side, "tokens_per_second": round(tokens / sum(seconds), 1),
+        "shape": shape, "side": side, "seconds": round(loop[0], 2), "processor_seconds": round(loop[1], 2),
+        "tokens_per_second": round(tokens / loop[0], 1), "load": round(os.getloadavg()[0], 1),
         "peak_gib": round(peak / 2**30, 3), "planned_gib": round(sum(planned.values()) / 2**30, 3),
     }  # fmt: skip
 
@@ -288,7 +296,7 @@ def _trl_trainer(model: Any, rows: list[Any], text: Any, settings: Any, folder: 
     return SFTTrainer(model=model, args=config, train_dataset=data, processing_class=text)
 
 
-def bare_loop(model: Any, rows: list[Any], settings: Any) -> list[float]:
+def bare_loop(model: Any, rows: list[Any], settings: Any) -> None:
     """Plain PyTorch on the same rows: similar lengths together, logits only where there is loss."""
     import torch
 
@@ -301,9 +309,7 @@ def bare_loop(model: Any, rows: list[Any], settings: Any) -> list[float]:
     rate, decay = settings.learning_rate, settings.weight_decay
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=decay)
     model.train()
-    seconds = []
     for batch in batches:
-        began = time.perf_counter()
         padded = pad_batch([{"input_ids": list(r.input_ids), "labels": list(r.labels)} for r in batch])
         hidden = model.model(input_ids=padded["input_ids"], use_cache=False).last_hidden_state[:, :-1]
         labels = padded["labels"][:, 1:]
@@ -314,24 +320,29 @@ def bare_loop(model: Any, rows: list[Any], settings: Any) -> list[float]:
         optimiser.step()
         optimiser.zero_grad()
         loss.item()
-        seconds.append(time.perf_counter() - began)
-    return seconds
 
 
-def run_cpu(arguments: argparse.Namespace) -> None:
-    report: dict[str, Any] = {"device": "processor", "cells": []}
-    for shape in arguments.shapes or CPU_SHAPES:
-        for turn in range(arguments.repeats):
+def run_sides(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
+    """s1, TRL's defaults and a bare loop in turn, then what s1 takes of the bare loop's time."""
+    quick = arguments.quick
+    for shape in arguments.shapes or (["tiny"] if quick else ["petri", "smollm2"]):
+        cells: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        for turn in range(1 if quick else arguments.repeats):
             for side in (SIDES, SIDES[::-1])[turn % 2]:
                 command = [sys.executable, __file__, "--out", str(arguments.out), "--side", side]
                 command += ["--shapes", shape, "--steps", str(arguments.steps)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise SystemExit(done.stderr[-3000:])
-                cell = json.loads(done.stdout.strip().splitlines()[-1])
-                report["cells"].append(cell)
-                print(json.dumps(cell), flush=True)
+                cells[side].append(json.loads(done.stdout.strip().splitlines()[-1]))
+                report["cells"].append(cells[side][-1])
+                print(json.dumps(cells[side][-1]), flush=True)
                 (arguments.out / "train.json").write_text(json.dumps(report, indent=1) + "\n")
+        for name in ("seconds", "processor_seconds"):
+            pairs = zip(cells["s1"], cells["bare"], strict=True)
+            found = sorted(s1[name] / max(bare[name], 0.01) for s1, bare in pairs)
+            print(f"{shape}: s1 takes {statistics.median(found):.2f} times the {name.replace('_', ' ')} of the bare "
+                  f"loop, {found[0]:.2f} to {found[-1]:.2f} in {len(found)} turns")  # fmt: skip
 
 
 def main() -> None:
@@ -340,23 +351,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny shapes, on any device")
     parser.add_argument("--steps", type=int, help="timed steps of a cell (default 2 on a GPU, 8 else)")
     parser.add_argument("--minutes", type=float, default=7, help="no new cell is begun after these (GPU)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each side (processor)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side (processor)")
     parser.add_argument("--shapes", nargs="*", choices=sorted(CPU_SHAPES), help="shapes (processor)")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    quiet()
     import torch
 
-    quiet()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    gpu = torch.cuda.is_available() or arguments.quick
-    arguments.steps = arguments.steps or (2 if gpu else 8)
+    gpu = torch.cuda.is_available()
+    arguments.steps = arguments.steps or (2 if gpu or arguments.quick else 8)
     if arguments.side:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(cpu_side(arguments.side, arguments.shapes[0], arguments.steps, Path(folder))))
-    elif gpu:
-        run_gpu(arguments)
+        return
+    device = torch.cuda.get_device_name() if gpu else "processor"
+    report: dict[str, Any] = {"device": device, "torch": torch.__version__, "cells": []}
+    if gpu or arguments.quick:
+        run_cells(arguments, report)
     else:
-        run_cpu(arguments)
+        print("The cells of 1.5B and 7B are left out: torch finds no GPU here.", flush=True)
+    if not gpu:
+        run_sides(arguments, report)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from s1.policy import BudgetPolicy
     from s1.report.text import metrics_text
     from s1.train.sft import train
+    from s1.train.trainer import use_one_gpu
 
+    use_one_gpu()
     silence_libraries()
     out, seed, sizes = arguments.out, arguments.seed, QUICK if arguments.quick else FULL
     began = time.perf_counter()

@@ -141,7 +141,9 @@ def _petri_models(
     from s1.methods import load_reward
     from s1.petri.reward import RECORD, train_reward
     from s1.petri.training import PetriSizes, make_model, stored_pool
+    from s1.train.trainer import use_one_gpu
 
+    use_one_gpu()
     sizes = (
         PetriSizes(rows=64, pool=600, max_steps=30, reward_questions=24) if arguments.quick else PetriSizes()
     )

@@ -65,8 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.train.model import require_gpu
     from s1.train.settings import TrainSettings, train_recipe
     from s1.train.sft import plan_train, train
-    from s1.train.trainer import check_tracker, is_first_process, processes
+    from s1.train.trainer import check_tracker, is_first_process, processes, use_one_gpu
 
+    if arguments.gpus == 1:
+        use_one_gpu()
     require("train")
     check_tracker(arguments.track)
     base, fmt, defaults = arguments.base, "s1", TrainSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ MERGED = "merged"
 
 def load_base(base: str, settings: TrainSettings) -> Any:
     """The model at `base`, ready for the trainer. Raises BadInput when it cannot be loaded."""
-    import torch
 
     dtype = "bfloat16" if settings.weights == "bfloat16" and fast_bfloat16() else "float32"
     options: dict[str, Any] = {}
     if settings.quantize:
-        options |= {"quantization_config": _four_bits(), "device_map": {"": torch.cuda.current_device()}}
+        options |= {
+            "quantization_config": _four_bits(),
+            "device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))},
+        }
     return load_weights(find_model(base), dtype, **options)
 
 

@@ -43,6 +43,23 @@ def is_finished(out: Path, record: dict[str, Any]) -> bool:
     raise BadConfig(f"{out} is not empty and holds no run of s1 train.", "Choose another --out.")
 
 
+def begin(out: Path, record: dict[str, Any], first: bool) -> Path | None:
+    """Write the record of a run that begins, in the first process, and return the checkpoint to resume from.
+
+    Raises BadConfig in a process that does not see that record: then `out` is another folder there.
+    """
+    file = out / CHECKPOINTS / RECORD
+    if first:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record), encoding="utf-8")
+    elif not file.is_file() or json.loads(file.read_text(encoding="utf-8")) != record:
+        raise BadConfig(
+            f"{out} is not the same folder on all machines, or the data or settings differ.",
+            "Give all processes the same command, with --out on a disk that they share.",
+        )
+    return last_checkpoint(out / CHECKPOINTS)
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written completely."""
 
@@ -71,7 +88,7 @@ def _has_weights(checkpoint: Path) -> bool:
 
 @contextmanager
 def writing_model(folder: Path) -> Iterator[None]:
-    """Turn what the libraries raise when a file cannot be written (a full disk) into Interrupted."""
+    """Turn what the libraries raise when a file of `folder` cannot be written (a full disk) into Interrupted."""
     from safetensors import SafetensorError
 
     try:
@@ -82,7 +99,9 @@ def writing_model(folder: Path) -> Iterator[None]:
             if "inline_container" not in str(error):  # where torch writes its files
                 raise
             why = "is the disk full?"
-        raise Interrupted(f"The model cannot be written to {folder} ({why}).") from error
+        raise Interrupted(
+            f"A checkpoint or model cannot be written to {folder}, or not be read ({why})."
+        ) from error
 
 
 def save_result(

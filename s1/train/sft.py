@@ -7,7 +7,7 @@ tokenised rows with labels, so that `render` alone decides what is learnt.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,21 @@ from s1.train.plan import GIB, Gpu, TrainPlan, changes, devices_here, make_plan,
 from s1.train.render import Rendered, delimiter_note, end_of_turn, render_dataset
 from s1.train.result_folder import (
     CHECKPOINTS,
-    RECORD,
+    begin,
     is_finished,
-    last_checkpoint,
     save_result,
     writing_model,
 )
 from s1.train.settings import TrainSettings
-from s1.train.trainer import TrainProgress, check_tracker, make_trainer, processes, steps_of
+from s1.train.trainer import (
+    TrainProgress,
+    check_tracker,
+    is_first_process,
+    joined,
+    make_trainer,
+    processes,
+    steps_of,
+)
 from s1.types import Trace, to_json
 from s1.version import installed
 
@@ -79,18 +86,16 @@ def train(
         notify(note)
     if not plan.fits:
         raise refusal(files, rows, settings, plan)
-    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    (out / CHECKPOINTS / RECORD).write_text(json.dumps(record), encoding="utf-8")
-    resume = last_checkpoint(out / CHECKPOINTS)
     model = load_base(base, settings)
     prepare_end(model, tokenizer.convert_tokens_to_ids(end))
-    trainer = make_trainer(model, rows, tokenizer, settings, out / CHECKPOINTS, progress=progress,
-                           resume=resume, adapter=adapter_of(settings), track=track)  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    sharded = trainer.is_fsdp_enabled
-    weights = (
-        trainer.accelerator.get_state_dict(trainer.model) if sharded else None
-    )  # all processes take part
+    with writing_model(out / CHECKPOINTS), joined():
+        trainer = make_trainer(model, rows, tokenizer, settings, out / CHECKPOINTS, progress=progress,
+                               adapter=adapter_of(settings), track=track)  # fmt: skip
+        with trainer.args.main_process_first(local=False):
+            resume = begin(out, record, first=is_first_process())
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        sharded = trainer.is_fsdp_enabled  # then all processes take part in gathering the weights
+        weights = trainer.accelerator.get_state_dict(trainer.model) if sharded else None
     if trainer.is_world_process_zero():
         log = steps_of(trainer)
         record |= {
@@ -131,7 +136,8 @@ def plan_of(
 ) -> TrainPlan:
     """The plan of a run on the devices found here, or on those named."""
     lengths = [len(row.input_ids) for row in rows]
-    return make_plan(shape_of(load_config(files)), lengths, settings, gpus, device or devices_here(gpus))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", gpus))
+    return make_plan(shape_of(load_config(files)), lengths, settings, gpus, device or devices_here(here))
 
 
 def refusal(

@@ -7,23 +7,21 @@ depends on the seed alone, whatever the number of processes and the moment of a 
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import importlib.util
-import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from s1.errors import BadConfig, Interrupted
+from s1.errors import BadConfig, Interrupted, first_line
 from s1.train.plan import model_flops, shape_of
 from s1.train.render import IGNORED, Rendered
-from s1.train.result_folder import writing_model
 from s1.train.settings import TrainSettings
 
 TrainProgress = Callable[[int, int, float | None, str], None]
@@ -41,6 +39,28 @@ def processes() -> int:
 def is_first_process() -> bool:
     """Whether this is the process that writes files."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def use_one_gpu() -> None:
+    """Show this process the first of its GPUs only, unless a launcher gave it one. Before torch looks for GPUs."""
+    if "WORLD_SIZE" not in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Turn what torch raises in one process when another has ended into Interrupted."""
+    try:
+        yield
+    except RuntimeError as error:
+        import torch.distributed as group
+
+        if not isinstance(error, getattr(group, "DistError", ())) and "gloo" not in str(error):
+            raise
+        raise Interrupted(
+            f"Another of the {processes()} processes ended or cannot be reached ({first_line(error)}).",
+            "Its message is on its machine. The same commands resume from the last checkpoint.",
+        ) from error
 
 
 def check_tracker(track: str) -> None:
@@ -61,45 +81,29 @@ def make_trainer(
     checkpoints: Path,
     *,
     progress: TrainProgress = lambda step, steps, loss, detail: None,
-    resume: Path | None = None,
     adapter: Any = None,
     track: str = "",
 ) -> Any:
-    """The trainer; `resume` is the checkpoint that its `train` will be given, `adapter` PEFT's description."""
+    """The trainer; `adapter` is PEFT's description."""
     import torch
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
+    from torch.utils.data import DataLoader
     from transformers import PrinterCallback, TrainerCallback
-    from transformers.trainer_callback import ExportableState
-    from transformers.trainer_pt_utils import LengthGroupedSampler
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
 
-    class Order(LengthGroupedSampler):  # type: ignore[misc]
-        """Rows of similar length side by side. Remembers from which random state it drew the epoch's order."""
+    order = Order([len(row.input_ids) for row in rows], settings.batch, settings.seed)
+    steps_per_epoch = -(-len(rows) // settings.batch)
 
-        state = start = None
-
-        def __iter__(self) -> Any:
-            if self.start is not None:
-                torch.set_rng_state(self.start)
-                self.start = None
-            self.state = torch.get_rng_state()
-            return super().__iter__()
-
-    order = Order(settings.batch, lengths=[len(row.input_ids) for row in rows])
-    if resume is not None:
-        order.start = _random_state(resume)
-
-    class Watch(TrainerCallback, ExportableState):  # type: ignore[misc]
+    class Watch(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.began = self.saved = time.monotonic()
             self.tokens = 0
             """Read in the current step, padding left out; on several processes, as if all had as many."""
 
-        def state(self) -> dict[str, Any]:
-            kept = "" if order.state is None else base64.b64encode(bytes(order.state.tolist())).decode()
-            return {"args": {}, "attributes": {"order": kept}}
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            order.epoch = state.global_step // steps_per_epoch
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.began, self.tokens = time.monotonic(), 0
@@ -128,16 +132,14 @@ def make_trainer(
                 progress(state.global_step, state.max_steps, float(entry["loss"]), detail)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
-        def _get_train_sampler(self, *args: Any) -> Any:
-            return order
+        def get_train_dataloader(self) -> Any:
+            loader = DataLoader(self.train_dataset, settings.device_batch, sampler=order, collate_fn=pad_batch,
+                                pin_memory=torch.cuda.is_available())  # fmt: skip
+            return self.accelerator.prepare(loader)
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             watch.tokens += int(inputs["attention_mask"].sum()) * processes()
             return super().compute_loss(model, inputs, *args, **kwargs)
-
-        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-            with writing_model(checkpoints):
-                super()._save_checkpoint(*args, **kwargs)
 
         def create_accelerator_and_postprocess(self) -> None:
             super().create_accelerator_and_postprocess()
@@ -148,6 +150,7 @@ def make_trainer(
     speed = model_flops(shape_of(model.config), mean_length, settings)
     disable_progress_bar()
     logging.disable_progress_bar()
+    os.environ.setdefault("WANDB_PROJECT", "s1")
     sharded = processes() > 1 or settings.offload
     config = SFTConfig(
         output_dir=str(checkpoints),
@@ -175,13 +178,17 @@ def make_trainer(
         logging_nan_inf_filter=False,
         report_to=track if track in ("wandb", "trackio") else "none",
         run_name=checkpoints.parent.name,
+        project="s1",
         disable_tqdm=True,
         fsdp=True if sharded else None,
         fsdp_config=_fsdp(settings) if sharded else None,
         **{_checkpointing_name(SFTConfig): settings.checkpoint_activations and not sharded},
     )
-    if config.n_gpu > 1:  # without a launcher, one GPU: TRL refuses to spread one process over several
-        config._n_gpu = 1
+    if config.n_gpu > 1:
+        raise BadConfig(
+            f"This process sees {config.n_gpu} GPUs and trains on one.",
+            f"Set CUDA_VISIBLE_DEVICES=0, or use all with s1 train --gpus {config.n_gpu}.",
+        )
     data = Dataset.from_dict(
         {"input_ids": [list(r.input_ids) for r in rows], "labels": [list(r.labels) for r in rows]}
     )
@@ -200,6 +207,29 @@ def make_trainer(
         model = trainer.model
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
     return trainer
+
+
+class Order:
+    """The order of the rows in `epoch`: rows of similar length side by side, decided by seed and batch alone."""
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        import torch
+        from transformers.trainer_pt_utils import LengthGroupedSampler
+
+        chance = torch.Generator().manual_seed(self.seed)
+        found: list[int] = []
+        for _ in range(self.epoch + 1):
+            torch.empty((), dtype=torch.int64).random_(
+                generator=chance
+            )  # as torch's loader, so that seeds keep
+            found = list(LengthGroupedSampler(self.batch, lengths=list(self.lengths), generator=chance))
+        return iter(found)
 
 
 def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
@@ -254,17 +284,6 @@ def _shard_on_processors(trainer: Any) -> None:
     if trainer.args.bf16:
         state.fsdp_plugin.set_mixed_precision("bf16")
     trainer.is_fsdp_enabled = True
-
-
-def _random_state(checkpoint: Path) -> Any:
-    """The state from which the order of the checkpoint's epoch was drawn; None at the border of two epochs."""
-    import torch
-
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    if float(state["epoch"]).is_integer():
-        return None
-    kept = state["stateful_callbacks"]["Watch"]["attributes"]["order"]
-    return torch.tensor(list(base64.b64decode(kept)), dtype=torch.uint8)
 
 
 def _any_process(flag: bool) -> bool:

@@ -1,10 +1,15 @@
-"""Two processes on a processor (gloo, FSDP2) train as one does, and a killed one ends the run, which then resumes."""
+"""Two processes on a processor (gloo, FSDP2) train as one does, and a killed one ends the run, which then resumes.
+
+They are on one machine, or on two "machines" that share a disk and meet on the loopback address.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +19,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from safetensors.torch import load_file  # noqa: E402
+
+from s1.errors import BadConfig  # noqa: E402
+from s1.train.result_folder import begin  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SETTINGS = ("epochs=2", "batch=8", "device_batch=2", "bf16=false", "save_steps=2")
@@ -33,8 +41,7 @@ def test_two_processes_have_the_losses_of_one_and_survive_a_kill(
     saved = "two/checkpoints/checkpoint-*/trainer_state.json"
     while not list(tmp_path.glob(saved)) and process.poll() is None:
         time.sleep(0.02)
-    processes = [p for p in Path("/proc").iterdir() if p.name.isdigit()]
-    workers = [int(p.name) for p in processes if _is_worker(p, str(tmp_path / "two"))]
+    workers = _workers(str(tmp_path / "two"))
     if workers:
         os.kill(workers[-1], signal.SIGKILL)
     _, said = process.communicate(timeout=300)
@@ -43,20 +50,85 @@ def test_two_processes_have_the_losses_of_one_and_survive_a_kill(
     done = train_in_process(*words)
     assert done.returncode == 0, done.stderr
 
-    def losses(name: str) -> list[float]:
-        return [entry["loss"] for entry in record_of(tmp_path / name)["log"]]
-
-    assert losses("two") == pytest.approx(losses("one"), abs=TOLERANCE)
-    assert record_of(tmp_path / "two")["sharded"] and not record_of(tmp_path / "one")["sharded"]
+    one, two = (record_of(tmp_path / name) for name in ("one", "two"))
+    assert _losses(two) == pytest.approx(_losses(one), abs=TOLERANCE)
+    assert two["sharded"] and not one["sharded"]
     whole, gathered = (load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("one", "two"))
     assert whole.keys() == gathered.keys()
     for name, weight in whole.items():
         torch.testing.assert_close(gathered[name], weight, atol=1e-3, rtol=0, msg=name)
 
 
-def _is_worker(process: Path, out: str) -> bool:
+TORCHRUN = "torch.distributed.run --nnodes 2 --nproc-per-node 1 --node-rank {} --master-addr 127.0.0.1 --master-port {}"
+ACCELERATE = (
+    "accelerate.commands.launch --multi_gpu --num_machines 2 --num_processes 2 --machine_rank {} "
+    "--main_process_ip 127.0.0.1 --main_process_port {} --mixed_precision no --dynamo_backend no"
+)
+
+
+def test_two_machines_have_the_losses_of_one_process_and_survive_the_loss_of_one(
+    tmp_path, command, train_in_process, record_of, monkeypatch
+):
+    """Begun with torchrun, one machine lost, resumed with accelerate launch.
+
+    --multi_gpu is its way to start processes that meet; with --cpu it would start them through MPI.
+    """
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    one = train_in_process("one", *SETTINGS)
+    assert one.returncode == 0, one.stderr
+
+    def machines(launcher: str) -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        commands = [[sys.executable, "-m", *launcher.format(rank, port).split()] for rank in (0, 1)]
+        return [
+            subprocess.Popen([*words, *command("two", *SETTINGS)[1:]], stderr=subprocess.PIPE, text=True)
+            for words in commands
+        ]
+
+    first, second = machines(TORCHRUN)
+    while not list(tmp_path.glob("two/checkpoints/checkpoint-*/trainer_state.json")) and first.poll() is None:
+        time.sleep(0.02)
+    second.kill()
+    for worker in _workers(str(tmp_path / "two"), b"\0RANK=1\0"):
+        os.kill(worker, signal.SIGKILL)
+    _, said = first.communicate(timeout=120)
+    second.communicate()
+    assert first.returncode != 0 and "Another of the 2 processes ended" in said, said
+    assert not (tmp_path / "two" / "train.json").exists()
+
+    both = machines(ACCELERATE)
+    for machine in both:
+        _, said = machine.communicate(timeout=200)
+        assert machine.returncode == 0, said
+    assert _losses(record_of(tmp_path / "two")) == pytest.approx(
+        _losses(record_of(tmp_path / "one")), abs=TOLERANCE
+    )
+
+
+def test_a_machine_with_another_folder_is_refused(tmp_path):
+    record = {"rows_sha256": "a"}
+    assert begin(tmp_path / "here", record, first=True) is None
+    assert begin(tmp_path / "here", record, first=False) is None
+    for folder, other in (("elsewhere", record), ("here", {"rows_sha256": "b"})):
+        with pytest.raises(BadConfig, match="share"):
+            begin(tmp_path / folder, other, first=False)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def _losses(record: dict) -> list[float]:
+    return [entry["loss"] for entry in record["log"]]
+
+
+def _workers(out: str, holding: bytes = b"\0RANK=") -> list[int]:
+    """The processes that train into that folder and have that in their environment."""
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _is_worker(p, out, holding)]
+
+
+def _is_worker(process: Path, out: str, holding: bytes) -> bool:
     try:
         words = (process / "cmdline").read_bytes().decode().split("\0")
-        return out in words and b"RANK=" in (process / "environ").read_bytes()
+        return out in words and holding in (process / "environ").read_bytes()
     except OSError:
         return False
