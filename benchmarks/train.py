@@ -297,15 +297,14 @@ def _trl_trainer(model: Any, rows: list[Any], text: Any, settings: Any, folder: 
 
 
 def bare_loop(model: Any, rows: list[Any], settings: Any) -> None:
-    """Plain PyTorch on the same rows: similar lengths together, logits only where there is loss."""
+    """Plain PyTorch on the same batches as s1, padded alike; logits only where there is loss."""
     import torch
 
     from s1.train.render import IGNORED
-    from s1.train.trainer import pad_batch
+    from s1.train.trainer import Order, pad_batch
 
-    ordered = sorted(rows, key=lambda row: len(row.input_ids))
+    ordered = [rows[i] for i in Order([len(row.input_ids) for row in rows], settings.batch, settings.seed)]
     batches = [ordered[i : i + settings.batch] for i in range(0, len(rows), settings.batch)]
-    random.Random(0).shuffle(batches)
     rate, decay = settings.learning_rate, settings.weight_decay
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=decay)
     model.train()

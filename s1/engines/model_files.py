@@ -166,7 +166,10 @@ def plain_source(files: ModelFiles, library: str) -> str:
 
 
 def load_config(files: ModelFiles) -> Any:
-    """The transformers configuration. Raises BadInput when there is none, Unsupported for an encoder-decoder."""
+    """The transformers configuration.
+
+    Raises BadInput when there is none, Unsupported for a model that does not write from left to right.
+    """
     from transformers import AutoConfig
 
     config = _loaded(
@@ -175,8 +178,10 @@ def load_config(files: ModelFiles) -> Any:
         "Give a folder with config.json, tokenizer and safetensors weights, a .gguf file, or a Hub id (org/name).",
         lambda: AutoConfig.from_pretrained(files.source, **files.options),
     )
-    if config.is_encoder_decoder:
-        raise Unsupported(f"{files.name}: an encoder-decoder model.", "Use a causal language model.")
+    encoders = [name for name in config.architectures or () if name.endswith(("MaskedLM", "PreTraining"))]
+    if config.is_encoder_decoder or encoders:
+        kind = f"an encoder ({encoders[0]})" if encoders else "an encoder-decoder model"
+        raise Unsupported(f"{files.name}: {kind}.", "Use a causal language model.")
     return config
 
 
@@ -202,7 +207,7 @@ def load_weights(files: ModelFiles, dtype: str, **options: Any) -> Any:
 
     options: further arguments of transformers' from_pretrained.
     GGUF weights are expanded to `dtype`, float32 for "auto"; a line of the log says how much memory that takes.
-    Raises BadInput for weights that cannot be loaded, Unsupported for an encoder-decoder model.
+    Raises BadInput for weights that cannot be loaded, Unsupported for a model that does not write from left to right.
     """
     from transformers import AutoModelForCausalLM
 

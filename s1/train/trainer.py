@@ -137,6 +137,9 @@ def make_trainer(
                                 pin_memory=torch.cuda.is_available())  # fmt: skip
             return self.accelerator.prepare(loader)
 
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """A checkpoint needs none; the finished model gets ours."""
+
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             watch.tokens += int(inputs["attention_mask"].sum()) * processes()
             return super().compute_loss(model, inputs, *args, **kwargs)

@@ -494,10 +494,18 @@ def test_a_model_that_states_no_context_needs_one_and_where_its_positions_are_it
         HFEngine(model, tokenizer, context=100, cache_bytes=1 << 22)
 
 
-def test_an_encoder_decoder_model_is_refused(tmp_path, tokenizer):
-    transformers.T5Config(vocab_size=300).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (transformers.T5Config(vocab_size=300), "encoder-decoder"),
+        (transformers.BertConfig(vocab_size=300, architectures=["BertForMaskedLM"]), "an encoder"),
+    ],
+    ids=["encoder-decoder", "encoder"],
+)
+def test_a_model_that_does_not_write_from_left_to_right_is_refused(tmp_path, tokenizer, config, kind):
+    config.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(Unsupported, match="encoder-decoder"):
+    with pytest.raises(Unsupported, match=kind):
         load_engine(str(tmp_path))
 
 
