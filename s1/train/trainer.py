@@ -93,7 +93,9 @@ def make_trainer(
     from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
 
-    order = Order([len(row.input_ids) for row in rows], settings.batch, settings.seed)
+    together = settings.device_batch * processes()
+    order = Order([len(row.input_ids) for row in rows], settings.batch, settings.seed,
+                  filler=-len(rows) % together if processes() > 1 else 0)  # fmt: skip
     steps_per_epoch = -(-len(rows) // settings.batch)
 
     class Watch(TrainerCallback):  # type: ignore[misc]
@@ -192,9 +194,8 @@ def make_trainer(
             f"This process sees {config.n_gpu} GPUs and trains on one.",
             f"Set CUDA_VISIBLE_DEVICES=0, or use all with s1 train --gpus {config.n_gpu}.",
         )
-    data = Dataset.from_dict(
-        {"input_ids": [list(r.input_ids) for r in rows], "labels": [list(r.labels) for r in rows]}
-    )
+    empty = Rendered(rows[0].input_ids[:2], (IGNORED, IGNORED))
+    data = Dataset.from_list([{"input_ids": r.input_ids, "labels": r.labels} for r in (*rows, empty)])
     watch = Watch()
     watching: list[Any] = [watch]
     if track == "tensorboard" and is_first_process():
@@ -213,13 +214,17 @@ def make_trainer(
 
 
 class Order:
-    """The order of the rows in `epoch`: rows of similar length side by side, decided by seed and batch alone."""
+    """The order of the rows in `epoch`: rows of similar length side by side, decided by seed and batch alone.
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+    At its end it names `filler` times the row after the last, which carries no loss, so that all processes have as
+    many. Left to accelerate, the first rows of the epoch would be trained once more.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, filler: int = 0) -> None:
+        self.lengths, self.batch, self.seed, self.filler, self.epoch = lengths, batch, seed, filler, 0
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) + self.filler
 
     def __iter__(self) -> Iterator[int]:
         import torch
@@ -232,7 +237,7 @@ class Order:
                 generator=chance
             )  # as torch's loader, so that seeds keep
             found = list(LengthGroupedSampler(self.batch, lengths=list(self.lengths), generator=chance))
-        return iter(found)
+        return iter(found + [len(self.lengths)] * self.filler)
 
 
 def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:

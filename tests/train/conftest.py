@@ -1,4 +1,4 @@
-"""Runs of `s1 train` in processes of their own, on forty small rows of the petri world."""
+"""Runs of `s1 train` in processes of their own, on 42 small rows of the petri world."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = [
         "thinking": " ".join(["x 0 : 1 no ."] * (1 + n % 7)),
         "attempt": "5",
     }
-    for n in range(40)
+    for n in range(42)
 ]
 
 

@@ -32,6 +32,11 @@ def test_each_epoch_has_every_row_once_in_the_order_of_torch_s_loader(lengths, b
     assert list(order) == epochs[1]
 
 
+def test_several_processes_get_as_many_rows_and_the_fillers_come_last():
+    order = Order([3, 1, 2], 2, seed=0, filler=1)
+    assert len(order) == 4 and list(order) == [*Order([3, 1, 2], 2, seed=0), 3]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [({}, "0"), ({"CUDA_VISIBLE_DEVICES": "2,3"}, "2"), ({"CUDA_VISIBLE_DEVICES": ""}, ""),

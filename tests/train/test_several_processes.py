@@ -24,6 +24,7 @@ from s1.errors import BadConfig  # noqa: E402
 from s1.train.result_folder import begin  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# 42 rows: the last step of an epoch has two, which is fewer than two processes read at once.
 SETTINGS = ("epochs=2", "batch=8", "device_batch=2", "bf16=false", "save_steps=2")
 TOLERANCE = 2e-5
 """Of a loss: the gradients of two processes are summed in another order."""
