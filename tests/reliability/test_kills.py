@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from s1.runs import digest
@@ -67,6 +67,12 @@ class _Replies(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """Has the libraries imported, so that the seconds of the first command do not hold it."""
+    forked.s1("--version", folder=ROOT)
+
+
 @pytest.fixture(scope="module")
 def teacher() -> Iterator[Teacher]:
     server = Teacher()
@@ -106,51 +112,37 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(command: list[str], out: Path) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "s1", *command, "--out", str(out)]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def start(command: list[str], out: Path) -> ForkServerProcess:
+    errors = out.with_name(f"{out.name}.errors")
+    return forked.start([*command, "--out", str(out)], ROOT, Path("/dev/null"), errors)
 
 
 def finish(command: list[str], out: Path) -> float:
     """Run to the end; returns the seconds."""
     before = time.monotonic()
-    process = start(command, out)
-    error = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, error
+    done = forked.s1(*command, "--out", out, folder=ROOT)
+    assert done.returncode == 0, done.stderr
     return time.monotonic() - before
 
 
-def check_kills(
-    name: str,
-    command: list[str],
-    folder: Path,
-    result: Callable[[Path], Any],
-) -> None:
+def check_kills(name: str, command: list[str], folder: Path, result: Callable[[Path], Any]) -> None:
     """Kill `command` KILLS times; whenever it ends, and at last, its result must be that of a run without kills."""
     seconds = finish(command, folder / "whole")
-    expected, draw, out, kills, rounds = (
-        result(folder / "whole"),
-        random.Random(f"{SEED} {name}"),
-        folder / "killed",
-        0,
-        0,
-    )
+    expected = result(folder / "whole")
+    draw, out, kills, rounds = random.Random(f"{SEED} {name}"), folder / "killed", 0, 0
     while kills < KILLS:
         moment = draw.uniform(0.25, 1.0) * seconds
         process = start(command, out)
-        try:
-            error = process.communicate(timeout=moment)[1]
-        except subprocess.TimeoutExpired:
+        process.join(moment)
+        if process.exitcode is None:
             process.kill()
-            process.communicate()
+            process.join()
             kills += 1
             print(f"{name}: kill {kills} after {moment:.2f} of {seconds:.2f} s")
-            if not (
-                out / "ledger.json"
-            ).is_file():  # which a curation writes last, and then refuses the folder
-                continue
+            if not (out / "ledger.json").is_file():
+                continue  # a curation writes it last, and then refuses the folder
         else:
-            assert process.returncode == 0, error
+            assert process.exitcode == 0, out.with_name(f"{out.name}.errors").read_text()
         assert result(out) == expected
         rounds += 1
         out = folder / f"killed-{rounds}"
@@ -173,7 +165,7 @@ def test_eval(tmp_path: Path) -> None:
         "--benchmark",
         "petri",
         "--limit",
-        "40",
+        "20",
         "--temperature",
         "0.8",
         "--samples",
@@ -190,7 +182,7 @@ def test_sweep(tmp_path: Path) -> None:
         "--benchmark",
         "petri",
         "--limit",
-        "12",
+        "8",
         "--budgets",
         "8,16,32",
         "--waits",
@@ -240,12 +232,10 @@ def test_teach_and_its_spending_cap(inputs: Path, tmp_path: Path, teacher: Teach
     teacher.words, draw = 0, random.Random(SEED)
     for _ in range(4):
         process = start(command, tmp_path / "capped")
-        try:
-            process.communicate(timeout=draw.uniform(1.0, 3.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-    start(command, tmp_path / "capped").communicate(timeout=300)
+        process.join(draw.uniform(0.2, 1.5))
+        process.kill()
+        process.join()
+    start(command, tmp_path / "capped").join(300)
     assert 0 < teacher.words * USD_PER_WORD <= cap
 
 
