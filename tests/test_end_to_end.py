@@ -7,12 +7,12 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+from forked import s1, start
 from tiny_models import saved
 
 from s1 import runs
@@ -29,16 +29,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # minutes, where oth
 SWEEP = ["--benchmark", "petri", "--limit", "200", "--budgets", "8,32", "--waits", "1,2", "--max-answer", "12",
          "--model", str(world.WEIGHTS), "--format", "petri"]  # fmt: skip
 """On the shipped weights: on the way, no two logits lie so close that rounding decides."""
+NOWHERE = Path(os.devnull)
 
 
-def s1(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "s1", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=1000,
-    )
+def kill_group(process: ForkServerProcess) -> None:
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +128,13 @@ def test_a_shared_prefix_equals_separate_runs_token_for_token(demo, tmp_path):
 def test_a_sweep_killed_with_sigkill_resumes_to_the_same_bytes(demo):
     done = s1("sweep", *SWEEP, "--out", "whole", folder=demo)
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, "-m", "s1", "sweep", *SWEEP, "--out", "killed"]
-    process = subprocess.Popen(command, cwd=demo, stderr=subprocess.PIPE, start_new_session=True)
+    process = start(["sweep", *SWEEP, "--out", "killed"], demo, NOWHERE, NOWHERE)
     file = demo / "killed" / runs.GENERATIONS
     deadline = time.monotonic() + 1000
     while not (file.is_file() and file.stat().st_size > 0):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.exitcode is None and time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert process.stderr is not None
-    process.stderr.close()
+    kill_group(process)
     stored = file.read_bytes().count(b"\n")
     assert 0 < stored < 200 * 5
     done = s1("sweep", *SWEEP, "--out", "killed", folder=demo)
@@ -151,15 +144,12 @@ def test_a_sweep_killed_with_sigkill_resumes_to_the_same_bytes(demo):
 
 def test_training_killed_with_sigkill_resumes_from_its_last_checkpoint(demo):
     arguments = ["train", "runs/demo/curated", "--base", "petri", "--out", "again", "--set", "epochs=3"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "s1", *arguments], cwd=demo, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = start(arguments, demo, NOWHERE, NOWHERE)
     deadline = time.monotonic() + 1000
     while not list((demo / "again").glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.exitcode is None and time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_group(process)
     assert not (demo / "again" / "train.json").exists()
     done = s1(*arguments, folder=demo)
     assert done.returncode == 0, done.stderr
