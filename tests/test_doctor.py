@@ -284,8 +284,8 @@ def test_random_models_that_keep_to_the_protocol_are_never_called_unsafe(seed: i
     assert {"maximum"} <= names(report, "ok")
 
 
-def qwen(shared_data: Path, size: str) -> ModelFacts:
-    """What the doctor reads of a published tokenizer, with a model without weights."""
+def qwens(shared_data: Path) -> tuple[ModelFacts, ModelFacts]:
+    """What the doctor reads of the tokenizers of Qwen2.5 and Qwen3, with a model without weights."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from s1.logits_processor import LoadedModel
@@ -293,10 +293,6 @@ def qwen(shared_data: Path, size: str) -> ModelFacts:
     folder = shared_data / "tokenizers"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "qwen2.5-instruct")
     defaults = transformers.GenerationConfig.from_pretrained(folder / "qwen2.5-instruct")
-    if size == "qwen3":
-        later = json.loads((folder / "qwen3" / "tokenizer_config.json").read_text())
-        tokenizer.chat_template = later["chat_template"]
-        tokenizer.add_tokens(["<tool_response>", "</tool_response>", "<think>", "</think>"])
     config = transformers.Qwen2Config(
         vocab_size=151_936,
         hidden_size=8,
@@ -309,13 +305,21 @@ def qwen(shared_data: Path, size: str) -> ModelFacts:
     with torch.device("meta"):
         model = transformers.Qwen2ForCausalLM(config)
     model.generation_config = defaults
-    engine = LoadedModel(model, tokenizer)
-    engine.model = model  # type: ignore[attr-defined]  # as the hf engine has it
-    return gather(engine, "s1" if size == "qwen2.5" else None)
+
+    def facts(format: str | None) -> ModelFacts:
+        engine = LoadedModel(model, tokenizer)
+        engine.model = model  # type: ignore[attr-defined]  # as the hf engine has it
+        return gather(engine, format)
+
+    old = facts("s1")
+    later = json.loads((folder / "qwen3" / "tokenizer_config.json").read_text())
+    tokenizer.chat_template = later["chat_template"]
+    tokenizer.add_tokens(["<tool_response>", "</tool_response>", "<think>", "</think>"])
+    return old, facts(None)
 
 
 def test_published_tokenizers_are_read_for_what_they_are(shared_data: Path) -> None:
-    old, new = qwen(shared_data, "qwen2.5"), qwen(shared_data, "qwen3")
+    old, new = qwens(shared_data)
     assert [check_delimiters(f).level for f in (old, new)] == ["ok", "ok"]
     assert [check_opening(f).level for f in (old, new)] == ["ok", "ok"]
     assert [check_ends(f).level for f in (old, new)] == ["ok", "ok"]
