@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
-import subprocess
-import sys
+import select
 from pathlib import Path
 
+import forked
 import pytest
 from faulty_server import REFUSAL, FaultyServer
 
@@ -24,26 +24,19 @@ pytestmark = pytest.mark.slow
 
 def printed(arguments: list[str], on_terminal: bool) -> tuple[int, str]:
     """The exit code of a command, and all that it wrote."""
-    command = [sys.executable, "-m", "s1", *arguments]
     if not on_terminal:
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300
-        )
-        return done.returncode, done.stdout.decode()
+        done = forked.s1(*arguments, folder=ROOT)
+        return done.returncode, done.stdout + done.stderr
     master, slave = pty.openpty()
-    process = subprocess.Popen(command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave)
+    terminal, pieces, ended = Path(os.ttyname(slave)), [b""], False
+    process = forked.start(arguments, ROOT, terminal, terminal)
+    while pieces[-1] or not ended:
+        ended = process.exitcode is not None
+        pieces.append(os.read(master, 1 << 16) if select.select([master], [], [], 0.02)[0] else b"")
     os.close(slave)
-    pieces = []
-    while True:
-        try:
-            piece = os.read(master, 1 << 16)
-        except OSError:  # how a terminal ends on Linux
-            break
-        if not piece:
-            break
-        pieces.append(piece)
     os.close(master)
-    return process.wait(300), b"".join(pieces).decode()
+    assert process.exitcode is not None
+    return process.exitcode, b"".join(pieces).decode()
 
 
 def files(folder: Path) -> dict[str, str]:
