@@ -6,14 +6,13 @@ policy, the harness's own options and the options of the engine. An unknown name
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
 from s1.budget import Forcing
 from s1.engines import engine_options
-from s1.errors import BadConfig, BadInput, Unsupported
+from s1.errors import BadConfig, BadInput, Unsupported, nearest
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy, parse_limit
 from s1.prompt import EncodedPrompt, encode_prompt, room_for
@@ -50,7 +49,7 @@ def read_arguments(spec: str, given: Mapping[str, Any], options: type[T]) -> Arg
     if unknown := [name for name in engine if name not in known]:
         raise BadConfig(
             f"The model takes no argument {', '.join(map(repr, unknown))}.",
-            nearest_names(unknown, [*POLICY_FIELDS, *own, *known]),
+            nearest(unknown[0], {*POLICY_FIELDS, *own, *known}),
         )
     policy = change_policy(BudgetPolicy(), {n: v for n, v in given.items() if n in POLICY_FIELDS})
     return Arguments(_read(options, {n: v for n, v in given.items() if n in own}), policy, engine)
@@ -71,16 +70,6 @@ def change_policy(policy: BudgetPolicy, changes: Mapping[str, Any]) -> BudgetPol
             raise BadConfig(f"max_thinking is {limit!r}.", "Give a number of tokens, or auto.") from None
     read = _read(BudgetPolicy, changed)
     return replace(policy, **{name: getattr(read, name) for name in changed})
-
-
-def nearest_names(names: Iterable[str], known: Iterable[str]) -> str:
-    """A hint for unknown names: the nearest known ones, and all known ones."""
-    listed = sorted(set(known))
-    near = dict.fromkeys(
-        n for name in names for n in difflib.get_close_matches(name, listed, n=1, cutoff=0.5)
-    )
-    question = f"Did you mean {' and '.join(map(repr, near))}? " if near else ""
-    return f"{question}Known: {', '.join(listed)}."
 
 
 def _read(kind: type[T], values: Mapping[str, Any]) -> T:

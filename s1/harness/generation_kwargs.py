@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from s1.errors import BadConfig
+from s1.errors import BadConfig, nearest
 from s1.harness.adapter import (
     POLICY_FIELDS,
     HarnessRequest,
     change_policy,
-    nearest_names,
     refuse,
     sampling_from,
 )
@@ -58,7 +57,7 @@ def read_request(given: Mapping[str, Any], policy: BudgetPolicy, seed: int = 0) 
     sampling, own_seed = _read_sampling(rest), rest.pop("seed", None)
     for name, value in rest.items():
         if name not in NEUTRAL:
-            hint = nearest_names([name], KNOWN)
+            hint = nearest(name, KNOWN)
             if name.startswith("rejection"):
                 hint = "Use s1 eval --method rejection."
             raise refuse(f"the generation argument {name!r}", hint)
@@ -84,7 +83,7 @@ def _authors_policy(theirs: Mapping[str, Any], policy: BudgetPolicy) -> BudgetPo
     """The official policy that the authors' names ask for. `policy` may have set `max_answer` and the profile only."""
     for name in theirs:
         if name not in AUTHORS:
-            hint = nearest_names([name], [*KNOWN, *AUTHORS])
+            hint = nearest(name, [*KNOWN, *AUTHORS])
             if name.removesuffix("_thinking") in KNOWN:
                 hint = f"Thinking and answer are sampled alike: give {name.removesuffix('_thinking')}."
             raise refuse(f"the generation argument {name!r}", hint)
