@@ -121,7 +121,8 @@ class Forcing:
             limits = (self.encoded.policy.max_answer, self.encoded.answer_limit)
             tokens = min([self.encoded.context - len(prefix), *(n for n in limits if n is not None)])
             if tokens > 0:
-                return self._begin(prefix, tokens, self.encoded.answer_stops)
+                request = self._begin(prefix, tokens, self.encoded.answer_stops)
+                return replace(request, json_schema=self.encoded.json_schema)
             self.finish, self.phase = "length", "done"
         return None
 

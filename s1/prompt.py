@@ -34,6 +34,8 @@ class EncodedPrompt:
     decode: Callable[[Sequence[int]], str]
     answer_limit: int | None = None
     """A limit of the answer that, unlike the policy's `max_answer`, reserves nothing in the context."""
+    json_schema: str | None = None
+    """The JSON schema that the answer follows. The thinking is free."""
 
     @property
     def forced_end(self) -> int:

@@ -67,6 +67,7 @@ class ReplayCache:
         self.name, self.context, self.eos_texts = engine.name, engine.context, engine.eos_texts
         self.template: str | None = engine.template
         self.folder: Path | None = engine.folder
+        self.features = frozenset[str]()
         self.decoded_tokens = 0
         """Tokens that the engine decoded."""
         self.replayed_tokens = 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from s1.errors import BadInput
+from s1.errors import BadInput, EngineFailure
 
 Phase = Literal["prompt", "thinking", "delimiter", "answer"]
 Owner = Literal["model", "forced", "format"]
@@ -218,9 +218,13 @@ class Continuation:
     sampling: Sampling = Sampling()
     redraw: int = 0
     """How often the sample has had to draw again where an end was drawn before: such a draw needs new numbers."""
+    json_schema: str | None = None
+    """The JSON schema, as text, that the tokens must follow from the first to the last."""
 
     def after(self, ids: Sequence[int]) -> Continuation:
-        """What is left of this request when `ids` have been decoded."""
+        """What is left of this request when `ids` have been decoded. Raises EngineFailure where it cannot be split."""
+        if ids and self.json_schema is not None:
+            raise EngineFailure("The stream broke within a JSON answer, which no engine can take up in the middle.")
         return replace(
             self,
             prefix=self.prefix + tuple(ids),
@@ -252,6 +256,8 @@ class Engine(Protocol):
     """The chat template, from which the thinking format is detected."""
     folder: Path | None
     """The checkpoint folder, if there is one."""
+    features: frozenset[str]
+    """Which optional fields of a `Continuation` it follows: "json_schema". It refuses the others."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of `text`, special tokens recognised, none added."""

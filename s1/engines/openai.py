@@ -103,6 +103,7 @@ class OpenAIEngine(TokenizedEngine):
         """Stop token -> whether the server shows it in its text."""
         self._loop = BackgroundLoop("s1-openai")
         self.plugin = server.plugin
+        self.features = server.features
 
     async def close(self) -> None:
         """Close the connections. Requests that are still running end with EngineFailure."""
@@ -115,7 +116,8 @@ class OpenAIEngine(TokenizedEngine):
         """
         if self._loop.is_closed:
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
-        check_request(request, context=self.context, vocab_size=self._text.vocab_size)
+        size = self._text.vocab_size
+        check_request(request, context=self.context, vocab_size=size, features=self.features)
         self._check_supported(request)
         if request.max_tokens == 0:
             yield Chunk((), "length")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -59,6 +60,9 @@ def body_of(
             "add_special_tokens": False,
             "skip_special_tokens": False,
         }
+    if request.json_schema is not None:
+        schema = {"name": "answer", "schema": json.loads(request.json_schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if fields:
         body["vllm_xargs"] = dict(fields)
     seed = sampling.seed if fields else seed_at(sampling.seed, len(request.prefix), request.redraw)

@@ -7,6 +7,7 @@ stream repeats the ids from the start, so the whole reply is asked for at once.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,8 @@ def native_body(owner: str, request: Continuation, banned: set[int]) -> dict[str
             "frequency_penalty": 0.0, "stop_token_ids": single_ids(request), "ignore_eos": True,
             "logit_bias": {str(i): BANNED for i in sorted(banned)},
         }  # fmt: skip
+        if request.json_schema is not None:
+            parameters["json_schema"] = request.json_schema
         if seed is not None:
             parameters["sampling_seed"] = seed % SEEDS
         return {"input_ids": list(request.prefix), "sampling_params": parameters, "stream": False}
@@ -56,6 +59,8 @@ def native_body(owner: str, request: Continuation, banned: set[int]) -> dict[str
         "samplers": ["temperature", "top_k", "top_p"], "logit_bias": [[i, False] for i in sorted(banned)],
         "stream": True, "return_tokens": True,
     }  # fmt: skip
+    if request.json_schema is not None:
+        body["json_schema"] = json.loads(request.json_schema)
     return body | ({"seed": seed % SEEDS} if seed is not None else {})
 
 

@@ -56,6 +56,11 @@ class Server:
     """Whether it does so, and yet takes a budget with a request for beam search, where it has no effect."""
 
     @property
+    def features(self) -> frozenset[str]:
+        """See `Engine.features`."""
+        return frozenset({"json_schema"} if self.is_vllm or self.native else ())
+
+    @property
     def exact(self) -> bool:
         return self.ids_in and self.ids_out
 

@@ -8,15 +8,27 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from s1.engines.stops import StopMatcher
-from s1.errors import BadInput, EngineFailure
+from s1.errors import BadInput, EngineFailure, Unsupported
 from s1.types import Chunk, Continuation
 
 REDRAWS = 1 << 16
 """A request counts its own redraws above those of the caller, so that no draw uses a number twice."""
 
 
-def check_request(request: Continuation, *, context: int, vocab_size: int | None) -> None:
-    """Raise BadInput for a request that no engine can serve. All limits in tokens."""
+OPTIONAL = ("json_schema",)
+"""Fields of a continuation that some engines follow (`Engine.features`)."""
+
+
+def check_request(
+    request: Continuation, *, context: int, vocab_size: int | None, features: frozenset[str] = frozenset()
+) -> None:
+    """Raise BadInput for a request that no engine can serve, Unsupported for one beyond `features`.
+
+    All limits in tokens.
+    """
+    for name in OPTIONAL:
+        if getattr(request, name) is not None and name not in features:
+            raise Unsupported(f"This engine does not support {name}.", "Do without, or use a vLLM server.")
     if not request.prefix:
         raise BadInput("The prefix is empty.", "Give at least one token.")
     stop_ids = [i for stop in request.stops for i in stop.ids]

@@ -41,6 +41,7 @@ class ScriptedEngine:
         self.eos_texts = (end,)
         self.template: str | None = "<think></think>"
         self.folder: Path | None = None
+        self.features = frozenset[str]()
         self.asked: list[Continuation] = []
         """Every request so far, for tests."""
         self._chunk = chunk

@@ -99,6 +99,8 @@ class LocalTokenizer:
 class TokenizedEngine:
     """Base of the engines that have a tokenizer: the part of `s1.types.Engine` that is about text."""
 
+    features: frozenset[str] = frozenset()
+
     def __init__(self, name: str, context: int, text: EngineTokenizer) -> None:
         self.name, self.context = name, context
         self.eos_texts, self.template, self.folder = text.eos_texts, text.template, text.folder

@@ -102,6 +102,8 @@ def load(
 class VLLMEngine(TokenizedEngine):
     """Engine over a running AsyncLLM, which lives in a background event loop. Close it when done."""
 
+    features = frozenset({"json_schema"})
+
     def __init__(self, llm: Any, text: LocalTokenizer, loop: BackgroundLoop, *, name: str) -> None:
         super().__init__(name, int(llm.model_config.max_model_len), text)
         assert text.vocabulary is not None and text.vocab_size is not None
@@ -130,7 +132,7 @@ class VLLMEngine(TokenizedEngine):
         """
         if self._loop.is_closed:
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
-        check_request(request, context=self.context, vocab_size=self._vocab_size)
+        check_request(request, context=self.context, vocab_size=self._vocab_size, features=self.features)
         if request.max_tokens == 0:
             yield Chunk((), "length")
             return
@@ -224,9 +226,9 @@ class VLLMEngine(TokenizedEngine):
 
     def _params(self, request: Continuation, banned: frozenset[int], fields: Fields | None = None) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        sampling = request.sampling
+        sampling, schema = request.sampling, request.json_schema
         sampled = sampling.temperature > 0
         seed = sampling.seed if fields else seed_at(sampling.seed, len(request.prefix), request.redraw)
         return SamplingParams(
@@ -236,6 +238,7 @@ class VLLMEngine(TokenizedEngine):
             top_p=sampling.top_p if sampled else 1.0,
             top_k=sampling.top_k if sampled else 0,
             seed=seed if sampled else None,
+            structured_outputs=schema and StructuredOutputsParams(json=schema),
             extra_args=dict(fields) if fields else None,
             stop_token_ids=single_ids(request),
             ignore_eos=True,  # only the request's stops end it

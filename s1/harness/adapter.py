@@ -101,6 +101,8 @@ class HarnessRequest:
     end the thinking too and `answer_limit` also bounds thinking that has no limit of its own."""
     auto: bool = False
     """The thinking limit is the authors' `auto`: `answer_limit` less the prompt, the delimiters and a reserve."""
+    json_schema: str | None = None
+    """The JSON schema that the answer follows."""
 
     def thinking_format(self, engine: Engine, fmt: ThinkingFormat) -> ThinkingFormat:
         """The format that this request is decoded in."""
@@ -118,6 +120,7 @@ class HarnessRequest:
         """
         limits = {"answer_limit": self.answer_limit, "total_limit": self.total_limit}
         encoded = encode_prompt(engine, fmt, self.policy, prompt, stops=self.stops, **limits)
+        encoded = replace(encoded, json_schema=self.json_schema)
         if self.marks is not None and self.policy.max_thinking is None:
             encoded = self._limited(encoded)
         if self.seed is None or self.sampling.temperature == 0:

@@ -86,8 +86,6 @@ ONE_TEXT = "thinking is forced in the plain text of a completion, where the mode
 REFUSED = {
     **dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), "the engines give tokens without them."),
     **dict.fromkeys(("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"), ONE_TEXT),
-    "response_format": "the engines cannot hold an answer to a grammar. Ask for JSON in the prompt.",
-    "format": "the engines cannot hold an answer to a grammar. Ask for JSON in the prompt.",
     "store": "this server stores nothing. Send the whole conversation.",
     "previous_response_id": "this server stores nothing. Send the whole conversation.",
     "summary": "the reasoning is given in full.",
@@ -279,7 +277,7 @@ def _refused(error: Exception) -> tuple[int, dict[str, Any]]:
     if isinstance(error, EngineFailure):
         return 502, error_body(str(error), "engine_error")
     if isinstance(error, S1Error):
-        return 400, error_body(str(error))
+        return 400, error_body(str(error), param=getattr(error, "field", None))
     return 500, error_body("The server made a mistake.", "server_error")
 
 

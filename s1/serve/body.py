@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -25,11 +26,21 @@ LIMITS = (
 """The names of other servers for the thinking limit."""
 LONG = ("max_thinking", "min_thinking", "waits")
 """The fields that a reasoning effort decides."""
+DEEPEST = 64
+"""How deep a body may be nested: a schema may go deep, and those who read it call themselves for each level."""
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Tokens = Annotated[int | None, Field(ge=0, le=1 << 31)]
 Text = Annotated[str, Field(max_length=1 << 22)]
 ShortText = Annotated[str, Field(max_length=1000)]
 Neutral = Annotated[float | None, Field(ge=0, le=0)]
+
+
+class FieldRefused(BadConfig):
+    """A field that the engine of this server cannot follow."""
+
+    def __init__(self, field: str, why: str, hint: str = "") -> None:
+        super().__init__(f"{field!r} is not supported: {why}", hint)
+        self.field = field
 
 
 class Body(BaseModel):
@@ -63,8 +74,30 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
+class JsonSchema(Body):
+    name: Annotated[str | None, Field(max_length=64)] = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    description: Text | None = None
+    strict: Annotated[bool | None, Field(description="The schema is followed in any case.")] = None
+
+
 class ResponseFormat(Body):
-    type: Literal["text"]
+    """What the answer is; the thinking is free text."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    def as_schema(self) -> str | None:
+        """The JSON schema as text; None for plain text. Raises BadConfig where it is missing or has no use."""
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise BadConfig(
+                f"response_format has the type {self.type!r} {'without' if self.type == 'json_schema' else 'and'} "
+                "json_schema.",
+                'Write {"type": "json_schema", "json_schema": {"name": "answer", "schema": {...}}}.',
+            )
+        if self.json_schema is None:
+            return None if self.type == "text" else '{"type": "object"}'
+        return json.dumps(self.json_schema.schema_ or {}, ensure_ascii=False)
 
 
 class DialBody(Body):
@@ -105,6 +138,7 @@ class BudgetBody(DialBody):
     max_tokens: Annotated[
         int | None, Field(ge=1, le=1 << 31, description="Thinking and answer together.")
     ] = None
+    response_format: ResponseFormat | None = None
     # Accepted because clients send them, where they change nothing.
     presence_penalty: Neutral = None
     frequency_penalty: Neutral = None
@@ -121,7 +155,6 @@ class ChatBody(BudgetBody):
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     store: Literal[False] | None = None
     metadata: dict[str, str] | None = None
 
@@ -166,7 +199,9 @@ def forcings(body: BudgetBody, prompts: Sequence[str], served: Served) -> list[F
         raise BadConfig(f"n is {n} at temperature 0: all would be the same.", "Set a temperature.")
     if body.stream_options is not None and not body.stream:
         raise BadConfig("stream_options is given without stream.", "Set stream, or remove it.")
-    policy = policy_of(body, served)
+    policy, fmt, schema = policy_of(body, served), served.fmt, _schema(body, served)
+    if schema is not None:
+        fmt = replace(fmt, cue="")  # all of the answer is JSON
     request = HarnessRequest(
         policy,
         sampling_from(body.temperature, body.top_p, body.top_k),
@@ -175,14 +210,32 @@ def forcings(body: BudgetBody, prompts: Sequence[str], served: Served) -> list[F
         total_limit=_same(
             {name: getattr(body, name, None) for name in ("max_tokens", "max_completion_tokens")}
         ),
+        json_schema=schema,
     )
     if all(getattr(body, name) is None for name in LIMITS):
         request = _fitting(request, prompts, served)
-    made = [request.forcing(served.engine, served.fmt, p, i) for p in prompts for i in range(n)]
+    made = [request.forcing(served.engine, fmt, p, i) for p in prompts for i in range(n)]
     for forcing in made:
         if settings.prompt_tokens is not None and len(forcing.encoded.prompt) > settings.prompt_tokens:
             raise BadInput(f"The prompt has more than {settings.prompt_tokens} tokens.", "Shorten it.")
     return made
+
+
+def _schema(body: BudgetBody, served: Served) -> str | None:
+    """The JSON schema of the answer, if there is one. Raises BadConfig where it cannot be followed."""
+    schema = None if body.response_format is None else body.response_format.as_schema()
+    if schema is not None and "json_schema" not in served.engine.features:
+        raise FieldRefused(
+            "response_format",
+            f"the engine {served.engine.name} cannot hold an answer to a grammar.",
+            "Ask for JSON in the prompt, or serve vLLM or llama.cpp.",
+        )
+    if schema is not None and body.cue not in (None, "never"):
+        raise BadConfig(
+            f"cue {body.cue!r} and response_format contradict each other: a cue is not JSON.",
+            "Remove one of them.",
+        )
+    return schema
 
 
 def policy_of(body: BudgetBody, served: Served) -> BudgetPolicy:
@@ -248,14 +301,17 @@ def _fitting(request: HarnessRequest, prompts: Sequence[str], served: Served) ->
     return request
 
 
-def check_texts(value: Any) -> None:
-    """Raise BadInput for a lone surrogate anywhere in a body: no tokenizer takes it."""
+def check_texts(value: Any, depth: int = 0) -> None:
+    """Raise BadInput for a lone surrogate anywhere in a body, which no tokenizer takes, and for one nested too deeply."""
+    if depth > DEEPEST:
+        raise BadInput(f"The body is nested more than {DEEPEST} deep.", "Use a flatter schema.")
     if isinstance(value, str):
         if valid_text(value) != value:
             raise BadInput("A text is not valid Unicode (a lone surrogate).", "Correct it.")
     elif isinstance(value, dict):
-        for each in value.values():
-            check_texts(each)
+        for name, each in value.items():
+            check_texts(name)
+            check_texts(each, depth + 1)
     elif isinstance(value, list):
         for each in value:
-            check_texts(each)
+            check_texts(each, depth + 1)

@@ -14,16 +14,18 @@ from fastapi import Request
 
 from s1.budget import Forcing
 from s1.drive import drive
-from s1.errors import EngineFailure, S1Error
+from s1.errors import BadConfig, EngineFailure, S1Error
 from s1.serve.body import Served
 from s1.serve.fair_slots import FairSlots, Ticket
 from s1.serve.server_metrics import ServerMetrics
 from s1.span_text import SpanPiece, SpanText
-from s1.types import Engine, Generation
+from s1.types import Continuation, Engine, Generation
 
 PAUSE, MOST_PAUSE = 0.0125, 0.25
 """Seconds for each live request between two events of a stream: an event costs about 0.15 milliseconds, so that many
 streams of single tokens would take the processor from the model. The end of a choice is not waited for."""
+
+MOST_SCHEMAS = 256
 
 
 class Busy(S1Error):
@@ -115,6 +117,7 @@ class Desk:
         self.served, self.metrics = served, metrics
         self.live: dict[str, LiveRequest] = {}
         self.slots = FairSlots(served.settings.concurrent, served.settings.waiting)
+        self._schemas = set[str]()  # those that the engine has taken
         self._seconds = 1.0  # about how long a choice decodes
 
     @asynccontextmanager
@@ -161,6 +164,8 @@ class Desk:
             async with asyncio.timeout_at(deadline):
                 await ticket
                 queued = time.perf_counter() - arrived
+                if choice == 0:
+                    await self._check_schema(forcing)
                 with self.metrics.running.track_inprogress():
                     generation = await drive(forcing, engine, sample=choice, watch=watch)
             self._seconds += (generation.seconds - self._seconds) / 8
@@ -176,6 +181,25 @@ class Desk:
         finally:
             live.changed.set()
             live.ended.set()
+
+
+    async def _check_schema(self, forcing: Forcing) -> None:
+        """Ask for one token under the answer's schema, so that a wrong one is refused before the thinking."""
+        encoded = forcing.encoded
+        schema = encoded.json_schema
+        if schema is None or schema in self._schemas:
+            return
+        one = Continuation(encoded.prompt, 1, encoded.answer_stops, json_schema=schema)
+        try:
+            async for _ in self.served.engine.stream(one):
+                pass
+        except EngineFailure as error:
+            if getattr(error, "status", 400) not in (400, 422):
+                raise
+            raise BadConfig(f"The engine refuses the JSON schema: {error.message}", "Correct it.") from error
+        if len(self._schemas) >= MOST_SCHEMAS:
+            self._schemas.clear()
+        self._schemas.add(schema)
 
 
 async def _watch(request: Request, live: LiveRequest) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from s1.errors import BadConfig, EngineFailure
 from s1.harness.adapter import shown_text
-from s1.serve.body import Body, ChatBody, DialBody, Effort, Message, ResponseFormat, Served, Text
+from s1.serve.body import Body, ChatBody, DialBody, Effort, Message, JsonSchema, ResponseFormat, Served, Text
 from s1.serve.live import LiveRequest
 from s1.serve.replies import AnswerStream, about, receipt, usage
 from s1.span_text import SpanPiece
@@ -52,8 +52,19 @@ class Reasoning(Body):
     effort: Effort | None = None
 
 
+class TextFormat(JsonSchema):
+    """What /v1/chat/completions calls response_format, without the inner object."""
+
+    type: Literal["text", "json_object", "json_schema"]
+
+    def for_chat(self) -> ResponseFormat:
+        """The same in the words of the other routes."""
+        inner = self.model_dump(by_alias=True, exclude={"type"}, exclude_none=True)
+        return ResponseFormat(type=self.type, json_schema=JsonSchema(**inner) if inner else None)
+
+
 class TextOptions(Body):
-    format: ResponseFormat | None = None
+    format: TextFormat | None = None
 
 
 class ResponsesBody(DialBody):
@@ -75,6 +86,10 @@ class ResponsesBody(DialBody):
     include: Nothing | None = None
     metadata: dict[str, str] | None = None
 
+    @property
+    def format(self) -> TextFormat | None:
+        return self.text and self.text.format
+
     def as_chat(self) -> ChatBody:
         """The same request to /v1/chat/completions. Raises BadConfig for two efforts that differ."""
         messages = [] if self.instructions is None else [Message(role="system", content=self.instructions)]
@@ -95,7 +110,12 @@ class ResponsesBody(DialBody):
                 "They mean the same: give one.",
             )
         dial["reasoning_effort"] = effort or dial["reasoning_effort"]
-        return ChatBody(messages=messages, max_completion_tokens=self.max_output_tokens, **dial)
+        return ChatBody(
+            messages=messages,
+            max_completion_tokens=self.max_output_tokens,
+            response_format=self.format and self.format.for_chat(),
+            **dial,
+        )
 
 
 @dataclass
@@ -175,7 +195,7 @@ class ResponseShape:
                 yield event(response["status"], response=response)
 
     def _around(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
-        asked = self.asked
+        asked, shape = self.asked, self.asked.format or TextFormat(type="text")
         return {
             "id": self.live.id,
             "object": "response",
@@ -193,7 +213,7 @@ class ResponseShape:
             "reasoning": {"effort": self.body.reasoning_effort, "summary": None},
             "store": False,
             "temperature": asked.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": shape.model_dump(by_alias=True, exclude_none=True)},
             "tool_choice": "none",
             "tools": [],
             "top_p": asked.top_p,

@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,24 @@ def test_llamacpp_is_used_by_token_ids_and_states_its_context(llamacpp):
         for seed in (1, 1, 2)
     ]
     assert drawn[0].segments == drawn[1].segments != drawn[2].segments
+
+
+def test_an_answer_of_llamacpp_follows_its_schema_after_a_cut_and_a_natural_end(llamacpp):
+    count = {"type": "integer", "minimum": 0, "maximum": 99}
+    schema = {"type": "object", "properties": {"apples": count}, "required": ["apples"]}
+    prompt = llamacpp.render([{"role": "user", "content": QUESTION}])
+    for policy in (
+        BudgetPolicy(max_thinking=12, max_answer=60, cue="never"),
+        BudgetPolicy(max_answer=60, cue="never"),
+    ):
+        encoded = encode_prompt(llamacpp, FORMATS["s1"], policy, prompt)
+        held = replace(encoded, json_schema=json.dumps(schema))
+        found = asyncio.run(drive(Forcing(held), llamacpp))
+        assert found.error is None and found.finish == "stop" and found.exact
+        assert found.cut == (policy.max_thinking is not None)
+        assert type(json.loads(found.answer)["apples"]) is int
+        plain = asyncio.run(drive(Forcing(encoded), llamacpp))
+        assert plain.thinking == found.thinking and not plain.answer.startswith("{")
 
 
 def test_a_larger_context_than_that_of_the_server_is_refused(llamacpp):

@@ -123,3 +123,42 @@ def test_what_vllm_started_ends_with_the_command() -> None:
     _, alive = psutil.wait_procs(children, timeout=60)
     next(started, None)
     assert alive == []
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"value": {"type": "integer", "minimum": 0, "maximum": 99}, "sure": {"type": "boolean"}},
+    "required": ["value", "sure"],
+    "additionalProperties": False,
+}
+IN_JSON = {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}}
+ENDS = {"a cut": {"max_thinking": 12}, "a natural end": {}, "no thinking": {"max_thinking": 0}}
+
+
+def is_valid(content: str) -> bool:
+    """Whether an answer follows SCHEMA."""
+    found = json.loads(content)
+    value, sure = found["value"], found["sure"]
+    return set(found) == {"value", "sure"} and type(value) is int and 0 <= value <= 99 and type(sure) is bool
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_an_answer_follows_its_schema_however_the_thinking_ended(server, name) -> None:
+    asked = ENDS[name] | IN_JSON | {"max_answer": 200}
+    got = ask(server, **asked)
+    assert is_valid(got["message"]["content"]) and got["finish_reason"] == "stop"
+    assert got["receipt"]["cut"] == (name != "a natural end") and got["receipt"]["exact"]
+    plain = ask(server, **ENDS[name], max_answer=12)
+    assert got["message"]["reasoning"] == plain["message"]["reasoning"]
+    texts, _ = stream(server, ASK | asked | {"stream": True, "receipt": True})
+    assert texts == (got["message"]["reasoning"], got["message"]["content"])
+    for seed in range(3):
+        drawn = ask(server, **asked, temperature=1.0, seed=seed)
+        assert is_valid(drawn["message"]["content"])
+
+
+def test_a_schema_that_vllm_refuses_is_a_400(server) -> None:
+    wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}
+    got = httpx.post(f"{server}/v1/chat/completions", json=ASK | {"response_format": wrong}, timeout=120)
+    assert got.status_code == 400 and "schema" in got.json()["error"]["message"]
+    assert is_valid(ask(server, **IN_JSON, max_thinking=0, max_answer=200)["message"]["content"])
