@@ -33,6 +33,7 @@ from s1.types import (
     Sampling,
     Segment,
     Stop,
+    TokenLogprob,
     texts_of,
 )
 
@@ -57,6 +58,8 @@ class Forcing:
     finish: Finish | None = None
     exact: bool = True
     grace_used: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of the model's tokens of the answer, where they are asked for."""
     _spans: list[tuple[Phase, Owner, list[int]]] = field(default_factory=list)
     _in_grace: bool = False
     _suppressed: bool = False  # the last event was a suppressed end
@@ -122,7 +125,7 @@ class Forcing:
             tokens = min([self.encoded.context - len(prefix), *(n for n in limits if n is not None)])
             if tokens > 0:
                 request = self._begin(prefix, tokens, self.encoded.answer_stops)
-                return replace(request, json_schema=self.encoded.json_schema)
+                return replace(request, json_schema=self.encoded.json_schema, logprobs=self.encoded.logprobs)
             self.finish, self.phase = "length", "done"
         return None
 
@@ -162,6 +165,7 @@ class Forcing:
         self._left -= len(chunk.ids)
         if self.phase == "answer":
             self._own("answer", "model", chunk.ids)
+            self.logprobs.extend(chunk.logprobs)
             if chunk.finish:
                 self.finish, self.phase = chunk.finish, "done"
             return chunk.finish is None

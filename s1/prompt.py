@@ -36,6 +36,8 @@ class EncodedPrompt:
     """A limit of the answer that, unlike the policy's `max_answer`, reserves nothing in the context."""
     json_schema: str | None = None
     """The JSON schema that the answer follows. The thinking is free."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are reported at each place of the answer; None: no report."""
 
     @property
     def forced_end(self) -> int:

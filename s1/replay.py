@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from s1.policy import BudgetPolicy
 from s1.types import Chunk, Continuation, Engine, Finish, Sampling, Stop
@@ -80,8 +81,8 @@ class ReplayCache:
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode(ids)
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return self.inner.render(messages)
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        return self.inner.render(messages, tools)
 
     async def close(self) -> None:
         """Nothing to release: the inner engine belongs to the caller."""

@@ -220,17 +220,31 @@ class Continuation:
     """How often the sample has had to draw again where an end was drawn before: such a draw needs new numbers."""
     json_schema: str | None = None
     """The JSON schema, as text, that the tokens must follow from the first to the last."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are reported at each place, beside the drawn one; None: no report."""
 
     def after(self, ids: Sequence[int]) -> Continuation:
         """What is left of this request when `ids` have been decoded. Raises EngineFailure where it cannot be split."""
         if ids and self.json_schema is not None:
-            raise EngineFailure("The stream broke within a JSON answer, which no engine can take up in the middle.")
+            raise EngineFailure(
+                "The stream broke within a JSON answer, which no engine can take up in the middle."
+            )
         return replace(
             self,
             prefix=self.prefix + tuple(ids),
             max_tokens=self.max_tokens - len(ids),
             min_tokens=max(0, self.min_tokens - len(ids)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log-probability of a drawn token under the model: natural logarithm, before temperature and filters."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens there with theirs, the likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +256,9 @@ class Chunk:
     stop: Stop | None = None
     """Which stop ended it, when `finish` is "stop"."""
     exact: bool = True
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Where the request asked for them, one for each of `ids` that the model drew; before a stop that begins within a
+    token, the ids that spell the part before it have none."""
 
 
 class Engine(Protocol):
@@ -257,7 +274,7 @@ class Engine(Protocol):
     folder: Path | None
     """The checkpoint folder, if there is one."""
     features: frozenset[str]
-    """Which optional fields of a `Continuation` it follows: "json_schema". It refuses the others."""
+    """Which optional fields of a `Continuation` it follows: "json_schema", "logprobs". It refuses the others."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of `text`, special tokens recognised, none added."""
@@ -267,8 +284,8 @@ class Engine(Protocol):
         """Text of `ids`, special tokens shown."""
         ...
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The chat template applied, up to where the assistant's turn begins."""
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The chat template applied to messages and tools, up to where the assistant's turn begins."""
         ...
 
     def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:

@@ -29,7 +29,7 @@ from s1.engines.hf_checkpoint import checkpoint_facts, default_cache_bytes
 from s1.engines.hf_kv_cache import WIDTH
 from s1.engines.hf_row import BatchCounts, BatchRow
 from s1.engines.model_files import DTYPES, find_model, load_tokenizer, load_weights
-from s1.engines.requests import check_request, suppress_early_stops
+from s1.engines.requests import check_request, suppress_early_stops, with_logprobs
 from s1.engines.stops import StopMatcher, plan_stops
 from s1.engines.tokenizer import TokenizedEngine, eos_ids, tokenizer_of
 from s1.errors import BadConfig, EngineFailure, first_line
@@ -95,6 +95,8 @@ class HFEngine(TokenizedEngine):
     ones have needed. While the KV slots grow, one more layer is held for a moment.
     prefill_tokens: most tokens, padding included, of one prefill call; longer prefixes take several calls.
     """
+
+    features = frozenset({"logprobs"})
 
     def __init__(
         self,
@@ -164,7 +166,7 @@ class HFEngine(TokenizedEngine):
         """
         if self._closed:
             raise EngineFailure(f"{self.name}: the engine is closed.", "Load it again.")
-        check_request(request, context=self.context, vocab_size=self._vocab_size)
+        check_request(request, context=self.context, vocab_size=self._vocab_size, features=self.features)
         if request.max_tokens == 0:
             yield Chunk((), "length")
             return
@@ -252,7 +254,7 @@ class HFEngine(TokenizedEngine):
 
 
 def _take(row: BatchRow) -> Chunk:
-    chunk = Chunk(tuple(row.out), row.finish, row.stop)
+    chunk = with_logprobs(Chunk(tuple(row.out), row.finish, row.stop), row.logprobs)
     row.out.clear()
     return chunk
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from s1.engines.hf_kv_cache import extend_blocks
 from s1.engines.stops import StopMatcher, StopPlan
-from s1.types import Continuation, Finish, Stop
+from s1.types import Continuation, Finish, Stop, TokenLogprob
 
 MAX_FED = 8
 """When at least part of a prefix is cached, up to this many missing tokens are fed by decoding steps."""
@@ -40,6 +40,8 @@ class BatchRow:
     cancelled: bool = False
     out: list[int] = field(default_factory=list)
     """New ids for the caller, who removes them."""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of the new ids and of those that are held back, where the request asks for them."""
     finish: Finish | None = None
     stop: Stop | None = None
 

@@ -170,6 +170,7 @@ def fits_one_request(engine: Any, encoded: EncodedPrompt) -> bool:
     return (
         replace(policy, **known) == default
         and encoded.json_schema is None
+        and encoded.logprobs is None
         and all(len(stop.ids) == 1 for stop in encoded.stops)
         and {stop.text for stop in encoded.answer_stops} == set(engine.eos_texts)
         and (all(encoded.waits) or (not policy.waits and not any(encoded.waits)))

@@ -22,7 +22,7 @@ from s1.clients.http import RequestFailure, ServerClient
 from s1.clients.retry import backoff_seconds
 from s1.engines.background_loop import BackgroundLoop
 from s1.engines.one_request import Fields, OneRequest, fits_one_request
-from s1.engines.openai_completions import body_of, drain, goes_on, path_of, piece_of
+from s1.engines.openai_completions import body_of, drain, finish_of, goes_on, path_of, piece_of
 from s1.engines.openai_native import Piece
 from s1.engines.openai_probe import Server, probe_server, server_url
 from s1.engines.requests import (
@@ -31,12 +31,13 @@ from s1.engines.requests import (
     single_ids,
     suppress_early_stops,
     valid_count,
+    with_logprobs,
 )
 from s1.engines.stops import StopMatcher, TextStops, Vocabulary, plan_stops
 from s1.engines.tokenizer import EngineTokenizer, TokenizedEngine
 from s1.errors import BadConfig, EngineFailure, Unsupported
 from s1.formats import encode_after
-from s1.types import Chunk, Continuation, Finish, Sampling, Stop
+from s1.types import Chunk, Continuation, Finish, Sampling, Stop, TokenLogprob
 
 if TYPE_CHECKING:
     from s1.prompt import EncodedPrompt
@@ -103,7 +104,8 @@ class OpenAIEngine(TokenizedEngine):
         """Stop token -> whether the server shows it in its text."""
         self._loop = BackgroundLoop("s1-openai")
         self.plugin = server.plugin
-        self.features = server.features
+        # Without its tokenizer, each token of a report would be a request.
+        self.features = server.features - ({"logprobs"} if text.vocabulary is None else set())
 
     async def close(self) -> None:
         """Close the connections. Requests that are still running end with EngineFailure."""
@@ -122,18 +124,20 @@ class OpenAIEngine(TokenizedEngine):
         if request.max_tokens == 0:
             yield Chunk((), "length")
             return
+        known = list[TokenLogprob]()
         if self.server.ids_out:
             vocabulary = self._text.vocabulary or Vocabulary(
                 lambda token: b"?", self._text.encode, frozenset(single_ids(request))
             )
             plan = plan_stops(request.stops, vocabulary)
             matcher = StopMatcher(plan, vocabulary, min_tokens=request.min_tokens)
-            make = partial(suppress_early_stops, request, matcher, partial(self._by_ids, matcher))
+            decode = partial(self._by_ids, matcher, known)
+            make = partial(suppress_early_stops, request, matcher, decode)
         else:
             make = partial(self._by_text, request)
         async with aclosing(self._loop.stream(make)) as chunks:
             async for chunk in chunks:
-                yield chunk
+                yield with_logprobs(chunk, known)
 
     async def in_one_request(
         self, encoded: EncodedPrompt, sampling: Sampling, limit: int
@@ -154,7 +158,7 @@ class OpenAIEngine(TokenizedEngine):
                 stop = stops.get(piece.ids[-1]) if piece.ids else None
                 if piece.finish is not None:
                     await drain(pieces)
-                    finish, ended = self._finished(piece, request)
+                    finish, ended = finish_of(piece, request, self)
                     yield Chunk(piece.ids[:-1] if stop else piece.ids, finish, stop or ended)
                     return
                 if piece.ids:
@@ -196,12 +200,17 @@ class OpenAIEngine(TokenizedEngine):
             )
 
     async def _by_ids(
-        self, matcher: StopMatcher, request: Continuation, banned: frozenset[int]
+        self,
+        matcher: StopMatcher,
+        known: list[TokenLogprob],
+        request: Continuation,
+        banned: frozenset[int],
     ) -> AsyncGenerator[Chunk, None]:
         """Stops are matched here, on the ids; the server itself ends at those of one token where it can.
 
         Several requests, where some tokens must not be drawn at first, where the model draws an id beyond the
         vocabulary (which is banned from then on), and where the connection breaks. banned: not to be drawn at once.
+        `known` takes the log-probabilities of the tokens as they come.
         """
         exact, got, failures = self.server.exact, list[int](), 0
         while True:
@@ -216,6 +225,7 @@ class OpenAIEngine(TokenizedEngine):
                         if valid < len(piece.ids):
                             padding = piece.ids[valid]
                         got.extend(piece.ids[:valid])
+                        known.extend(piece.logprobs[:valid])
                         if len(got) - before > part.max_tokens:
                             raise EngineFailure(f"{self.name} gave more than {part.max_tokens} tokens.")
                         ids, stop = matcher.feed(piece.ids[:valid])
@@ -225,7 +235,7 @@ class OpenAIEngine(TokenizedEngine):
                             yield Chunk(ids, "stop", stop, exact)
                             return
                         if padding is None and piece.finish is not None and not goes_on(piece, part, rest):
-                            finish, stop = self._finished(piece, request)
+                            finish, stop = finish_of(piece, request, self)
                             yield Chunk(ids + matcher.flush(), finish, stop, exact)
                             return
                         if ids:
@@ -281,7 +291,7 @@ class OpenAIEngine(TokenizedEngine):
                         if piece.finish is not None:
                             await drain(pieces)
                         if stop is None and piece.finish is not None and not goes_on(piece, part, rest):
-                            finish, stop = self._finished(piece, request)
+                            finish, stop = finish_of(piece, request, self)
                             text += texts.flush()
                         ids = self._encode_part(text)
                         if count + len(ids) > request.max_tokens:
@@ -343,23 +353,6 @@ class OpenAIEngine(TokenizedEngine):
     def _cut_off(self) -> EngineFailure:
         return EngineFailure(
             f"{self.name}: the stream ended in the middle of a reply.", "See the log of the server."
-        )
-
-    def _finished(self, piece: Piece, request: Continuation) -> tuple[Finish, Stop | None]:
-        """What the server's own end means: the limit, one of the stops, or the end of turn."""
-        if piece.finish == "length":
-            return "length", None
-        if piece.finish != "stop":
-            raise EngineFailure(f"{self.name} ended with {piece.finish!r}.", "See the log of the server.")
-        for stop in request.stops:
-            if piece.reason is not None and piece.reason in (*stop.ids[:1], stop.text):
-                return "stop", stop
-        for stop in request.stops:
-            if stop.text in self.eos_texts:
-                return "stop", stop
-        raise EngineFailure(
-            f"{self.name} ended the turn although only {[s.text for s in request.stops]} should end it.",
-            "Its end of turn is not among its eos strings: name it with eos=...",
         )
 
     async def _check_shown(self, request: Continuation) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from s1.engines.openai_native import PATHS, Piece, native_body, native_piece
 from s1.engines.openai_probe import BIAS, Server
 from s1.engines.requests import seed_at, single_ids
-from s1.engines.tokenizer import EngineTokenizer
+from s1.engines.tokenizer import EngineTokenizer, TokenizedEngine
 from s1.errors import EngineFailure
 from s1.terminal import valid_text
-from s1.types import Continuation
+from s1.types import Continuation, Finish, Stop, TokenLogprob
 
 
 def path_of(server: Server) -> str:
@@ -60,6 +60,8 @@ def body_of(
             "add_special_tokens": False,
             "skip_special_tokens": False,
         }
+    if request.logprobs is not None:
+        body |= {"logprobs": request.logprobs, "return_tokens_as_token_ids": True}
     if request.json_schema is not None:
         schema = {"name": "answer", "schema": json.loads(request.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -91,6 +93,7 @@ def piece_of(event: Any, request: Continuation, server: Server, name: str) -> Pi
         ids = ()
     if not isinstance(ids, (list, tuple)) or not all(type(i) is int for i in ids):
         raise EngineFailure(f"{name} sent an event without token ids: {str(event)[:200]}")
+    report = choice.get("logprobs") if request.logprobs is not None else None
     seen = choice.get("prompt_token_ids")
     if isinstance(seen, list) and server.ids_in and tuple(seen) != request.prefix:
         raise EngineFailure(f"{name} did not use the prompt that it was given.")
@@ -99,6 +102,35 @@ def piece_of(event: Any, request: Continuation, server: Server, name: str) -> Pi
         valid_text(str(choice.get("text") or "")),
         choice.get("finish_reason"),
         choice.get("stop_reason"),
+        _logprobs(report, ids, request) if report and ids else (),
+    )
+
+
+def _logprobs(found: Any, ids: Sequence[int], request: Continuation) -> tuple[TokenLogprob, ...]:
+    """vLLM's report of the tokens of one event, in which each token is "token_id:" and its id."""
+    tops = found.get("top_logprobs") or [{}] * len(ids)
+    out = []
+    for token, logprob, top in zip(ids, found["token_logprobs"], tops, strict=True):
+        pairs = sorted(((p, int(name.partition(":")[2])) for name, p in (top or {}).items()), reverse=True)
+        out.append(TokenLogprob(token, logprob, tuple((i, p) for p, i in pairs[: request.logprobs])))
+    return tuple(out)
+
+
+def finish_of(piece: Piece, request: Continuation, engine: TokenizedEngine) -> tuple[Finish, Stop | None]:
+    """What the server's own end means: the limit, one of the stops, or the end of turn. Raises EngineFailure."""
+    if piece.finish == "length":
+        return "length", None
+    if piece.finish != "stop":
+        raise EngineFailure(f"{engine.name} ended with {piece.finish!r}.", "See the log of the server.")
+    for stop in request.stops:
+        if piece.reason is not None and piece.reason in (*stop.ids[:1], stop.text):
+            return "stop", stop
+    for stop in request.stops:
+        if stop.text in engine.eos_texts:
+            return "stop", stop
+    raise EngineFailure(
+        f"{engine.name} ended the turn although only {[s.text for s in request.stops]} should end it.",
+        "Its end of turn is not among its eos strings: name it with eos=...",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from s1.engines.requests import seed_at, single_ids
 from s1.errors import EngineFailure
-from s1.types import Continuation
+from s1.types import Continuation, TokenLogprob
 
 PATHS = {"llamacpp": "/completion", "sglang": "/generate"}
 """What each server calls itself as the owner of its models, and its endpoint."""
@@ -31,6 +31,8 @@ class Piece:
     finish: str | None
     reason: Any
     """The id or string that ended the stream, where the server says it."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of `ids`, where they were asked for."""
 
 
 def native_body(owner: str, request: Continuation, banned: set[int]) -> dict[str, Any]:
@@ -61,6 +63,8 @@ def native_body(owner: str, request: Continuation, banned: set[int]) -> dict[str
     }  # fmt: skip
     if request.json_schema is not None:
         body["json_schema"] = json.loads(request.json_schema)
+    if request.logprobs is not None:
+        body["n_probs"] = max(1, request.logprobs)  # 0 switches the report off
     return body | ({"seed": seed % SEEDS} if seed is not None else {})
 
 
@@ -78,4 +82,11 @@ def native_piece(owner: str, event: Any, name: str) -> Piece:
         finish, reason = found.get("type"), found.get("matched")
     elif event.get("stop"):
         finish = "length" if event.get("stop_type") == "limit" else "stop"
-    return Piece(tuple(ids), "", finish, reason)
+    reported = event.get("completion_probabilities") or ()
+    return Piece(tuple(ids), "", finish, reason, tuple(map(_logprob, reported)))
+
+
+def _logprob(found: Any) -> TokenLogprob:
+    """llama.cpp's report of one token."""
+    top = found.get("top_logprobs") or ()
+    return TokenLogprob(found["id"], found["logprob"], tuple((each["id"], each["logprob"]) for each in top))

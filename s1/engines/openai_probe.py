@@ -58,7 +58,9 @@ class Server:
     @property
     def features(self) -> frozenset[str]:
         """See `Engine.features`."""
-        return frozenset({"json_schema"} if self.is_vllm or self.native else ())
+        grammar = {"json_schema"} if self.is_vllm or self.native else set()
+        reported = {"logprobs"} if (self.is_vllm and self.exact) or self.native == "llamacpp" else set()
+        return frozenset(grammar | reported)
 
     @property
     def exact(self) -> bool:
@@ -104,11 +106,13 @@ class ServerText:
             self._texts[key] = _field(self._client, self._client.root + "/detokenize", body, "prompt", str)
         return self._texts[key]
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return self._render([dict(m) for m in messages], add_generation_prompt=True)
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        more = {"tools": [dict(tool) for tool in tools]} if tools else {}
+        return self._render([dict(m) for m in messages], add_generation_prompt=True, **more)
 
-    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+    def _render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool, **more: Any) -> str:
         body: dict[str, Any] = {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        body |= more
         if self._arguments:
             body["chat_template_kwargs"] = self._arguments
         return self.decode(tokenize(self._client, self._model, body))

@@ -6,16 +6,17 @@ import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import takewhile
 
 from s1.engines.stops import StopMatcher
 from s1.errors import BadInput, EngineFailure, Unsupported
-from s1.types import Chunk, Continuation
+from s1.types import Chunk, Continuation, TokenLogprob
 
 REDRAWS = 1 << 16
 """A request counts its own redraws above those of the caller, so that no draw uses a number twice."""
 
 
-OPTIONAL = ("json_schema",)
+OPTIONAL = ("json_schema", "logprobs")
 """Fields of a continuation that some engines follow (`Engine.features`)."""
 
 
@@ -50,6 +51,20 @@ def check_request(
             f"the context of {context}.",
             f"Request at most {room} tokens or shorten the prefix." if room > 0 else "Shorten the prefix.",
         )
+
+
+def with_logprobs(chunk: Chunk, known: list[TokenLogprob]) -> Chunk:
+    """The chunk with the first of `known`, one for each of its ids, which are removed there.
+
+    Where a stop began within a token, the ids that spell the rest of it were never drawn: they get none.
+    """
+    if not known:
+        return chunk
+    count = len(chunk.ids)
+    pairs = takewhile(lambda pair: pair[0] == pair[1].token, zip(chunk.ids, known, strict=False))
+    taken = tuple(each for _, each in pairs)
+    del known[:count]
+    return replace(chunk, logprobs=taken)
 
 
 def seed_at(seed: int | None, position: int, redraw: int = 0) -> int | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from s1.engines.hf_row import BatchRow
-from s1.types import Sampling
+from s1.types import Sampling, TokenLogprob
 
 _MASK = (1 << 64) - 1
 
@@ -103,12 +103,34 @@ class DrawPlan:
         self.temperature = self._numbers([r.request.sampling.temperature for r in filtered])
         self.top_k = self._numbers([r.request.sampling.top_k for r in filtered])
         self.top_p = self._numbers([r.request.sampling.top_p for r in filtered])
+        self.reported = [r for r in rows if r.request.logprobs is not None]
+        self.reported_at = self._numbers([r.index for r in self.reported])
 
     def is_stale(self) -> bool:
         """Whether the masks of a row have changed."""
         return any(row.sampled >= until for row, until in self.masked)
 
     def draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """The next token of each row. Rows that ask for log-probabilities get them."""
+        if not self.reported:
+            return self._draw(logits_BV)
+        logprob_RV = logits_BV[self.reported_at].float().log_softmax(dim=-1)
+        drawn_B = self._draw(logits_BV)
+        self._report(logprob_RV, drawn_B[self.reported_at])
+        return drawn_B
+
+    def _report(self, logprob_RV: torch.Tensor, drawn_R: torch.Tensor) -> None:
+        most = max(row.request.logprobs or 0 for row in self.reported)
+        top, top_ids = logprob_RV.topk(min(most, logprob_RV.shape[-1]), dim=-1)
+        own = logprob_RV.gather(-1, drawn_R[:, None])[:, 0].tolist()
+        likeliest = [
+            list(zip(i, p, strict=True)) for i, p in zip(top_ids.tolist(), top.tolist(), strict=True)
+        ]
+        for row, token, logprob, pairs in zip(self.reported, drawn_R.tolist(), own, likeliest, strict=True):
+            if row.cached == len(row.ids) - 1:  # its prefix is complete, so this token is its own
+                row.logprobs.append(TokenLogprob(token, logprob, tuple(pairs[: row.request.logprobs])))
+
+    def _draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
         if self.masked_at is not None:
             logits_BV[self.masked_at] = float("-inf")
         if self.all_sample:

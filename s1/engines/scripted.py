@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from s1.engines.requests import check_request
 from s1.errors import BadInput, EngineFailure
@@ -69,7 +70,7 @@ class ScriptedEngine:
                 raw.append(i)
         return "".join(out) + raw.decode(errors="replace")
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         return "".join(f"<|{m['role']}|>{m['content']}" for m in messages) + "<|assistant|>"
 
     async def close(self) -> None:

@@ -31,7 +31,9 @@ class EngineTokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str: ...
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str: ...
 
 
 class LocalTokenizer:
@@ -72,7 +74,7 @@ class LocalTokenizer:
         )
         return text
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The chat template applied, up to where the assistant's turn begins.
 
         Raises BadInput when there is no template, or when it rejects the messages (a system message, say).
@@ -86,7 +88,11 @@ class LocalTokenizer:
             )
         try:
             text: str = self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages], add_generation_prompt=True, tokenize=False, **self._arguments
+                [dict(m) for m in messages],
+                tools=[dict(tool) for tool in tools] or None,
+                add_generation_prompt=True,
+                tokenize=False,
+                **self._arguments,
             )
         except TemplateError as error:
             raise BadInput(
@@ -115,9 +121,9 @@ class TokenizedEngine:
         """Text of `ids`, special tokens shown."""
         return self._text.decode(ids)
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The chat template applied, up to where the assistant's turn begins."""
-        return self._text.render(messages)
+        return self._text.render(messages, tools)
 
 
 def tokenizer_at(path: str, template: Mapping[str, Any] | None = None) -> LocalTokenizer:

@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING, Any
 from s1.engines.background_loop import BackgroundLoop
 from s1.engines.model_files import find_model, plain_source
 from s1.engines.one_request import Fields, OneRequest, fits_one_request
-from s1.engines.requests import check_request, seed_at, single_ids, suppress_early_stops, valid_count
+from s1.engines.requests import (
+    check_request,
+    seed_at,
+    single_ids,
+    suppress_early_stops,
+    valid_count,
+    with_logprobs,
+)
 from s1.engines.stops import StopMatcher, plan_stops
 from s1.engines.tokenizer import LocalTokenizer, TokenizedEngine, tokenizer_at
 from s1.errors import BadConfig, EngineFailure, MissingExtra, first_line
-from s1.types import Chunk, Continuation, Finish, Sampling, Stop
+from s1.types import Chunk, Continuation, Finish, Sampling, Stop, TokenLogprob
 
 if TYPE_CHECKING:
     from s1.prompt import EncodedPrompt
@@ -102,7 +109,7 @@ def load(
 class VLLMEngine(TokenizedEngine):
     """Engine over a running AsyncLLM, which lives in a background event loop. Close it when done."""
 
-    features = frozenset({"json_schema"})
+    features = frozenset({"json_schema", "logprobs"})
 
     def __init__(self, llm: Any, text: LocalTokenizer, loop: BackgroundLoop, *, name: str) -> None:
         super().__init__(name, int(llm.model_config.max_model_len), text)
@@ -137,11 +144,12 @@ class VLLMEngine(TokenizedEngine):
             yield Chunk((), "length")
             return
         matcher = StopMatcher(self._plan_of(request.stops), self._vocabulary, min_tokens=request.min_tokens)
-        decode = partial(self._decode, matcher)
+        known = list[TokenLogprob]()
+        decode = partial(self._decode, matcher, known=known)
         made = self._loop.stream(lambda: suppress_early_stops(request, matcher, decode))
         async with aclosing(made) as chunks:
             async for chunk in chunks:
-                yield chunk
+                yield with_logprobs(chunk, known)
 
     async def in_one_request(
         self, encoded: EncodedPrompt, sampling: Sampling, limit: int
@@ -176,7 +184,9 @@ class VLLMEngine(TokenizedEngine):
         request: Continuation,
         banned: frozenset[int],
         fields: Fields | None = None,
+        known: list[TokenLogprob] | None = None,
     ) -> AsyncGenerator[Chunk, None]:
+        """`known` takes the log-probabilities of the tokens as they come."""
         from vllm.inputs import TokensPrompt
 
         # A bias holds for a whole request, so the token that excludes `banned` is a request of its own.
@@ -193,6 +203,8 @@ class VLLMEngine(TokenizedEngine):
                         raise EngineFailure(
                             f"{self.name} drew an id outside its vocabulary of {self._vocab_size} tokens."
                         )
+                    if known is not None and made.logprobs:
+                        known += [_logprob(i, at, request) for i, at in zip(got, made.logprobs, strict=True)]
                     ids, stop = matcher.feed(got)
                     if stop is not None:
                         yield Chunk(ids, "stop", stop)
@@ -212,7 +224,7 @@ class VLLMEngine(TokenizedEngine):
             raise EngineFailure(f"{self.name}: {first_line(error)}", "See vLLM's log above.") from error
         if not got or part.max_tokens == request.max_tokens:
             raise EngineFailure(f"{self.name}: the stream ended early.", "See vLLM's log above.")
-        async with aclosing(self._decode(matcher, request.after(got), frozenset())) as chunks:
+        async with aclosing(self._decode(matcher, request.after(got), frozenset(), known=known)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -238,6 +250,7 @@ class VLLMEngine(TokenizedEngine):
             top_p=sampling.top_p if sampled else 1.0,
             top_k=sampling.top_k if sampled else 0,
             seed=seed if sampled else None,
+            logprobs=request.logprobs,
             structured_outputs=schema and StructuredOutputsParams(json=schema),
             extra_args=dict(fields) if fields else None,
             stop_token_ids=single_ids(request),
@@ -246,3 +259,11 @@ class VLLMEngine(TokenizedEngine):
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
+
+
+def _logprob(token: int, at: Mapping[int, Any], request: Continuation) -> TokenLogprob:
+    """What vLLM reports at one place: the drawn token, and the likeliest with their ranks from 1."""
+    top = sorted((found.rank, i, found.logprob) for i, found in at.items())
+    return TokenLogprob(
+        token, at[token].logprob, tuple((i, p) for rank, i, p in top if rank <= (request.logprobs or 0))
+    )

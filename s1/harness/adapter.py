@@ -103,6 +103,8 @@ class HarnessRequest:
     """The thinking limit is the authors' `auto`: `answer_limit` less the prompt, the delimiters and a reserve."""
     json_schema: str | None = None
     """The JSON schema that the answer follows."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens of the answer are reported; None: no report."""
 
     def thinking_format(self, engine: Engine, fmt: ThinkingFormat) -> ThinkingFormat:
         """The format that this request is decoded in."""
@@ -120,7 +122,7 @@ class HarnessRequest:
         """
         limits = {"answer_limit": self.answer_limit, "total_limit": self.total_limit}
         encoded = encode_prompt(engine, fmt, self.policy, prompt, stops=self.stops, **limits)
-        encoded = replace(encoded, json_schema=self.json_schema)
+        encoded = replace(encoded, json_schema=self.json_schema, logprobs=self.logprobs)
         if self.marks is not None and self.policy.max_thinking is None:
             encoded = self._limited(encoded)
         if self.seed is None or self.sampling.temperature == 0:
@@ -147,12 +149,14 @@ def sampling_from(temperature: float | None, top_p: float | None, top_k: int | N
     )
 
 
-def render(engine: Engine, messages: Sequence[Mapping[str, str]]) -> str:
+def render(
+    engine: Engine, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The conversation in the chat template. Raises BadInput where the template refuses it."""
     from jinja2 import TemplateError
 
     try:
-        return engine.render(messages)
+        return engine.render(messages, tools) if tools else engine.render(messages)
     except TemplateError as error:
         roles = ", ".join(m["role"] for m in messages)
         raise BadInput(

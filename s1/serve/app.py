@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from s1.errors import EngineFailure, S1Error, nearest
-from s1.harness.adapter import render
 from s1.serve.body import (
     BudgetBody,
     ChatBody,
@@ -33,6 +32,7 @@ from s1.serve.live import Busy, ClientLeft, Desk, LiveRequest, TimedOut
 from s1.serve.replies import ReplyShape
 from s1.serve.responses import ResponsesBody, ResponseShape
 from s1.serve.server_metrics import ServerMetrics
+from s1.serve.tools import chat_prompt
 from s1.types import to_json
 from s1.version import VERSION
 
@@ -82,10 +82,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-ONE_TEXT = "thinking is forced in the plain text of a completion, where the model calls no tools."
 REFUSED = {
-    **dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs"), "the engines give tokens without them."),
-    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"), ONE_TEXT),
+    "prompt_logprobs": "the engines give them for the answer alone.",
+    **dict.fromkeys(("functions", "function_call"), "they are called tools and tool_choice now."),
     "store": "this server stores nothing. Send the whole conversation.",
     "previous_response_id": "this server stores nothing. Send the whole conversation.",
     "summary": "the reasoning is given in full.",
@@ -154,7 +153,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
         """Think about a conversation and answer it, within a budget."""
         check_texts(body.model_dump(exclude_unset=True))
         _check_model(body, served)
-        prompt = render(served.engine, [message.plain() for message in body.messages])
+        prompt = chat_prompt(served.engine, body.messages, body.offered)
         return await answer("chatcmpl", body, [prompt], request)
 
     @app.post("/v1/completions", responses=REPLIES)
@@ -172,7 +171,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
         check_texts(body.model_dump(exclude_unset=True))
         _check_model(body, served)
         chat = body.as_chat()
-        prompt = render(served.engine, [message.plain() for message in chat.messages])
+        prompt = chat_prompt(served.engine, chat.messages)
         return await answer("resp", chat, [prompt], request, body)
 
     @app.post("/v1/thinking/{id}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from s1.budget import Forcing
 from s1.errors import BadConfig, BadInput
@@ -15,7 +14,19 @@ from s1.formats import ThinkingFormat
 from s1.harness.adapter import POLICY_FIELDS, HarnessRequest, change_policy, sampling_from
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt, room_for
+from s1.serve.body_parts import (
+    Body,
+    FieldRefused,
+    Message,
+    ResponseFormat,
+    ShortText,
+    StreamOptions,
+    Text,
+    Tool,
+    ToolChoice,
+)
 from s1.serve.server_settings import ServeSettings
+from s1.serve.tools import CALL_CLOSE, CALL_OPEN, call_schema
 from s1.terminal import valid_text
 from s1.types import Engine
 
@@ -30,74 +41,10 @@ DEEPEST = 64
 """How deep a body may be nested: a schema may go deep, and those who read it call themselves for each level."""
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Tokens = Annotated[int | None, Field(ge=0, le=1 << 31)]
-Text = Annotated[str, Field(max_length=1 << 22)]
-ShortText = Annotated[str, Field(max_length=1000)]
+Likeliest = Annotated[
+    int | None, Field(ge=0, le=20, description="Of the answer, with so many of the likeliest tokens.")
+]
 Neutral = Annotated[float | None, Field(ge=0, le=0)]
-
-
-class FieldRefused(BadConfig):
-    """A field that the engine of this server cannot follow."""
-
-    def __init__(self, field: str, why: str, hint: str = "") -> None:
-        super().__init__(f"{field!r} is not supported: {why}", hint)
-        self.field = field
-
-
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ContentPart(Body):
-    type: Literal["text"]
-    text: Text
-
-
-class Message(Body):
-    """One message. Earlier thinking (`reasoning_content`) is accepted and never shown to the model again, as in the
-    chat templates of such models."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[ContentPart]
-    name: Annotated[str, Field(max_length=64)] | None = None
-    type: Literal["text"] | None = None
-    reasoning_content: Text | None = None
-    reasoning: Text | None = None
-    refusal: None = None
-
-    def plain(self) -> dict[str, str]:
-        """Role and text for the chat template."""
-        text = self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
-
-
-class StreamOptions(Body):
-    include_usage: bool = False
-
-
-class JsonSchema(Body):
-    name: Annotated[str | None, Field(max_length=64)] = None
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    description: Text | None = None
-    strict: Annotated[bool | None, Field(description="The schema is followed in any case.")] = None
-
-
-class ResponseFormat(Body):
-    """What the answer is; the thinking is free text."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    def as_schema(self) -> str | None:
-        """The JSON schema as text; None for plain text. Raises BadConfig where it is missing or has no use."""
-        if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise BadConfig(
-                f"response_format has the type {self.type!r} {'without' if self.type == 'json_schema' else 'and'} "
-                "json_schema.",
-                'Write {"type": "json_schema", "json_schema": {"name": "answer", "schema": {...}}}.',
-            )
-        if self.json_schema is None:
-            return None if self.type == "text" else '{"type": "object"}'
-        return json.dumps(self.json_schema.schema_ or {}, ensure_ascii=False)
 
 
 class DialBody(Body):
@@ -151,12 +98,31 @@ class ChatBody(BudgetBody):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=1 << 31)] = None
-    logprobs: Literal[False] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Likeliest = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     store: Literal[False] | None = None
     metadata: dict[str, str] | None = None
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def must_call(self) -> list[Tool]:
+        """The tools of which it has to call one. Raises BadConfig where there is no such tool."""
+        if self.tool_choice in (None, "none", "auto"):
+            return []
+        wanted = None if isinstance(self.tool_choice, str) else self.tool_choice.function.name
+        found = [tool for tool in self.offered if wanted in (None, tool.function.name)]
+        if not found:
+            raise BadConfig(
+                f"tool_choice asks for {wanted or 'a tool'}, which tools does not name.", "Name it there."
+            )
+        return found
 
 
 class CompletionBody(BudgetBody):
@@ -165,7 +131,7 @@ class CompletionBody(BudgetBody):
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=64)]
     echo: Literal[False] | None = None
     best_of: Annotated[int | None, Field(ge=1, le=1)] = None
-    logprobs: None = None
+    logprobs: Likeliest = None
     suffix: None = None
 
 
@@ -200,21 +166,28 @@ def forcings(body: BudgetBody, prompts: Sequence[str], served: Served) -> list[F
     if body.stream_options is not None and not body.stream:
         raise BadConfig("stream_options is given without stream.", "Set stream, or remove it.")
     policy, fmt, schema = policy_of(body, served), served.fmt, _schema(body, served)
-    if schema is not None:
+    stops = _stops(body.stop, fmt)
+    if isinstance(body, ChatBody) and body.must_call:
+        fmt, policy = replace(fmt, cue=CALL_OPEN), replace(policy, cue="always")
+    elif schema is not None:
         fmt = replace(fmt, cue="")  # all of the answer is JSON
+    served = replace(served, fmt=fmt)
+    if isinstance(body, ChatBody) and body.offered and body.parallel_tool_calls is False:
+        stops = (*stops, CALL_CLOSE)
     request = HarnessRequest(
         policy,
         sampling_from(body.temperature, body.top_p, body.top_k),
         body.seed,
-        stops=_stops(body.stop, served.fmt),
+        stops=stops,
         total_limit=_same(
             {name: getattr(body, name, None) for name in ("max_tokens", "max_completion_tokens")}
         ),
         json_schema=schema,
+        logprobs=_logprobs(body, served),
     )
     if all(getattr(body, name) is None for name in LIMITS):
         request = _fitting(request, prompts, served)
-    made = [request.forcing(served.engine, fmt, p, i) for p in prompts for i in range(n)]
+    made = [request.forcing(served.engine, served.fmt, p, i) for p in prompts for i in range(n)]
     for forcing in made:
         if settings.prompt_tokens is not None and len(forcing.encoded.prompt) > settings.prompt_tokens:
             raise BadInput(f"The prompt has more than {settings.prompt_tokens} tokens.", "Shorten it.")
@@ -223,19 +196,40 @@ def forcings(body: BudgetBody, prompts: Sequence[str], served: Served) -> list[F
 
 def _schema(body: BudgetBody, served: Served) -> str | None:
     """The JSON schema of the answer, if there is one. Raises BadConfig where it cannot be followed."""
-    schema = None if body.response_format is None else body.response_format.as_schema()
-    if schema is not None and "json_schema" not in served.engine.features:
-        raise FieldRefused(
-            "response_format",
-            f"the engine {served.engine.name} cannot hold an answer to a grammar.",
-            "Ask for JSON in the prompt, or serve vLLM or llama.cpp.",
-        )
-    if schema is not None and body.cue not in (None, "never"):
+    field, schema = "response_format", body.response_format and body.response_format.as_schema()
+    if isinstance(body, ChatBody) and body.offered and schema is not None:
         raise BadConfig(
-            f"cue {body.cue!r} and response_format contradict each other: a cue is not JSON.",
-            "Remove one of them.",
+            "response_format and tools contradict each other: a call is no answer in that format.",
+            'Give one of them, or tool_choice "none".',
+        )
+    if isinstance(body, ChatBody) and body.must_call:
+        field, schema = "tool_choice", call_schema(body.must_call)
+    if schema is None:
+        return None
+    if "json_schema" not in served.engine.features:
+        raise FieldRefused(
+            field,
+            f"the engine {served.engine.name} cannot hold an answer to a grammar.",
+            "Ask for it in the prompt, or serve vLLM or llama.cpp.",
+        )
+    if body.cue not in (None, "never"):
+        raise BadConfig(
+            f"cue {body.cue!r} and {field} contradict each other: a cue is not JSON.", "Remove one of them."
         )
     return schema
+
+
+def _logprobs(body: BudgetBody, served: Served) -> int | None:
+    """How many of the likeliest tokens are wanted beside the drawn ones. Raises BadConfig."""
+    if isinstance(body, ChatBody):
+        if body.top_logprobs is not None and not body.logprobs:
+            raise BadConfig("top_logprobs is given without logprobs.", "Set logprobs, or remove it.")
+        top = (body.top_logprobs or 0) if body.logprobs else None
+    else:
+        top = body.logprobs if isinstance(body, CompletionBody) else None
+    if top is not None and "logprobs" not in served.engine.features:
+        raise FieldRefused("logprobs", f"the engine {served.engine.name} gives tokens without them.")
+    return top
 
 
 def policy_of(body: BudgetBody, served: Served) -> BudgetPolicy:
@@ -302,7 +296,7 @@ def _fitting(request: HarnessRequest, prompts: Sequence[str], served: Served) ->
 
 
 def check_texts(value: Any, depth: int = 0) -> None:
-    """Raise BadInput for a lone surrogate anywhere in a body, which no tokenizer takes, and for one nested too deeply."""
+    """Raise BadInput for a lone surrogate in a body, which no tokenizer takes, and for a body nested too deeply."""
     if depth > DEEPEST:
         raise BadInput(f"The body is nested more than {DEEPEST} deep.", "Use a flatter schema.")
     if isinstance(value, str):

@@ -182,7 +182,6 @@ class Desk:
             live.changed.set()
             live.ended.set()
 
-
     async def _check_schema(self, forcing: Forcing) -> None:
         """Ask for one token under the answer's schema, so that a wrong one is refused before the thinking."""
         encoded = forcing.encoded

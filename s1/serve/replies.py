@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,8 @@ from s1.errors import EngineFailure
 from s1.harness.adapter import answer_text, completion_tokens, counts, shown_text
 from s1.serve.body import BudgetBody, ChatBody, Served
 from s1.serve.live import LiveRequest
+from s1.serve.logprobs import LogprobReport
+from s1.serve.tools import Answer, before_calls, split_calls
 from s1.span_text import SpanPiece
 from s1.types import Generation
 
@@ -23,10 +25,16 @@ class ReplyShape:
     live: LiveRequest
     body: BudgetBody
     served: Served
+    _reports: dict[int, LogprobReport] = field(default_factory=dict)
 
     @property
     def is_chat(self) -> bool:
         return isinstance(self.body, ChatBody)
+
+    @property
+    def calls(self) -> bool:
+        """Whether the model may call tools."""
+        return isinstance(self.body, ChatBody) and bool(self.body.offered)
 
     def _around(self, *, chunk: bool = False) -> dict[str, Any]:
         """The object that holds the choices, without them."""
@@ -54,19 +62,45 @@ class ReplyShape:
         for index, generation in enumerate(generations):
             thinking = generation.text_of("thinking")
             answer = shown_text(generation, self.served.fmt)
-            reasoning = {"reasoning_content": thinking, "reasoning": thinking}
+            reasoning: dict[str, Any] = {"reasoning_content": thinking, "reasoning": thinking}
+            finish: str | None = generation.finish
+            if self.calls:
+                answer, calls = split_calls(answer)
+                finish = _finish(generation, calls)
+                reasoning |= {"tool_calls": calls} if calls else {}
             if self.is_chat:
-                choice: dict[str, Any] = {"message": {"role": "assistant", "content": answer} | reasoning}
+                content = answer if answer or "tool_calls" not in reasoning else None
+                choice: dict[str, Any] = {"message": {"role": "assistant", "content": content} | reasoning}
             else:
                 choice = {"text": answer} | reasoning
-            choices.append({"index": index, "finish_reason": generation.finish, "logprobs": None} | choice)
+            reported = self._reported(index, generation.text_of("delimiter"), generation.text_of("answer"))
+            choices.append({"index": index, "finish_reason": finish} | reported | choice)
             if self.body.receipt:
                 choices[-1]["receipt"] = receipt(generation)
         return self._around() | {"choices": choices, "usage": usage(generations, self.body.n or 1)}
 
-    def _delta(self, index: int, *, content: str = "", reasoning: str = "", **more: Any) -> str:
-        """One chunk with new text."""
-        new = {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
+    def _reported(self, index: int, delimiter: str, answer: str) -> dict[str, Any]:
+        """The log-probabilities that were not given yet; see `LogprobReport.new`."""
+        forcing = self.live.forcings[index]
+        if (top := forcing.encoded.logprobs) is None:
+            return {"logprobs": None}
+        if index not in self._reports:
+            self._reports[index] = LogprobReport(self.served.engine, self.served.fmt, top)
+        new = self._reports[index].new(forcing.logprobs, delimiter, answer, chat=self.is_chat)
+        return {"logprobs": new}
+
+    def _delta(
+        self,
+        index: int,
+        *,
+        content: str = "",
+        reasoning: str = "",
+        calls: Sequence[dict[str, Any]] = (),
+        **more: Any,
+    ) -> str:
+        """One chunk with new text or calls."""
+        new: dict[str, Any] = {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
+        new |= {"tool_calls": calls} if calls else {}
         choice: dict[str, Any] = {"index": index, "finish_reason": None, "logprobs": None} | more
         if self.is_chat:
             choice["delta"] = ({"content": content} if content or not new else {}) | new
@@ -77,7 +111,7 @@ class ReplyShape:
     async def events(self) -> AsyncGenerator[str, None]:
         """The server-sent events of a streamed reply. Raises what goes wrong."""
         live, body = self.live, self.body
-        answers = [AnswerStream(self.served) for _ in live.forcings]
+        answers = [AnswerStream(self.served, calls=self.calls) for _ in live.forcings]
         generations: dict[int, Generation] = {}
         for index in range(len(live.forcings)):
             role = {"delta": {"role": "assistant", "content": ""}} if self.is_chat else {}
@@ -88,12 +122,20 @@ class ReplyShape:
                 if piece.phase == "thinking":
                     yield self._delta(index, reasoning=piece.text, **marks)
                 elif new := answers[index].add(piece):
-                    yield self._delta(index, content=new, **marks)
+                    yield self._delta(
+                        index, content=new, **self._reported(index, **answers[index].texts), **marks
+                    )
                 continue
             if piece.error is not None:
                 raise EngineFailure(piece.error)
             generations[index] = piece
-            last: dict[str, Any] = {"finish_reason": piece.finish}
+            rest, calls = answers[index].end()
+            if rest:
+                yield self._delta(index, content=rest)
+            if calls:
+                yield self._delta(index, calls=[{"index": n} | call for n, call in enumerate(calls)])
+            last: dict[str, Any] = {"finish_reason": _finish(piece, calls)}
+            last |= self._reported(index, **answers[index].texts)
             if body.receipt:
                 last["receipt"] = receipt(piece)
             yield self._delta(index, **last)
@@ -106,16 +148,30 @@ class ReplyShape:
 class AnswerStream:
     """The text that follows the thinking as `shown_text` would give it, as it grows."""
 
-    def __init__(self, served: Served) -> None:
-        self._fmt, self._given = served.fmt, 0
-        self._texts = {"delimiter": "", "answer": ""}
+    def __init__(self, served: Served, *, calls: bool = False) -> None:
+        self._fmt, self._given, self._calls = served.fmt, 0, calls
+        self.texts = {"delimiter": "", "answer": ""}
 
     def add(self, piece: SpanPiece) -> str:
-        """What is new and sure: blank space at the end waits for a word after it."""
-        self._texts[piece.phase] += piece.text
-        shown = answer_text(**self._texts, fmt=self._fmt)
+        """What is new and sure: blank space at the end waits for a word after it, and so does a call for its end."""
+        self.texts[piece.phase] += piece.text
+        shown = answer_text(**self.texts, fmt=self._fmt)
+        return self._new(before_calls(shown) if self._calls else shown)
+
+    def end(self) -> Answer:
+        """What is left when the answer is complete."""
+        if not self._calls:
+            return Answer("", [])
+        content, calls = split_calls(answer_text(**self.texts, fmt=self._fmt))
+        return Answer(self._new(content), calls)
+
+    def _new(self, shown: str) -> str:
         new, self._given = shown[self._given :], max(self._given, len(shown))
         return new
+
+
+def _finish(generation: Generation, calls: Sequence[Any]) -> str | None:
+    return "tool_calls" if calls and generation.finish == "stop" else generation.finish
 
 
 def about(live: LiveRequest, body: BudgetBody) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from s1.errors import BadConfig, EngineFailure
 from s1.harness.adapter import shown_text
-from s1.serve.body import Body, ChatBody, DialBody, Effort, Message, JsonSchema, ResponseFormat, Served, Text
+from s1.serve.body import ChatBody, DialBody, Effort, Served
+from s1.serve.body_parts import Body, JsonSchema, Message, ResponseFormat, Text
 from s1.serve.live import LiveRequest
 from s1.serve.replies import AnswerStream, about, receipt, usage
 from s1.span_text import SpanPiece
@@ -88,7 +89,7 @@ class ResponsesBody(DialBody):
 
     @property
     def format(self) -> TextFormat | None:
-        return self.text and self.text.format
+        return None if self.text is None else self.text.format
 
     def as_chat(self) -> ChatBody:
         """The same request to /v1/chat/completions. Raises BadConfig for two efforts that differ."""
@@ -113,7 +114,7 @@ class ResponsesBody(DialBody):
         return ChatBody(
             messages=messages,
             max_completion_tokens=self.max_output_tokens,
-            response_format=self.format and self.format.for_chat(),
+            response_format=None if self.format is None else self.format.for_chat(),
             **dial,
         )
 

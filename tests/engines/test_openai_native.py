@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,6 +20,7 @@ pytest.importorskip("openai")
 from s1.budget import Forcing  # noqa: E402
 from s1.drive import drive  # noqa: E402
 from s1.engines import load_engine  # noqa: E402
+from s1.errors import Unsupported  # noqa: E402
 from s1.formats import FORMATS  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
@@ -28,7 +30,7 @@ FIELDS = {"text", "input_ids", "sampling_params", "return_logprob", "stream", "l
 PARAMETERS = {
     "max_new_tokens", "stop", "stop_token_ids", "temperature", "top_p", "top_k", "min_p", "frequency_penalty",
     "presence_penalty", "repetition_penalty", "min_new_tokens", "n", "ignore_eos", "skip_special_tokens",
-    "logit_bias", "sampling_seed",
+    "logit_bias", "sampling_seed", "json_schema",
 }  # fmt: skip
 """The names in SGLang's documentation of /generate and its sampling parameters."""
 THOUGHT, END = 30, 4
@@ -116,3 +118,15 @@ def test_a_minimum_bans_the_ends_and_filters_are_neutral_unless_asked_for(engine
         1.0,
     )
     assert isinstance(asked["sampling_seed"], int)
+
+
+def test_a_schema_goes_with_the_answer_alone_and_logprobs_are_refused(engine) -> None:
+    SGLang.seen.clear()
+    prompt = engine.render([{"role": "user", "content": "4 + 5"}])
+    encoded = encode_prompt(engine, FORMATS["petri"], BudgetPolicy(max_thinking=3, max_answer=2), prompt)
+    schema = '{"type": "object"}'
+    asyncio.run(drive(Forcing(replace(encoded, json_schema=schema)), engine))
+    *thinking, answer = (body["sampling_params"] for body in SGLang.seen)
+    assert answer["json_schema"] == schema and all("json_schema" not in asked for asked in thinking)
+    with pytest.raises(Unsupported, match="logprobs"):
+        asyncio.run(drive(Forcing(replace(encoded, logprobs=1), phase="answer"), engine))
