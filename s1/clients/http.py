@@ -173,6 +173,7 @@ class ServerClient:
 
         url = path if path.startswith("http") else self.url + path
         received = response.num_bytes_downloaded if response is not None else 0
+        status = None
         if isinstance(error, openai.APIStatusError):
             return self._refusal(error, url)
         if isinstance(error, TimeoutError):
@@ -187,12 +188,14 @@ class ServerClient:
                 hint = "See the log of the server, then rerun the command."
         elif isinstance(error, openai.APIError):
             message, hint = f"{url} failed: {self._quoted(error.body)}.", "See the log of the server."
+            code = error.body.get("code") if isinstance(error.body, Mapping) else None
+            status = code if code in (400, 422) else None  # a refusal after the headers of a stream
         else:
             message = f"{url} sent a reply that cannot be read ({first_line(error)})."
             hint = "Check the address (it usually ends in /v1), and any proxy before the server."
         cut = response is not None and isinstance(error, openai.APIConnectionError)
         sent = type(error.__cause__).__name__ not in NEVER_SENT
-        return RequestFailure(message, hint, received=received, cut=cut, sent=sent)
+        return RequestFailure(message, hint, status=status, received=received, cut=cut, sent=sent)
 
     def _refusal(self, error: openai.APIStatusError, url: str) -> RequestFailure:
         status, wait = error.status_code, wanted_seconds(error.response.headers, time.time())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,16 +35,32 @@ QUESTION = "poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9"
 ASK = {"messages": [{"role": "user", "content": QUESTION}], "max_answer": 12}
 
 
+TOOLS = '{% if tools %}<|user|> <tool_call>{"name": "", "arguments": {}}{{ tools | tojson }}{% endif %}'
+COMPACT = json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})
+"""Where blanks are allowed between the parts of an object, the small model writes nothing else."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """The small model with a chat template that shows tools."""
+    folder = tmp_path_factory.mktemp("model") / "petri"
+    shutil.copytree(base_model(), folder)
+    file = folder / "chat_template.jinja"
+    file.write_text(TOOLS + file.read_text())
+    return folder
+
+
 @pytest.fixture(scope="module", params=["plain", "plug-in", "in process"])
-def server(request, tmp_path_factory) -> Iterator[str]:
+def server(request, model, tmp_path_factory) -> Iterator[str]:
     """The address of `s1 serve`: before a vLLM server without and with s1's plug-in, and with vLLM inside."""
     started = commands()
     start = next(started)
     if request.param == "in process":
-        yield start("--model", f"vllm:{base_model()}?eager=true&max_batch=64", "--format", "petri")[0]
+        yield start("--model", f"vllm:{model}?eager=true&max_batch=64", "--format", "petri")[0]
     else:
         options = ["--additional-config", json.dumps({"s1_format": "petri"})] * (request.param == "plug-in")
-        with serve_vllm.serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as upstream:
+        options += ["--structured-outputs-config", COMPACT]
+        with serve_vllm.serve(model, tmp_path_factory.mktemp("vllm"), *options) as upstream:
             yield start("--upstream", upstream.url, "--format", "petri")[0]
     next(started, None)
 
@@ -130,7 +148,11 @@ VALUES = [{"value": n, "sure": n % 2 == 0} for n in range(30, 60)]
 SCHEMA = {"enum": VALUES}
 """Of an object with free blanks the small model writes nothing but blanks."""
 IN_JSON = {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}}
-ENDS = {"a cut": {"max_thinking": 3}, "a natural end": {}, "no thinking": {"max_thinking": 0}}
+ENDS = {
+    "a cut": {"max_thinking": 6, "min_thinking": 6},
+    "a natural end": {},
+    "no thinking": {"max_thinking": 0},
+}
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -154,7 +176,7 @@ def test_a_schema_that_vllm_refuses_is_a_400(server) -> None:
         f"{server}/v1/chat/completions", json=ASK | {"max_answer": 60, "response_format": wrong}, timeout=120
     )
     assert got.status_code == 400 and "schema" in got.json()["error"]["message"], got.text
-    assert json.loads(ask(server, **IN_JSON, max_thinking=0)["message"]["content"]) in VALUES
+    assert json.loads(ask(server, **IN_JSON, max_thinking=0, max_answer=60)["message"]["content"]) in VALUES
 
 
 def test_logprobs_are_those_of_the_model(server) -> None:
@@ -180,3 +202,20 @@ def test_logprobs_are_those_of_the_model(server) -> None:
     assert [t["logprob"] for t in hot[0]["top_logprobs"]] == pytest.approx(
         [t["logprob"] for t in tokens[0]["top_logprobs"]], abs=1e-3
     )
+
+
+@pytest.mark.parametrize("budget", ENDS.values(), ids=list(ENDS))
+def test_a_call_that_must_come_comes(server, budget, request) -> None:
+    if request.node.callspec.params["server"] == "in process":
+        pytest.skip("the small model writes blanks without end where the grammar allows them")
+    parameters = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    tools = [{"type": "function", "function": {"name": n, "parameters": parameters}} for n in ("add", "sub")]
+    asked = budget | {"tools": tools, "max_answer": 60}
+    for choice, names in (
+        ("required", {"add", "sub"}),
+        ({"type": "function", "function": {"name": "sub"}}, {"sub"}),
+    ):
+        got = ask(server, **asked, tool_choice=choice)
+        [call] = got["message"]["tool_calls"]
+        assert call["function"]["name"] in names and got["finish_reason"] == "tool_calls"
+        assert json.loads(call["function"]["arguments"])["n"] in (1, 2)
