@@ -15,6 +15,7 @@ file itself. Without a work folder the parts are frames in memory. The pool of a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
@@ -137,9 +138,9 @@ def _stored_index(pool_file: Path) -> pl.DataFrame | None:
 
 
 def _state(path: Path) -> str:
-    """Changes when the file is written again, and with the version of what computes an index."""
-    status = path.stat()
-    return hash_of(path.name, status.st_size, status.st_mtime_ns)
+    """Changes with the content of the file, and with the version of what computes an index."""
+    with path.open("rb") as file:
+        return hash_of(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def settle(
