@@ -330,6 +330,9 @@ class OpenAIEngine(TokenizedEngine):
         if rest.min_tokens and not knows:
             tokens = min(tokens, rest.min_tokens)
             bans |= {*single_ids(rest), *(i for text in self.eos_texts for i in self._text.encode(text)[:1])}
+        if rest.json_schema is not None and self.server.native == "llamacpp" and self._text.vocabulary:
+            # After the JSON its grammar allows every end that the model's vocabulary has: only ours may come.
+            bans |= self._text.vocabulary.added - set(single_ids(rest))
         least = min(rest.min_tokens, tokens) if knows else 0
         return replace(rest, max_tokens=tokens, min_tokens=least), bans
 

@@ -169,8 +169,8 @@ def forcings(body: BudgetBody, prompts: Sequence[str], served: Served) -> list[F
     stops = _stops(body.stop, fmt)
     if isinstance(body, ChatBody) and body.must_call:
         fmt, policy = replace(fmt, cue=CALL_OPEN), replace(policy, cue="always")
-    elif schema is not None:
-        fmt = replace(fmt, cue="")  # all of the answer is JSON
+    elif schema is not None or (isinstance(body, ChatBody) and body.offered and body.cue is None):
+        fmt = replace(fmt, cue="")  # all of the answer is JSON, or may be a call
     served = replace(served, fmt=fmt)
     if isinstance(body, ChatBody) and body.offered and body.parallel_tool_calls is False:
         stops = (*stops, CALL_CLOSE)
@@ -196,7 +196,9 @@ def forcings(body: BudgetBody, prompts: Sequence[str], served: Served) -> list[F
 
 def _schema(body: BudgetBody, served: Served) -> str | None:
     """The JSON schema of the answer, if there is one. Raises BadConfig where it cannot be followed."""
-    field, schema = "response_format", body.response_format and body.response_format.as_schema()
+    field, schema = "response_format", None
+    if body.response_format is not None:
+        schema = body.response_format.as_schema()
     if isinstance(body, ChatBody) and body.offered and schema is not None:
         raise BadConfig(
             "response_format and tools contradict each other: a call is no answer in that format.",
@@ -210,7 +212,7 @@ def _schema(body: BudgetBody, served: Served) -> str | None:
         raise FieldRefused(
             field,
             f"the engine {served.engine.name} cannot hold an answer to a grammar.",
-            "Ask for it in the prompt, or serve vLLM or llama.cpp.",
+            "Ask for it in the prompt, or serve vLLM or llama.cpp. (/v1/responses calls a format text.format.)",
         )
     if body.cue not in (None, "never"):
         raise BadConfig(

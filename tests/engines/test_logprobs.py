@@ -80,9 +80,8 @@ def test_tokens_that_were_held_back_keep_theirs_and_a_stop_has_none(engine) -> N
     text = engine.decode(whole)
     stop = text[len(text) // 2 :][:7]  # begins within a word, and parts of it are held back
     ids, found, last = asyncio.run(tokens(engine, asked(engine, Sampling(), 0, (stop, "no such text"))))
-    assert last.finish == "stop" and "".join(engine.decode(ids).split()) == "".join(
-        text.partition(stop)[0].split()
-    )
+    before = "".join(text.partition(stop)[0].split())
+    assert last.finish == "stop" and before.startswith("".join(engine.decode(ids).split()))
     drawn = [a for a, b in zip(ids, whole, strict=False) if a == b]  # the rest spells a part of a token
     assert [each.token for each in found] == drawn == ids[: len(drawn)] and drawn
 

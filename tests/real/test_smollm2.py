@@ -28,10 +28,10 @@ from s1.engines.model_files import find_model  # noqa: E402
 from s1.errors import BadConfig, BadInput, MissingExtra  # noqa: E402
 from s1.evals.benchmarks import load_benchmark  # noqa: E402
 from s1.evals.run import Plan, evaluate  # noqa: E402
-from s1.formats import FORMATS, choose_format  # noqa: E402
+from s1.formats import FORMATS, as_stops, choose_format  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
-from s1.types import Question, Sampling, Trace  # noqa: E402
+from s1.types import Continuation, Question, Sampling, Trace  # noqa: E402
 
 pytestmark = pytest.mark.slow
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "benchmarks" / "gsm8k_test.jsonl"
@@ -165,16 +165,34 @@ def test_an_answer_of_llamacpp_follows_its_schema_after_a_cut_and_a_natural_end(
     prompt = llamacpp.render([{"role": "user", "content": QUESTION}])
     for policy in (
         BudgetPolicy(max_thinking=12, max_answer=60, cue="never"),
-        BudgetPolicy(max_answer=60, cue="never"),
+        BudgetPolicy(max_thinking=300, max_answer=60, cue="never"),
     ):
         encoded = encode_prompt(llamacpp, FORMATS["s1"], policy, prompt)
         held = replace(encoded, json_schema=json.dumps(schema))
         found = asyncio.run(drive(Forcing(held), llamacpp))
         assert found.error is None and found.finish == "stop" and found.exact
-        assert found.cut == (policy.max_thinking is not None)
+        assert found.cut == (policy.max_thinking == 12)
         assert type(json.loads(found.answer)["apples"]) is int
         plain = asyncio.run(drive(Forcing(encoded), llamacpp))
         assert plain.thinking == found.thinking and not plain.answer.startswith("{")
+
+
+def test_logprobs_of_llamacpp_are_near_those_of_hf(llamacpp, engine):
+    """The same quantised weights, which each expands in its own arithmetic."""
+    prefix = engine.encode(engine.render([{"role": "user", "content": QUESTION}]))
+    request = Continuation(prefix, 12, as_stops(engine.eos_texts, engine.encode), logprobs=3)
+
+    async def report(each):
+        chunks = [chunk async for chunk in each.stream(request)]
+        return [i for c in chunks for i in c.ids], [p for c in chunks for p in c.logprobs]
+
+    (ours, known), (theirs, found) = asyncio.run(report(engine)), asyncio.run(report(llamacpp))
+    assert [each.token for each in found] == theirs and len(theirs) == 12
+    assert all(len(each.top) == 3 and each.top[0] == (each.token, each.logprob) for each in found)
+    same = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), len(ours))
+    assert same > 3
+    for a, b in zip(known[:same], found[:same], strict=True):
+        assert a.logprob == pytest.approx(b.logprob, abs=0.3)
 
 
 def test_a_larger_context_than_that_of_the_server_is_refused(llamacpp):

@@ -104,13 +104,15 @@ def test_calls_are_read_from_the_answer(server) -> None:
     assert len({c.id for c in choice.message.tool_calls}) == 2
     assert "<tool_call>" in server.served.engine.prompt and '"weather"' in server.served.engine.prompt
     assert ask(server, ONE).choices[0].message.content is None
+    cued = ask(server, "4", extra_body={"max_thinking": 6, "max_answer": 400, "cue": "cut"})
+    assert "Answer" in cued.choices[0].message.content
 
 
 @pytest.mark.parametrize("answer", [TWO, ONE, "It is a < b.", f"{ONE} and so", "<tool_call>\n{oops"])
 def test_a_stream_of_calls_says_what_the_whole_reply_says(server, answer) -> None:
-    message = ask(server, answer, extra_body={"max_thinking": 0, "cue": "never"}).choices[0].message
+    message = ask(server, answer, extra_body={"max_thinking": 0, "max_answer": 400}).choices[0].message
     content, calls, finish = "", list[Any](), ""
-    for chunk in ask(server, answer, stream=True, extra_body={"max_thinking": 0, "cue": "never"}):
+    for chunk in ask(server, answer, stream=True, extra_body={"max_thinking": 0, "max_answer": 400}):
         [choice] = chunk.choices
         content += choice.delta.content or ""
         calls += choice.delta.tool_calls or []
@@ -124,10 +126,10 @@ def test_a_stream_of_calls_says_what_the_whole_reply_says(server, answer) -> Non
 
 def test_what_is_no_call_stays_in_the_answer(server) -> None:
     for answer in ("<tool_call>\n{oops\n</tool_call>", "<tool_call>[1]</tool_call>", "plain"):
-        choice = ask(server, answer, extra_body={"max_thinking": 0, "cue": "never"}).choices[0]
+        choice = ask(server, answer, extra_body={"max_thinking": 0, "max_answer": 400}).choices[0]
         assert choice.message.content == answer and choice.finish_reason == "stop"
         assert choice.message.tool_calls is None
-    choice = ask(server, ONE, extra_body={"max_answer": 30, "max_thinking": 0, "cue": "never"}).choices[0]
+    choice = ask(server, ONE, extra_body={"max_answer": 30, "max_thinking": 0}).choices[0]
     assert choice.finish_reason == "length" and choice.message.tool_calls is None
 
 
