@@ -162,6 +162,7 @@ def test_llamacpp_is_used_by_token_ids_and_states_its_context(llamacpp):
 def test_an_answer_of_llamacpp_follows_its_schema_after_a_cut_and_a_natural_end(llamacpp):
     count = {"type": "integer", "minimum": 0, "maximum": 99}
     schema = {"type": "object", "properties": {"apples": count}, "required": ["apples"]}
+    schema["additionalProperties"] = False
     prompt = llamacpp.render([{"role": "user", "content": QUESTION}])
     for policy in (
         BudgetPolicy(max_thinking=12, max_answer=60, cue="never"),
