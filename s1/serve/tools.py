@@ -34,15 +34,13 @@ def chat_prompt(engine: Engine, messages: Sequence[Message], tools: Sequence[Too
             raise FieldRefused("tools", "the chat template of this model does not show them.")
         if MARK not in prompt or '"arguments":' not in prompt:
             raise FieldRefused("tools", f"this model does not write its calls as JSON in {MARK}.")
-    for field, part in (("tool_calls", "tool_calls"), ("role: tool", "content")):
-        changed = [m | {part: [] if part == "tool_calls" else "?"} if _has(m, part) else m for m in said]
+    for field, changed in (
+        ("tool_calls", [m | {"tool_calls": []} if "tool_calls" in m else m for m in said]),
+        ("role: tool", [m | {"content": "?"} if m["role"] == "tool" else m for m in said]),
+    ):
         if changed != said and render(engine, changed, known) == prompt:
             raise FieldRefused(field, "the chat template of this model does not show it.")
     return prompt
-
-
-def _has(message: dict[str, Any], part: str) -> bool:
-    return "tool_calls" in message if part == "tool_calls" else message["role"] == "tool"
 
 
 def call_schema(tools: Sequence[Tool]) -> str:
@@ -50,7 +48,10 @@ def call_schema(tools: Sequence[Tool]) -> str:
     calls, definitions = list[dict[str, Any]](), dict[str, Any]()
     for tool in tools:
         arguments = dict(tool.function.parameters or {"type": "object"})
-        for name, definition in arguments.pop("$defs", {}).items():
+        defined = arguments.pop("$defs", {})
+        if not isinstance(defined, dict):
+            raise BadConfig(f"tools: $defs of {tool.function.name!r} is no object.", "Correct its schema.")
+        for name, definition in defined.items():
             if definitions.setdefault(name, definition) != definition:
                 raise BadConfig(
                     f"tools: two of them define {name!r} differently.", "Rename one in its $defs."

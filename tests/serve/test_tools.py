@@ -181,6 +181,13 @@ WRONG = {
     ),
     "a format too": ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "response_format"),
     "a cue too": ({"tools": [WEATHER], "tool_choice": "required", "cue": "cut"}, "cue"),
+    "definitions that are none": (
+        {
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"$defs": 3}}}],
+            "tool_choice": "required",
+        },
+        "$defs",
+    ),
     "a search": ({"tools": [{"type": "web_search"}]}, "tools"),
     "a name with blanks": ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "name"),
     "an old field": ({"functions": [{"name": "x"}]}, "functions"),
