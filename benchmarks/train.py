@@ -5,9 +5,9 @@
 
 On a GPU: random weights of the shapes of Qwen2.5 1.5B and 7B in bfloat16, one row of 4K, 16K and 32K tokens per step,
 full training and LoRA, each memory option on and off. MFU is against the rate of a large matrix product, measured
-here; FLOPs computed twice do not count. On a processor: the shapes of petri and of SmolLM2-135M in float32, against
-TRL's defaults and against a bare PyTorch loop on the same rows, each in a process of its own, in turn. Wall time is
-that of the whole loop; processor time says more on a machine that is busy with other things.
+here; FLOPs computed twice do not count. On a processor: the shapes of petri and of SmolLM2-135M in float32, against a
+bare PyTorch loop on the same batches, and in bfloat16, against TRL's defaults on the same rows, each in a process of
+its own, in turn. Wall time is that of the whole loop; processor time says more on a busy machine.
 
 A line is printed for each cell as it ends, and DIR/train.json is written again after each. A cell that needs more
 memory than there is says so and the next one begins.
@@ -66,7 +66,7 @@ GPU_CELLS = [
 QUICK_CELLS = [("tiny", 256, option) for option in OPTIONS]
 CPU_SHAPES = {"tiny": (8, 20, 100, 8), "petri": (16, 60, 400, 16), "smollm2": (4, 60, 400, 4)}
 """Rows per step, shortest and longest row, rows per forward pass."""
-SIDES = ("s1", "trl", "bare")
+SIDES = ("s1", "s1-bf16", "trl", "bare")
 
 
 def random_model(shape: str, dtype: str, device: str) -> Any:
@@ -241,7 +241,12 @@ def cpu_side(side: str, shape: str, steps: int, folder: Path) -> dict[str, Any]:
 
     batch, shortest, longest, device_batch = CPU_SHAPES[shape]
     settings = TrainSettings(
-        epochs=1, batch=batch, device_batch=device_batch, bf16=False, save_steps=100_000, learning_rate=1e-4
+        epochs=1,
+        batch=batch,
+        device_batch=device_batch,
+        bf16=side == "s1-bf16",
+        save_steps=100_000,
+        learning_rate=1e-4,
     )
     model = random_model(shape, "float32", "cpu")
     rows = random_rows(batch * steps, shortest, longest, SHAPES[shape][5])
@@ -255,7 +260,7 @@ def cpu_side(side: str, shape: str, steps: int, folder: Path) -> dict[str, Any]:
         loop = time.perf_counter() - start[0], time.process_time() - start[1]
     else:
         watch = timer()
-        make = _s1_trainer if side == "s1" else _trl_trainer
+        make = _trl_trainer if side == "trl" else _s1_trainer
         trainer = make(model, rows, text, settings, folder)
         trainer.add_callback(watch)
         trainer.args.save_strategy = "no"

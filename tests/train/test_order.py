@@ -47,6 +47,6 @@ def test_a_process_without_a_launcher_sees_the_first_of_its_gpus(monkeypatch, be
         monkeypatch.delenv(name, raising=False)
     for name, value in before.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # so that nothing is left behind
     use_one_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == after
