@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +26,8 @@ from s1.formats import FORMATS  # noqa: E402
 from s1.petri.world import base_model  # noqa: E402
 from s1.policy import BudgetPolicy  # noqa: E402
 from s1.prompt import encode_prompt  # noqa: E402
+from s1.serve.body_parts import Tool, ToolFunction  # noqa: E402
+from s1.serve.tools import call_schema  # noqa: E402
 from s1.types import Generation  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test of each kind starts vLLM
@@ -35,32 +35,21 @@ QUESTION = "poly at 5 mod 11 ; 0 : 1 ; 1 : 1 ; 2 : 10 ; 3 : 2 ; 4 : 4 ; 5 : 9"
 ASK = {"messages": [{"role": "user", "content": QUESTION}], "max_answer": 12}
 
 
-TOOLS = '{% if tools %}<|user|> <tool_call>{"name": "", "arguments": {}}{{ tools | tojson }}{% endif %}'
 COMPACT = json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})
 """Where blanks are allowed between the parts of an object, the small model writes nothing else."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """The small model with a chat template that shows tools."""
-    folder = tmp_path_factory.mktemp("model") / "petri"
-    shutil.copytree(base_model(), folder)
-    file = folder / "chat_template.jinja"
-    file.write_text(TOOLS + file.read_text())
-    return folder
-
-
 @pytest.fixture(scope="module", params=["plain", "plug-in", "in process"])
-def server(request, model, tmp_path_factory) -> Iterator[str]:
+def server(request, tmp_path_factory) -> Iterator[str]:
     """The address of `s1 serve`: before a vLLM server without and with s1's plug-in, and with vLLM inside."""
     started = commands()
     start = next(started)
     if request.param == "in process":
-        yield start("--model", f"vllm:{model}?eager=true&max_batch=64", "--format", "petri")[0]
+        yield start("--model", f"vllm:{base_model()}?eager=true&max_batch=64", "--format", "petri")[0]
     else:
         options = ["--additional-config", json.dumps({"s1_format": "petri"})] * (request.param == "plug-in")
         options += ["--structured-outputs-config", COMPACT]
-        with serve_vllm.serve(model, tmp_path_factory.mktemp("vllm"), *options) as upstream:
+        with serve_vllm.serve(base_model(), tmp_path_factory.mktemp("vllm"), *options) as upstream:
             yield start("--upstream", upstream.url, "--format", "petri")[0]
     next(started, None)
 
@@ -205,17 +194,23 @@ def test_logprobs_are_those_of_the_model(server) -> None:
 
 
 @pytest.mark.parametrize("budget", ENDS.values(), ids=list(ENDS))
-def test_a_call_that_must_come_comes(server, budget, request) -> None:
+def test_the_schema_of_a_call_makes_a_call(server, budget, request) -> None:
     if request.node.callspec.params["server"] == "in process":
         pytest.skip("the small model writes blanks without end where the grammar allows them")
-    parameters = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
-    tools = [{"type": "function", "function": {"name": n, "parameters": parameters}} for n in ("add", "sub")]
-    asked = budget | {"tools": tools, "max_answer": 60}
-    for choice, names in (
-        ("required", {"add", "sub"}),
-        ({"type": "function", "function": {"name": "sub"}}, {"sub"}),
-    ):
-        got = ask(server, **asked, tool_choice=choice)
-        [call] = got["message"]["tool_calls"]
-        assert call["function"]["name"] in names and got["finish_reason"] == "tool_calls"
-        assert json.loads(call["function"]["arguments"])["n"] in (1, 2)
+    parameters = {
+        "type": "object",
+        "properties": {"n": {"$ref": "#/$defs/N"}},
+        "required": ["n"],
+        "$defs": {"N": {"enum": [1, 2]}},
+    }
+    tools = [
+        Tool(type="function", function=ToolFunction(name=name, parameters=parameters))
+        for name in ("add", "sub")
+    ]
+    for offered in (tools, tools[1:]):
+        shape = {"name": "call", "schema": json.loads(call_schema(offered))}
+        got = ask(
+            server, **budget, max_answer=60, response_format={"type": "json_schema", "json_schema": shape}
+        )
+        call = json.loads(got["message"]["content"])
+        assert call["name"] in {tool.function.name for tool in offered} and call["arguments"]["n"] in (1, 2)
