@@ -129,7 +129,12 @@ class OpenAIEngine(TokenizedEngine):
             vocabulary = self._text.vocabulary or Vocabulary(
                 lambda token: b"?", self._text.encode, frozenset(single_ids(request))
             )
-            plan = plan_stops(request.stops, vocabulary)
+            stops = request.stops
+            if request.json_schema is not None and self.server.native == "llamacpp":
+                # After the JSON llama.cpp draws any of the ends of turn that it knows, not only ours.
+                more = vocabulary.added - set(single_ids(request))
+                stops += tuple(Stop(self.decode((i,)), (i,)) for i in more)
+            plan = plan_stops(stops, vocabulary)
             matcher = StopMatcher(plan, vocabulary, min_tokens=request.min_tokens)
             decode = partial(self._by_ids, matcher, known)
             make = partial(suppress_early_stops, request, matcher, decode)
@@ -330,9 +335,6 @@ class OpenAIEngine(TokenizedEngine):
         if rest.min_tokens and not knows:
             tokens = min(tokens, rest.min_tokens)
             bans |= {*single_ids(rest), *(i for text in self.eos_texts for i in self._text.encode(text)[:1])}
-        if rest.json_schema is not None and self.server.native == "llamacpp" and self._text.vocabulary:
-            # After the JSON its grammar allows every end that the model's vocabulary has: only ours may come.
-            bans |= self._text.vocabulary.added - set(single_ids(rest))
         least = min(rest.min_tokens, tokens) if knows else 0
         return replace(rest, max_tokens=tokens, min_tokens=least), bans
 
