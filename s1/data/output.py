@@ -174,16 +174,28 @@ def _write_stage_files(ledger: Ledger, out: Path, settings: Any) -> None:
 
 
 def write_parquet(frames: Iterable[pl.DataFrame], path: Path) -> None:
-    """Frames of the same columns one after the other into one file, so that one at a time is held."""
+    """Frames of the same columns one after the other into one file. Two at a time are held."""
     import pyarrow.parquet as pq
 
     with contextlib.ExitStack() as stack:
         writer = None
-        for frame in frames:
+        for frame in _ahead(frames):
             table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
             writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+def _ahead(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The frames, each read while the one before it is written."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    source = iter(frames)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, None)
+        while (frame := coming.result()) is not None:
+            coming = thread.submit(next, source, None)
+            yield frame
 
 
 def _write_rejected(ledger: Ledger, path: Path) -> None:

@@ -8,7 +8,7 @@ solved_MODEL; where a part has them too, the index is right), and
 |-------------------|----------------------------------------------------------------------------|
 | `_part`, `_row`   | the part, and the place of the row in it                                   |
 | `_key`            | hash of the normalised question; equal questions have equal keys           |
-| `_trace`          | hash of the trace, null where there is none                                |
+| `_trace`          | Polars' hash of the trace, null where there is none                        |
 | `_digest`         | SHA-256 of the columns that are not in the index                           |
 | `_characters`     | length of the trace in characters, null where there is none                |
 | `_bytes`, `_question_bytes` | size of all texts, and of the question                           |
@@ -93,7 +93,6 @@ def index_part(rows: pl.DataFrame, part: int) -> pl.DataFrame:
     types = pool_types(rows.columns)
     texts = [c for c in TEXTS if c in rows.columns]
     keys = rows.select(normalised(pl.col("question")))["question"]
-    traces = rows["thinking"] if "thinking" in rows.columns else [None] * rows.height
     ids, suffixes = _ids(rows)
     return rows.select(
         pl.Series("id", ids, dtype=pl.String),
@@ -102,7 +101,7 @@ def index_part(rows: pl.DataFrame, part: int) -> pl.DataFrame:
         pl.lit(part, pl.UInt32).alias("_part"),
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("_row"),
         pl.Series("_key", [_hash(k) for k in keys], dtype=pl.Binary),
-        pl.Series("_trace", [None if t is None else _hash(t) for t in traces], dtype=pl.Binary),
+        pl.when(have("thinking").is_not_null()).then(have("thinking").hash()).alias("_trace"),
         pl.Series("_digest", _digests(rows, texts), dtype=pl.Binary),
         have("thinking").str.len_chars().alias("_characters"),
         pl.sum_horizontal(pl.col(c).str.len_bytes() for c in texts).cast(pl.UInt32).alias("_bytes"),
