@@ -67,11 +67,13 @@ def test_without_preferences_the_leaves_are_the_plain_samples(engine, policy, st
         )
         search = Rebase(width, balance=1e9, step=step, step_tokens=11, by="majority", policy=policy)
         found = [await search.answer(task) for _ in range(2)]
-        alone = [await BudgetForcing(policy).answer(replace(m, engine=engine)) for m in task.members(width)]
-        return found, alone
+        members = [replace(member, engine=engine) for member in task.members(width)]
+        return found, await asyncio.gather(*map(BudgetForcing(policy).answer, members))
 
-    for seed in range(4):
-        (found, again), alone = asyncio.run(both(seed))
+    async def all_seeds():
+        return await asyncio.gather(*map(both, range(4)))
+
+    for (found, again), alone in asyncio.run(all_seeds()):
         assert found.error is None
         assert found.segments in [each.segments for each in alone]
         assert again.segments == found.segments and again.spent == found.spent
