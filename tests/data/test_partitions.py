@@ -30,6 +30,7 @@ from s1.data.read_files import raw_rows, splits
 from s1.data.validate_rows import Reader, Seen, checked_batches, row_frames
 from s1.errors import BadConfig, BadInput, Interrupted
 
+WORDS = [f"w{n}" for n in range(5000)]
 BENCH = benchmark_frame("b", ["1"], ["the secret test question of this little world here"])
 
 
@@ -37,7 +38,7 @@ def rows(count: int, seed: int = 0, words: int = 30) -> list[dict[str, Any]]:
     draw = random.Random(seed)
     found = []
     for i in range(count):
-        thinking = " ".join(f"w{draw.randrange(5000)}" for _ in range(words)) + " ."
+        thinking = " ".join(draw.choices(WORDS, k=words)) + " ."
         question = f"question {i} of {draw.randrange(10**6)} in this set of test questions, is it?"
         found.append(
             {
@@ -338,10 +339,10 @@ def children(pid: int) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_after_kill_9_the_same_command_resumes(tmp_path: Path) -> None:
-    pl.DataFrame(rows(30_000, words=500)).drop("source").write_parquet(
-        tmp_path / "p.parquet", row_group_size=2000
-    )
-    arguments = [str(tmp_path / "p.parquet"), "--n", "100", "--workers", "2", "--out"]
+    (tmp_path / "pool").mkdir()
+    for number, frame in enumerate(pl.DataFrame(rows(6000, words=500)).drop("source").iter_slices(400)):
+        frame.write_parquet(tmp_path / "pool" / f"{number:02d}.parquet")  # each file is a piece at least
+    arguments = [str(tmp_path / "pool"), "--n", "100", "--workers", "2", "--out"]
     assert start([*arguments, str(tmp_path / "whole")]).wait() == 0
     process = start([*arguments, str(tmp_path / "killed")])
     done = tmp_path / ".killed.work"
