@@ -46,10 +46,10 @@ def decontaminate(rows: list[Row], blocklist: list[str], earlier_sources: bool) 
 
 
 def without_copies(rows: list[Row]) -> list[Row]:
-    """The first row of each question."""
+    """The first row of each question, whatever its case and spaces, as s1 counts copies."""
     first: dict[str, Row] = {}
     for row in rows:
-        first.setdefault(row["question"], row)
+        first.setdefault(" ".join(row["question"].lower().split()), row)
     return list(first.values())
 
 
