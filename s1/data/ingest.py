@@ -8,7 +8,7 @@ With a work folder the parts lie on disk, and what each piece gave is kept:
 
 KEY is a hash of everything that decides the content, so after a kill the same command reuses what is finished
 and nothing else. A Parquet file in pool columns that needs no repair is not copied: its parts are pieces of the
-file itself. Without a work folder the parts are frames in memory. The pool of a single stage lies beside its index
+file itself. Without a work folder the parts are frames in memory. The pool of a single stage has its index next to it
 (`store_index`): the next stage takes that, and reads the texts of the rows that it needs and no others.
 """
 
@@ -39,7 +39,7 @@ from s1.jsonl import write_bytes
 PIECE_BYTES = 1 << 25
 """Text of a part. A stage holds a few of them at once."""
 INDEX_FILE = "pool.index"
-"""The index of the pool.parquet beside it, as Parquet, in the order of its rows."""
+"""The index of pool.parquet in the same folder: a Parquet file in the order of its rows."""
 
 Ingested = tuple[list["Part | pl.DataFrame"], "pl.DataFrame", list[dict[str, Any]]]
 """Parts, their index with one row for each id, and the rejected rows."""
@@ -114,7 +114,7 @@ def ingest(
 
 
 def store_index(index: pl.DataFrame, pool_file: Path) -> None:
-    """Writes the index of the rows of `pool_file`, in their order, beside it."""
+    """Writes the index of the rows of `pool_file`, in their order, into the same folder."""
     buffer = io.BytesIO()
     stamped = index.with_columns(_state=pl.lit(_state(pool_file)))
     stamped.write_parquet(buffer, compression="zstd", compression_level=1)

@@ -201,7 +201,7 @@ def _schema(body: BudgetBody, served: Served) -> str | None:
         schema = body.response_format.as_schema()
     if isinstance(body, ChatBody) and body.offered and schema is not None:
         raise BadConfig(
-            "response_format and tools contradict each other: a call is no answer in that format.",
+            "response_format and tools contradict each other: a call is not an answer in that format.",
             'Give one of them, or tool_choice "none".',
         )
     if isinstance(body, ChatBody) and body.must_call:
@@ -222,7 +222,7 @@ def _schema(body: BudgetBody, served: Served) -> str | None:
 
 
 def _logprobs(body: BudgetBody, served: Served) -> int | None:
-    """How many of the likeliest tokens are wanted beside the drawn ones. Raises BadConfig."""
+    """How many of the likeliest tokens are wanted besides the drawn ones. Raises BadConfig."""
     if isinstance(body, ChatBody):
         if body.top_logprobs is not None and not body.logprobs:
             raise BadConfig("top_logprobs is given without logprobs.", "Set logprobs, or remove it.")

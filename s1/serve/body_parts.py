@@ -53,7 +53,7 @@ class ToolCall(Body):
             arguments = None
         if not isinstance(arguments, dict):
             raise BadConfig(
-                f"tool_calls: the arguments of {name!r} are no JSON object.", "Send them as you got them."
+                f"tool_calls: the arguments of {name!r} are not a JSON object.", "Send them as you got them."
             )
         return {"id": self.id, "type": "function", "function": {"name": name, "arguments": arguments}}
 

@@ -50,7 +50,9 @@ def call_schema(tools: Sequence[Tool]) -> str:
         arguments = dict(tool.function.parameters or {"type": "object"})
         defined = arguments.pop("$defs", {})
         if not isinstance(defined, dict):
-            raise BadConfig(f"tools: $defs of {tool.function.name!r} is no object.", "Correct its schema.")
+            raise BadConfig(
+                f"tools: $defs of {tool.function.name!r} is not an object.", "Correct its schema."
+            )
         for name, definition in defined.items():
             if definitions.setdefault(name, definition) != definition:
                 raise BadConfig(
@@ -72,7 +74,7 @@ class Answer(NamedTuple):
 
 
 def split_calls(answer: str) -> Answer:
-    """An answer without its calls, and these. What is no call, such as one that was cut, stays in the content."""
+    """An answer without its calls, and these. What is not a call, such as one that was cut, stays in the content."""
     calls, content, end = list[dict[str, Any]](), "", 0
     for block in BLOCK.finditer(answer):
         try:

@@ -24,7 +24,7 @@ KILLS = 8
 """Of each of the five commands."""
 USD_PER_WORD = 1.0
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # it depends on how busy the machine is
 
 
 class Teacher(ThreadingHTTPServer):

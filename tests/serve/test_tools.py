@@ -191,7 +191,7 @@ WRONG = {
     "a search": ({"tools": [{"type": "web_search"}]}, "tools"),
     "a name with blanks": ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "name"),
     "an old field": ({"functions": [{"name": "x"}]}, "functions"),
-    "arguments that are no object": (
+    "arguments that are not an object": (
         {
             "messages": [
                 *MESSAGES,
