@@ -36,7 +36,7 @@ import httpx
 from s1.budget import Forcing
 from s1.drive import drive
 from s1.engines import load_engine
-from s1.formats import choose_format
+from s1.formats import FORMATS, choose_format
 from s1.petri.world import questions
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
@@ -191,6 +191,7 @@ async def main() -> None:
     )
     parser.add_argument("model")
     parser.add_argument("--upstream", metavar="URL", help="a vLLM server with the model, with /v1")
+    parser.add_argument("--format", default="petri", help="with --upstream")
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--requests", type=int, default=4, help="of each client")
     parser.add_argument("--rounds", type=int, default=5)
@@ -203,7 +204,9 @@ async def main() -> None:
     )
     texts = [q.text for q in questions(64)]
     options = (
-        ["--upstream", given.upstream, "--format", "petri"] if given.upstream else ["--model", given.model]
+        ["--upstream", given.upstream, "--format", given.format]
+        if given.upstream
+        else ["--model", given.model]
     )
     process, url = start_server(*options)
     result: dict[str, Any] = {"model": given.model, "policy": policy.key}
@@ -219,9 +222,14 @@ async def main() -> None:
             if given.soak:
                 result["soak"] = await soak(process, url, texts, policy, given.soak)
             else:
-                alone, alone_cpu = engine_alone(engine, policy, texts), time.process_time
-                if given.upstream:
-                    alone = upstream_alone(engine, given, texts)
+                alone, alone_cpu = (
+                    (
+                        upstream_alone(engine, given, texts)
+                        if given.upstream
+                        else engine_alone(engine, policy, texts)
+                    ),
+                    time.process_time,
+                )
                 await alone(0)
                 for clients in map(int, given.clients.split(",")):
                     sides: dict[str, list[dict[str, Any]]] = {"alone": [], "server": []}
@@ -267,11 +275,13 @@ def upstream_alone(
 ) -> Callable[[int], Awaitable[Timing]]:
     """vLLM itself, asked for as many tokens."""
     http = httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None))
+    name = httpx.get(f"{given.upstream}/models").json()["data"][0]["id"]
+    opening = FORMATS[given.format].open
 
     async def one(number: int) -> Timing:
         sent = {
-            "prompt": engine.render([{"role": "user", "content": texts[number % 64]}]) + "<think>",
-            "model": "petri",
+            "prompt": engine.render([{"role": "user", "content": texts[number % 64]}]) + opening,
+            "model": name,
             "max_tokens": given.thinking + given.answer,
             "ignore_eos": True,
             "temperature": 1.0,
