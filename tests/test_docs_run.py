@@ -25,6 +25,7 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 SHORTER = {
     r"train_reward": ["--questions", "12"],
     r"benchmarks/rebase": ["--questions", "4"],
+    r"benchmarks/train": ["--quick"],
     r"--limit (40|60|300)\b": ["--limit", "6"],
     r"s1 (eval|sweep) .*--benchmark petri(?!.*--limit)": ["--limit", "4"],
     r"lm-eval run": ["--limit", "4"],
