@@ -221,13 +221,13 @@ class Continuation:
     json_schema: str | None = None
     """The JSON schema, as text, that the tokens must follow from the first to the last."""
     logprobs: int | None = None
-    """How many of the likeliest tokens are reported at each place, beside the drawn one; None: no report."""
+    """How many of the likeliest tokens are reported at each place, besides the drawn one; None: no report."""
 
     def after(self, ids: Sequence[int]) -> Continuation:
         """What is left of this request when `ids` have been decoded. Raises EngineFailure where it cannot be split."""
         if ids and self.json_schema is not None:
             raise EngineFailure(
-                "The stream broke within a JSON answer, which no engine can take up in the middle."
+                "The stream broke within a JSON answer, which no engine can continue from the middle."
             )
         return replace(
             self,

@@ -122,15 +122,18 @@ def store_index(index: pl.DataFrame, pool_file: Path) -> None:
 
 
 def _stored_index(pool_file: Path) -> pl.DataFrame | None:
-    """What `store_index` wrote, with the columns that `settle` needs. None if the file is another now."""
+    """What `store_index` wrote, with the columns that `settle` needs.
+
+    None where it is missing, cannot be read, or does not belong to the content that the pool file has now.
+    """
     path = pool_file.with_name(INDEX_FILE)
     if not path.is_file():
         return None
     try:
-        index = pl.read_parquet(path)
+        index = pl.read_parquet(io.BytesIO(path.read_bytes()))  # a path could be taken for a pattern
+        if not index.height or index["_state"][0] != _state(pool_file):
+            return None
     except (OSError, pl.exceptions.PolarsError):
-        return None  # damaged, so the file itself is read
-    if not index.height or index["_state"][0] != _state(pool_file):
         return None
     rows = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
     suffix = pl.lit(None, pl.String)

@@ -100,7 +100,7 @@ def writing_model(folder: Path) -> Iterator[None]:
                 raise
             why = "is the disk full?"
         raise Interrupted(
-            f"A checkpoint or model cannot be written to {folder}, or not be read ({why})."
+            f"A checkpoint or model cannot be written to {folder} or read from it ({why})."
         ) from error
 
 

@@ -233,9 +233,8 @@ class Order:
         chance = torch.Generator().manual_seed(self.seed)
         found: list[int] = []
         for _ in range(self.epoch + 1):
-            torch.empty((), dtype=torch.int64).random_(
-                generator=chance
-            )  # as torch's loader, so that seeds keep
+            # Torch's loader draws this number too; without it a seed would give another order than before.
+            torch.empty((), dtype=torch.int64).random_(generator=chance)
             found = list(LengthGroupedSampler(self.batch, lengths=list(self.lengths), generator=chance))
         return iter(found + [len(self.lengths)] * self.filler)
 

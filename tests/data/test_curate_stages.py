@@ -114,6 +114,22 @@ def test_a_stage_gives_the_same_with_and_without_the_index_beside_its_pool(pool:
         assert found[name][0].equals(found["with"][0]) and found[name][1:] == found["with"][1:]
 
 
+def test_a_stage_reads_the_index_instead_of_the_texts(pool: str, tmp_path: Path) -> None:
+    clean, out = tmp_path / "clean", tmp_path / "out"
+    assert main(["curate", "clean", pool, "--out", str(clean)]) == 0
+    index = pl.read_parquet(clean / "pool.index").with_columns(solved_x=1.0)
+    index.write_parquet(clean / "pool.index")
+    assert main(["curate", "difficulty", str(clean), "--out", str(out)]) == 0
+    assert set(rejected(out)) == set(index["id"])
+
+
+def test_a_file_that_is_not_an_index_is_passed_over(pool: str, tmp_path: Path) -> None:
+    clean, out = tmp_path / "clean", tmp_path / "out"
+    assert main(["curate", "clean", pool, "--out", str(clean)]) == 0
+    pl.DataFrame({"id": ["a"]}).write_parquet(clean / "pool.index")
+    assert main(["curate", "difficulty", str(clean), "--out", str(out)]) == 0
+
+
 def test_a_pool_that_was_edited_is_read_again(pool: str, tmp_path: Path) -> None:
     clean, out = tmp_path / "clean", tmp_path / "out"
     assert main(["curate", "clean", pool, "--out", str(clean)]) == 0

@@ -109,6 +109,17 @@ def test_a_question_is_answered_within_the_budget_and_again_beside_it(open_page)
     assert not other.is_visible()
 
 
+def test_a_budget_chosen_just_before_the_question_is_sent_once(open_page) -> None:
+    page, _ = open_page(pace=0.06)
+    panel = page.locator(".panel")
+    turns: list[str] = []
+    page.on("request", lambda r: turns.append(r.url) if "/v1/thinking/" in r.url else None)
+    set_budget(panel, "32 tokens")
+    page.get_by_role("button", name="Ask").click()
+    ended(panel, "The budget ended")
+    assert turns == []
+
+
 def test_a_running_request_is_turned_by_hand(open_page) -> None:
     page, served = open_page(pace=0.06)
     panel = page.locator(".panel")
