@@ -33,6 +33,8 @@ from s1.types import Engine, Generation, Grade, Question, Sampling, to_json
 
 MOST_FAILURES = 0.2
 """A run in which more than this share of the requests fails is stopped."""
+SHOW_SECONDS = 2.0
+"""Time between two calls of `progress` while no request ends: the first may take minutes."""
 FEWEST_REQUESTS = 20
 """Failures are judged as if at least so many requests had been made. Requests in flight count as made, because a
 failure often comes sooner than a success."""
@@ -174,6 +176,16 @@ async def _run_all(
     )
     grades: dict[Key, Grade] = {}
     slots = asyncio.Semaphore(concurrency)
+    caches = set[ReplayCache]()  # of the questions in flight
+
+    def show() -> None:
+        progress(replace(state, tokens=state.tokens + sum(cache.decoded_tokens for cache in caches)))
+
+    async def keep_showing() -> None:
+        while True:
+            await asyncio.sleep(SHOW_SECONDS)
+            if state.done < state.total:
+                show()
 
     async def answer(question: Question, sample: int) -> None:
         """The missing methods of one question and sample, on one replay cache."""
@@ -182,11 +194,11 @@ async def _run_all(
             return
         async with slots:
             cache = ReplayCache(engine)
+            caches.add(cache)
             drawn = plan.sampling_of(question, sample)
             task = Task(cache, fmt, question, sample, drawn, kind, reward, plan.grading)
             state.running += 1
             for method in todo:
-                decoded = cache.decoded_tokens
                 try:
                     generation = await method.answer(task)
                 except QuestionTooLong as error:
@@ -194,7 +206,6 @@ async def _run_all(
                         question.id, sample, method.key, (), 0, 0, 0, 0, False, None, error=str(error)
                     )
                 run.append(generation)
-                state.tokens += cache.decoded_tokens - decoded
                 state.done += 1
                 state.failed += generation.error is not None and bool(generation.segments)
                 found = await asyncio.to_thread(grade, generation, question, kind, profile=plan.grading)
@@ -203,7 +214,7 @@ async def _run_all(
                 state.errors += generation.error is not None
                 state.last_error = generation.error or state.last_error
                 state.right += found.outcome == "right"
-                progress(state)
+                show()
                 made = state.done + state.running - 1
                 if state.failed > MOST_FAILURES * max(made, FEWEST_REQUESTS):
                     raise S1Error(
@@ -211,7 +222,10 @@ async def _run_all(
                         "Fix this, then rerun the command to resume; what succeeded is kept.",
                     )
             state.running -= 1
+            state.tokens += cache.decoded_tokens
+            caches.remove(cache)
 
+    showing = asyncio.create_task(keep_showing())
     try:
         async with asyncio.TaskGroup() as tasks:
             for question in run.questions:
@@ -219,6 +233,8 @@ async def _run_all(
                     tasks.create_task(answer(question, sample))
     except BaseExceptionGroup as group:
         raise first_error(group) from None
+    finally:
+        showing.cancel()
     if state.last_error and state.errors == state.graded:
         raise S1Error(f"No request succeeded. The last error: {state.last_error}")
     return grades

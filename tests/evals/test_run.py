@@ -49,6 +49,27 @@ def test_metrics_come_from_what_was_generated(tmp_path):
     assert grade_run(tmp_path / "run") == metrics == read_metrics(tmp_path / "run")
 
 
+def test_progress_is_shown_before_the_first_request_ends(tmp_path, monkeypatch):
+    """A first answer may take minutes; a run that says nothing until then seems to hang."""
+    monkeypatch.setattr("s1.evals.run.SHOW_SECONDS", 0.001)
+    shown, seen = [], asyncio.Event()
+
+    class Held(ScriptedEngine):
+        async def stream(self, request):
+            async for chunk in super().stream(request):
+                yield chunk
+                await seen.wait()
+
+    def progress(state):
+        shown.append((state.done, state.tokens))
+        if state.tokens:
+            seen.set()
+
+    evaluate(benchmark(1), Held(model), FMT, plan(), tmp_path / "run", progress=progress)
+    assert any(done == 0 and tokens > 0 for done, tokens in shown) and shown[-1][0] == 5
+    assert [tokens for _, tokens in shown] == sorted(tokens for _, tokens in shown)
+
+
 def test_every_generation_is_graded_once(tmp_path, monkeypatch):
     graded = []
 
