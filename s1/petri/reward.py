@@ -293,15 +293,11 @@ def load(spec: str) -> PetriReward:
         model, weights = folder / str(record["model"]), str(record["weights"])
         state = load_file(folder / HEAD)
         hidden, width = state["0.weight"].shape
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        head = _build_head(width, hidden)
+        head.load_state_dict(state)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{folder} is not a petri reward model: {error!r}.", hint) from error
     if model_id(f"hf:{model}") != weights:
         raise BadInput(f"{folder} was trained on other weights than {model} holds.", "Train it again.")
-    engine = load_engine(str(model))
-    head = _build_head(width, hidden)
-    try:
-        head.load_state_dict(state)
-    except RuntimeError as error:
-        raise BadInput(f"{folder / HEAD} does not fit {RECORD}: {error}", hint) from error
     version = hashlib.sha256((folder / HEAD).read_bytes()).hexdigest()[:12]
-    return PetriReward(engine, head.eval(), f"petri:{spec}@{version}")
+    return PetriReward(load_engine(str(model)), head.eval(), f"petri:{spec}@{version}")

@@ -29,16 +29,22 @@ class Calculation:
     family: str
     difficulty: int
     question: str
-    answer: str
-    steps: int
     start: Any
     given: str
     """How the careful pass begins: the start, copied from the question, or "" if there is none."""
+    steps: int
     line: Callable[[int, Any, int], tuple[str, Any]]
     show: Callable[[Any], str]
     """The state as an answer."""
     drafts: bool = True
     """Whether a draft shows intermediate states; otherwise it states the result at once."""
+
+    @property
+    def answer(self) -> str:
+        state = self.start
+        for i in range(self.steps):
+            _, state = self.line(i, state, 0)
+        return self.show(state)
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,8 @@ def chain(rng: random.Random, d: int) -> Problem:
         return f"{i + 1} : {v} {op} {c} = {raw} = {result}", result
 
     text = " ; ".join(f"{i + 1} : {op} {c}" for i, (op, c) in enumerate(ops))
-    return _calculation(
-        "chain", d, f"start {start} mod {p} ; {text}", start, f"start {start}", len(ops), line, str
-    )
+    question = f"start {start} mod {p} ; {text}"
+    return Calculation("chain", d, question, start, f"start {start}", len(ops), line, str)
 
 
 def clock(rng: random.Random, d: int) -> Problem:
@@ -98,7 +103,7 @@ def clock(rng: random.Random, d: int) -> Problem:
 
     text = " ; ".join(f"{i + 1} : + {h} h {m}" for i, (h, m) in enumerate(spans))
     given = f"clock {show(start)}"
-    return _calculation("clock", d, f"{given} ; {text}", start, given, len(spans), line, show, drafts=False)
+    return Calculation("clock", d, f"{given} ; {text}", start, given, len(spans), line, show, drafts=False)
 
 
 def poly(rng: random.Random, d: int) -> Problem:
@@ -113,7 +118,7 @@ def poly(rng: random.Random, d: int) -> Problem:
     text = " ; ".join(f"{i} : {c}" for i, c in enumerate(coefficients))
     question = f"poly at {x} mod {p} ; {text}"
     first = coefficients[0]
-    return _calculation("poly", d, question, first, f"0 : {first}", len(coefficients) - 1, line, str)
+    return Calculation("poly", d, question, first, f"0 : {first}", len(coefficients) - 1, line, str)
 
 
 def route(rng: random.Random, d: int) -> Problem:
@@ -128,7 +133,7 @@ def route(rng: random.Random, d: int) -> Problem:
 
     text = " , ".join(f"{a} > {targets[a]}" for a in sorted(names))
     question = f"map {text} ; start {start} ; steps {steps}"
-    return _calculation("route", d, question, start, f"start {start}", steps, line, str)
+    return Calculation("route", d, question, start, f"start {start}", steps, line, str)
 
 
 def tally(rng: random.Random, d: int) -> Problem:
@@ -141,24 +146,7 @@ def tally(rng: random.Random, d: int) -> Problem:
 
     text = " ; ".join(f"{i + 1} : {n}" for i, n in enumerate(numbers))
     question = f"count over {limit} in {text}"
-    return _calculation("tally", d, question, 0, "", len(numbers), line, str, drafts=False)
-
-
-def _calculation(
-    family: str,
-    d: int,
-    question: str,
-    start: Any,
-    given: str,
-    steps: int,
-    line: Callable[[int, Any, int], tuple[str, Any]],
-    show: Callable[[Any], str],
-    drafts: bool = True,
-) -> Calculation:
-    state = start
-    for i in range(steps):
-        _, state = line(i, state, 0)
-    return Calculation(family, d, question, show(state), steps, start, given, line, show, drafts)
+    return Calculation("tally", d, question, 0, "", len(numbers), line, str, drafts=False)
 
 
 PRIMES = (7, 11, 11, 13, 17, 19, 23, 23, 29, 31)

@@ -10,7 +10,7 @@ built-in mechanism that makes a Wait useful; docs/petri.md describes its consequ
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from s1.petri.tasks import Calculation, Problem, Search, make_problem
@@ -38,63 +38,43 @@ class Patience:
     draft_slip: float = 0.20
 
 
-@dataclass(frozen=True)
-class Written:
-    """A trace in words, and the answer that it states."""
-
-    thinking: str
-    answer: str
-    right: bool
-    gave_up: bool
-
-
-def write_trace(problem: Problem, rng: random.Random, patience: Patience) -> Written:
-    """A trace of the teacher for one problem."""
+def write_trace(problem: Problem, rng: random.Random, patience: Patience) -> tuple[str, str]:
+    """A trace of the teacher for one problem, in words, and the answer that it states."""
     if isinstance(problem, Search):
-        attempts, answer, gave_up = _search(problem, rng, patience)
+        attempts, answer = _search(problem, rng, patience)
     else:
-        attempts, answer, gave_up = _calculate(problem, rng, patience)
-    return Written(JOIN.join(attempts) + " .", answer, answer == problem.answer, gave_up)
+        attempts, answer = _calculate(problem, rng, patience)
+    return JOIN.join(attempts) + " .", answer
 
 
-def _search(problem: Search, rng: random.Random, patience: Patience) -> tuple[list[str], str, bool]:
+def _search(problem: Search, rng: random.Random, patience: Patience) -> tuple[list[str], str]:
     attempts: list[str] = []
     place, blocks, answer = 0, 0, ""
-    while True:
-        lines, hit = [], None
+    while place < problem.space:
+        lines: list[str] = []
+        blocks += 1
         for i in range(place, min(place + BLOCK, problem.space)):
             text, looks_right = problem.line(i, _slip(rng, patience.slip))
             lines.append(text)
             place = i + 1
             if looks_right:
-                hit = i
-                break
-        if not lines:  # every candidate has been tried
-            attempts.append(f"nothing new maybe {answer}")
-            return attempts, answer, True
-        blocks += 1
-        if hit is None:
-            untried = range(place, problem.space)
-            answer = problem.show(rng.choice(untried) if len(untried) else rng.randrange(problem.space))
-            attempts.append(f"{' '.join(lines)} done {place} maybe {answer}")
-            if rng.random() < patience.misses[min(blocks, len(patience.misses)) - 1]:
-                return attempts, answer, True
-            continue
-        answer = problem.show(hit)
-        attempts.append(f"{' '.join(lines)} so {answer}")
-        attempts += _nothing_new(answer, rng, patience)
-        return attempts, answer, False
+                answer = problem.show(i)
+                attempts.append(f"{' '.join(lines)} so {answer}")
+                return attempts + _nothing_new(answer, rng, patience), answer
+        untried = range(place, problem.space)
+        answer = problem.show(rng.choice(untried) if untried else rng.randrange(problem.space))
+        attempts.append(f"{' '.join(lines)} done {place} maybe {answer}")
+        if rng.random() < patience.misses[min(blocks, len(patience.misses)) - 1]:
+            return attempts, answer
+    return [*attempts, f"nothing new maybe {answer}"], answer
 
 
-def _calculate(problem: Calculation, rng: random.Random, patience: Patience) -> tuple[list[str], str, bool]:
+def _calculate(problem: Calculation, rng: random.Random, patience: Patience) -> tuple[list[str], str]:
     drafted, answer = draft(problem, rng, patience.draft_slip)
-    attempts = [drafted]
     if rng.random() < (patience.draft_easy if problem.difficulty <= 2 else patience.draft):
-        return attempts, answer, False
+        return [drafted], answer
     worked, answer = careful(problem, rng, patience.slip)
-    attempts.append(f"slowly {worked} so {answer}")
-    attempts += _nothing_new(answer, rng, patience)
-    return attempts, answer, False
+    return [drafted, f"slowly {worked} so {answer}", *_nothing_new(answer, rng, patience)], answer
 
 
 def _nothing_new(answer: str, rng: random.Random, patience: Patience) -> list[str]:
@@ -136,7 +116,7 @@ TRIVIAL = ("chain", "clock", "route", "tally")
 """Families of the trivial questions (difficulty 1 and 2), which are 40 % of the pool."""
 
 
-def make_pool(n: int, seed: int, patience: Patience = Patience()) -> list[dict[str, Any]]:
+def make_pool(n: int, seed: int) -> list[dict[str, Any]]:
     """`n` rows with distinct training questions and the flaws of a real pool.
 
     40 % are trivial; the rest is skewed over the families. About 7 % of the traces are cut, 7 % garbled, 8 %
@@ -154,9 +134,9 @@ def make_pool(n: int, seed: int, patience: Patience = Patience()) -> list[dict[s
         if problem.question in rows:
             continue
         flaw = rng.choices(("", "cut", "garbled", "sloppy", "missing"), (75, 7, 7, 8, 3))[0]
-        written = write_trace(problem, rng, replace(patience, slip=0.3) if flaw == "sloppy" else patience)
-        thinking: str | None = written.thinking
-        words = written.thinking.split()
+        written, answer = write_trace(problem, rng, Patience(slip=0.3) if flaw == "sloppy" else Patience())
+        thinking: str | None = written
+        words = written.split()
         if flaw == "cut":
             thinking = " ".join(words[: rng.randint(1, max(1, len(words) - 2))])
         elif flaw == "garbled":
@@ -171,8 +151,8 @@ def make_pool(n: int, seed: int, patience: Patience = Patience()) -> list[dict[s
             "domain": f"{family} {(difficulty + 1) // 2}",
             "difficulty": difficulty,
             "thinking": thinking,
-            "attempt": written.answer if thinking else None,
-            "correct": written.right,
+            "attempt": answer if thinking else None,
+            "correct": answer == problem.answer,
             "flaw": flaw,
         }
     return list(rows.values())

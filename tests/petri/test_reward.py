@@ -168,9 +168,9 @@ def test_the_search_runs_on_the_reward_of_a_fine_tuned_model_and_the_reward_is_m
     rng, traces = random.Random(0), []
     for i in range(160):
         problem = make_problem(rng, list(FAMILIES)[i % 10], i // 10 % 10 + 1, "train")
-        written = write_trace(problem, rng, Patience())
+        thinking, answer = write_trace(problem, rng, Patience())
         question = Question(question_id(problem.question), problem.question, problem.answer, "petri")
-        traces.append(Trace(question, written.thinking, written.answer, "teacher"))
+        traces.append(Trace(question, thinking, answer, "teacher"))
     settings = world.train_settings(epochs=1)
     model = train(str(world.base_model()), traces, tmp_path / "model", FORMATS["petri"], settings)
     train_reward(model, tmp_path / "reward", 50)
