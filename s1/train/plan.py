@@ -5,7 +5,7 @@ The estimate follows from the shape of the model. docs/guides/train.md compares 
 
 from __future__ import annotations
 
-import functools
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,16 +68,13 @@ class Shape(NamedTuple):
     """Weights of an adapter of rank 1."""
 
 
-@functools.lru_cache(maxsize=8)
-def _shape(text: str, kind: Any) -> Shape:
-    import json
-
+def shape_of(config: Any) -> Shape:
+    """The shape of the model that a transformers configuration describes; no memory is taken for its weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = kind.from_dict(json.loads(text))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     inner = config.get_text_config(decoder=True)
@@ -98,11 +95,6 @@ def _shape(text: str, kind: Any) -> Shape:
     )
 
 
-def shape_of(config: Any) -> Shape:
-    """The shape of the model that a transformers configuration describes; no memory is taken for its weights."""
-    return _shape(config.to_json_string(use_diff=False), type(config))  # type: ignore[arg-type]
-
-
 def model_flops(shape: Shape, length: float, settings: TrainSettings) -> float:
     """FLOPs per token of one step on rows of `length` tokens, without what is computed twice.
 
@@ -116,14 +108,16 @@ def model_flops(shape: Shape, length: float, settings: TrainSettings) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """What a run takes on each of `gpus` devices (memory in bytes)."""
+    """What a run on rows of these `lengths` takes on each of `gpus` devices (memory in bytes)."""
 
+    shape: Shape
+    lengths: Sequence[int]
+    settings: TrainSettings
+    gpus: int
+    device: Gpu
     steps: int
     tokens: int
     flops: float
-    longest: int
-    gpus: int
-    device: Gpu
     memory: dict[str, float]
     host: float
     """Main memory that offloaded weights, gradients and optimiser take on one machine."""
@@ -146,16 +140,14 @@ def make_plan(
 ) -> TrainPlan:
     """The plan for rows of these lengths. The longest row decides the memory."""
     steps = settings.steps(len(lengths))
-    mean = sum(lengths) / len(lengths)
-    per_epoch = sum(n * model_flops(shape, n, settings) for n in lengths)
     rows = steps * settings.batch
+    tokens = round(rows * (sum(lengths) / len(lengths)))
+    flops = sum(n * model_flops(shape, n, settings) for n in lengths) * rows / len(lengths)
     memory = step_memory(shape, max(lengths), settings, gpus, on_gpu=bool(device.flops))
     host = 0.0
     if settings.offload:
         host = sum(memory.pop(part) for part in ("weights", "gradients", "optimiser")) * gpus
-    return TrainPlan(
-        steps, round(rows * mean), per_epoch * rows / len(lengths), max(lengths), gpus, device, memory, host
-    )
+    return TrainPlan(shape, lengths, settings, gpus, device, steps, tokens, flops, memory, host)
 
 
 def step_memory(
@@ -222,33 +214,47 @@ def devices_here(gpus: int) -> Gpu:
     return Gpu("processor", memory, 0.0)
 
 
-def changes(shape: Shape, lengths: Sequence[int], settings: TrainSettings, plan: TrainPlan) -> list[str]:
+def changes(plan: TrainPlan) -> list[str]:
     """What would make the run fit, the smallest change first."""
+    settings = plan.settings
+    check: dict[str, Any] = {} if settings.checkpoint_activations else {"checkpoint_activations": True}
+    checked = ["--set checkpoint_activations=true"] * bool(check)
 
     def fits(gpus: int = plan.gpus, **new: Any) -> bool:
-        return make_plan(shape, lengths, replace(settings, **new), gpus, plan.device).fits
+        changed = replace(settings, **check | new)
+        return make_plan(plan.shape, plan.lengths, changed, gpus, plan.device).fits
 
     found = []
-    check: dict[str, Any] = {} if settings.checkpoint_activations else {"checkpoint_activations": True}
-    if check and fits(checkpoint_activations=True):
-        found.append("--set checkpoint_activations=true")
-    if not settings.offload and fits(**check, offload=True):
-        found.append(" ".join(["--set checkpoint_activations=true"] * bool(check) + ["--set offload=true"]))
-    if not settings.lora_rank and fits(**check, lora_rank=32, weights="bfloat16"):
+    if check and fits():
+        found += checked
+    if not settings.offload and fits(offload=True):
+        found.append(" ".join([*checked, "--set offload=true"]))
+    if not settings.lora_rank and fits(lora_rank=32, weights="bfloat16"):
         found.append("--recipe lora-1gpu")
-    if not settings.quantize and plan.device.flops and fits(**check, lora_rank=32, quantize=True):
+    if not settings.quantize and plan.device.flops and fits(lora_rank=32, quantize=True):
         found.append("--recipe qlora-24gb")
-    more = next((n for n in (2, 4, 8, 16, 32, 64) if n > plan.gpus and fits(n, **check)), None)
+    more = next((n for n in (2, 4, 8, 16, 32, 64) if n > plan.gpus and fits(n)), None)
     if more and plan.device.flops:
-        found.append(f"--gpus {more}" + (" --set checkpoint_activations=true" if check else ""))
+        found.append(" ".join([f"--gpus {more}", *checked]))
     return found
+
+
+def refusal(plan: TrainPlan) -> BadConfig:
+    """The error of a run that cannot fit."""
+    found = changes(plan)
+    return BadConfig(
+        f"This run does not fit: it takes about {plan.total / GIB:.1f} GiB on each device, which has "
+        f"{plan.device.memory / GIB:.1f} GiB.",
+        f"What would fit: {'; or '.join(found)}." if found else "Use a smaller model or shorter rows.",
+    )
 
 
 def plan_text(plan: TrainPlan) -> str:
     """The plan for people."""
     where = f"{plan.gpus} x {plan.device.name}"
+    longest = max(plan.lengths)
     lines = [
-        f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.flops:.2e} FLOPs; longest row {plan.longest:,} tokens",
+        f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.flops:.2e} FLOPs; longest row {longest:,} tokens",
         f"memory on each of {where} ({plan.device.memory / GIB:.1f} GiB): about {plan.total / GIB:.2f} GiB",
         *(f"  {part:<12} {size / GIB:8.2f} GiB" for part, size in plan.memory.items()),
     ]

@@ -1,7 +1,6 @@
 """Fine-tune an instruct model on traces with TRL: one process on CPU or GPU, or several under torchrun.
 
-TRL is the trainer that researchers in this field use, and it keeps up with transformers. It is given
-tokenised rows with labels, so that `render` alone decides what is learnt.
+TRL is given tokenised rows with labels, so that `render` alone decides what is learnt.
 """
 
 from __future__ import annotations
@@ -16,19 +15,13 @@ from s1.engines.checkpoint_hash import weights_hash
 from s1.engines.lora_adapter import BASE_WEIGHTS
 from s1.engines.model_files import ModelFiles, find_model, load_config, load_tokenizer
 from s1.engines.model_id import files_id
-from s1.errors import BadConfig, BadInput, require
+from s1.errors import BadInput, require
 from s1.formats import ThinkingFormat
 from s1.train.conditional_data import conditional_traces
 from s1.train.model import adapter_of, load_base, prepare_end
-from s1.train.plan import GIB, Gpu, TrainPlan, changes, devices_here, make_plan, plan_text, shape_of
+from s1.train.plan import Gpu, TrainPlan, devices_here, make_plan, plan_text, refusal, shape_of
 from s1.train.render import Rendered, delimiter_note, end_of_turn, render_dataset
-from s1.train.result_folder import (
-    CHECKPOINTS,
-    begin,
-    is_finished,
-    save_result,
-    writing_model,
-)
+from s1.train.result_folder import CHECKPOINTS, begin, is_finished, save_result, writing_model
 from s1.train.settings import TrainSettings
 from s1.train.trainer import (
     TrainProgress,
@@ -80,12 +73,12 @@ def train(
         record[BASE_WEIGHTS] = weights_hash(Path(files.source))
     if is_finished(out, record):
         return out
-    plan = plan_of(files, rows, settings, processes())
+    plan = _plan(files, rows, settings, processes())
     notify(plan_text(plan))
     if note := delimiter_note(fmt, tokenizer):
         notify(note)
     if not plan.fits:
-        raise refusal(files, rows, settings, plan)
+        raise refusal(plan)
     model = load_base(base, settings)
     prepare_end(model, tokenizer.convert_tokens_to_ids(end))
     with writing_model(out / CHECKPOINTS), joined():
@@ -127,30 +120,17 @@ def plan_train(
     files = find_model(base)
     tokenizer = load_tokenizer(files)
     rows = _render(traces, fmt, tokenizer, end_of_turn(tokenizer), settings)
-    plan = plan_of(files, rows, settings, gpus, device)
-    return plan_text(plan) + ("" if plan.fits else f"\n{refusal(files, rows, settings, plan)}")
+    plan = _plan(files, rows, settings, gpus, device)
+    return plan_text(plan) + ("" if plan.fits else f"\n{refusal(plan)}")
 
 
-def plan_of(
+def _plan(
     files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, gpus: int, device: Gpu | None = None
 ) -> TrainPlan:
     """The plan of a run on the devices found here, or on those named."""
     lengths = [len(row.input_ids) for row in rows]
     here = int(os.environ.get("LOCAL_WORLD_SIZE", gpus))
     return make_plan(shape_of(load_config(files)), lengths, settings, gpus, device or devices_here(here))
-
-
-def refusal(
-    files: ModelFiles, rows: Sequence[Rendered], settings: TrainSettings, plan: TrainPlan
-) -> BadConfig:
-    """The error of a run that cannot fit."""
-    found = changes(shape_of(load_config(files)), [len(row.input_ids) for row in rows], settings, plan)
-    hint = f"What would fit: {'; or '.join(found)}." if found else "Use a smaller model or shorter rows."
-    return BadConfig(
-        f"This run does not fit: it takes about {plan.total / GIB:.1f} GiB on each device, which has "
-        f"{plan.device.memory / GIB:.1f} GiB.",
-        hint,
-    )
 
 
 def _render(

@@ -59,7 +59,7 @@ def test_the_weights_of_qwen_7b_and_their_flops_are_counted():
 def test_a_7b_model_on_one_gpu_is_told_what_would_fit():
     plan = make_plan(SEVEN, [16_000], PAPER, 1, GPUS["H100"])
     assert not plan.fits
-    found = " ".join(changes(SEVEN, [16_000], PAPER, plan))
+    found = " ".join(changes(plan))
     assert "lora-1gpu" in found and "--gpus" in found and "offload" in found
 
 
