@@ -41,11 +41,11 @@ class BackgroundLoop:
     async def stream(self, make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
         """The items of a generator that runs in the loop. Leaving the iteration closes the generator."""
         caller_loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue()
+        queue: asyncio.Queue[T | Exception] = asyncio.Queue()
 
-        def put(item: T | None, error: BaseException | None = None) -> None:
+        def put(item: T | Exception) -> None:
             try:
-                caller_loop.call_soon_threadsafe(queue.put_nowait, (item, error))
+                caller_loop.call_soon_threadsafe(queue.put_nowait, item)
             except RuntimeError:  # the caller's loop was closed without leaving the stream
                 task.cancel()
 
@@ -55,22 +55,21 @@ class BackgroundLoop:
                     async for item in items:
                         put(item)
             except asyncio.CancelledError:  # by `close`, or because the caller left and no longer listens
-                put(None, EngineFailure("The engine was closed in the middle of an answer."))
+                put(EngineFailure("The engine was closed in the middle of an answer."))
                 raise
             except Exception as error:
-                put(None, error)
+                put(error)
             else:
-                put(None, StopAsyncIteration())
+                put(StopAsyncIteration())
 
         task = asyncio.run_coroutine_threadsafe(pump(), self.loop)
         try:
             while True:
-                item, error = await queue.get()
-                if isinstance(error, StopAsyncIteration):
+                item = await queue.get()
+                if isinstance(item, StopAsyncIteration):
                     return
-                if error is not None:
-                    raise error
-                assert item is not None
+                if isinstance(item, Exception):
+                    raise item
                 yield item
         finally:
             task.cancel()

@@ -57,11 +57,10 @@ class OneRequest:
 
     async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         """The part of the server's stream that `request` asks for."""
-        begin, at, given = len(self._encoded.prompt), len(request.prefix) - len(self._encoded.prompt), 0
+        begin = len(self._encoded.prompt)
+        at, given = len(request.prefix) - begin, 0
         await self._has(at)
-        if (
-            list(request.prefix[begin:]) != self._out[:at]
-        ):  # it was turned meanwhile: from here on, from outside
+        if list(request.prefix[begin:]) != self._out[:at]:  # turned meanwhile: from here on, from outside
             await self.close()
             async with aclosing(self._engine.stream(request)) as chunks:
                 async for chunk in chunks:

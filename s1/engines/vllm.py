@@ -169,14 +169,10 @@ class VLLMEngine(TokenizedEngine):
         except EngineFailure as failure:
             return "max_thinking" in str(failure)
 
-    async def _whole(self, request: Continuation, fields: Fields) -> AsyncGenerator[Chunk, None]:
+    def _whole(self, request: Continuation, fields: Fields) -> AsyncGenerator[Chunk, None]:
         check_request(request, context=self.context, vocab_size=self._vocab_size)
         matcher = StopMatcher(self._plan_of(request.stops), self._vocabulary)
-        async with aclosing(
-            self._loop.stream(lambda: self._decode(matcher, request, frozenset(), fields))
-        ) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self._loop.stream(lambda: self._decode(matcher, request, frozenset(), fields))
 
     async def _decode(
         self,

@@ -9,23 +9,20 @@ fields of the user's request.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s1.vllm_plugin.request import FIELDS
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class RefuseBeamSearch:
     """ASGI middleware: HTTP 400 for a request with a budget and `use_beam_search`. All others pass unchanged."""
 
-    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body of a POST, judge it, and hand it on."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
@@ -36,9 +33,11 @@ class RefuseBeamSearch:
             if not message.get("more_body", False):
                 break
             message = await receive()
-        fields = budget_of_beam_search(body)
-        if fields:
-            await _refuse(fields, send)
+        if fields := budget_of_beam_search(body):
+            why = f"A thinking budget ({', '.join(fields)}) cannot be combined with use_beam_search."
+            text = f"{why} Leave one of them out."
+            error = {"message": text, "type": "BadRequestError", "param": "use_beam_search", "code": 400}
+            await JSONResponse({"error": error}, 400)(scope, receive, send)
             return
         first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         if message["type"] != "http.request":  # the client has left
@@ -62,11 +61,3 @@ def budget_of_beam_search(body: bytes) -> list[str]:
         return []
     given = request.get("vllm_xargs")
     return [name for name in FIELDS if name in given] if isinstance(given, dict) else []
-
-
-async def _refuse(fields: list[str], send: Send) -> None:
-    text = f"A thinking budget ({', '.join(fields)}) cannot be combined with use_beam_search. Leave one of them out."
-    error = {"message": text, "type": "BadRequestError", "param": "use_beam_search", "code": 400}
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})

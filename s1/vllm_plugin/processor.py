@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,7 +20,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 
 from s1.errors import S1Error
 from s1.types import from_json
-from s1.vllm_plugin.request import FIELDS, PLAN, ForcingPlan, has_budget, plan_request, tokenizer_of_server
+from s1.vllm_plugin.request import FIELDS, PLAN, ForcingPlan, plan_request, tokenizer_of_server
 from s1.vllm_plugin.rules import BatchedForcing
 
 _first = WeakValueDictionary[int, Any]()
@@ -33,17 +34,14 @@ class _Adapter:
         self.config, self.slots, self.device = vllm_config, slots, device
         self.rests = id(vllm_config) in _first
         _first.setdefault(id(vllm_config), self)
-        self._rules: BatchedForcing | None = None
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
         """Refuse what cannot be honoured with a ValueError, which becomes HTTP 400; add the plan to the rest."""
         given = sampling_params.extra_args
-        if not given or (not has_budget(given) and PLAN not in given):
+        if not given or given.keys().isdisjoint((*FIELDS, PLAN)):
             return
-        if not isinstance(
-            given.get(PLAN, {}), dict
-        ):  # ours is; over HTTP there are only texts, numbers and lists
+        if not isinstance(given.get(PLAN, {}), dict):  # over HTTP there are only texts, numbers and lists
             raise ValueError(f"{PLAN} is not a field for requests. Use {', '.join(FIELDS)}.")
         try:
             plan = plan_request(sampling_params, _config_of_caller())
@@ -51,20 +49,14 @@ class _Adapter:
             raise ValueError(f"{error.message} {error.hint or ''}".strip()) from None
         sampling_params.extra_args = {**given, PLAN: asdict(plan)}  # requests may share the dictionary
 
-    @property
+    @cached_property
     def rules(self) -> BatchedForcing:
         """Made for the first request with a budget."""
-        if self._rules is None:
-            self._rules = BatchedForcing(self.slots, self.device, self._newlines())
-        return self._rules
-
-    def _newlines(self) -> torch.Tensor:
-        text = tokenizer_of_server(self.config)
-        size = self.config.model_config.get_vocab_size()
-        vocabulary = text.vocabulary
-        assert vocabulary is not None
-        ends = [vocabulary.bytes_of(i).endswith(b"\n") for i in range(min(size, text.vocab_size or size))]
-        return torch.tensor(ends, device=self.device)
+        text, size = tokenizer_of_server(self.config), self.config.model_config.get_vocab_size()
+        assert text.vocabulary is not None
+        bytes_of = text.vocabulary.bytes_of
+        newlines = [bytes_of(i).endswith(b"\n") for i in range(min(size, text.vocab_size or size))]
+        return BatchedForcing(self.slots, self.device, torch.tensor(newlines, device=self.device))
 
     def _place(self, slot: int, plan: ForcingPlan, prompt: int, opened: bool) -> None:
         most = int(self.config.model_config.max_model_len)

@@ -74,11 +74,6 @@ class ForcingPlan:
         return max(map(len, self.opened), default=0)
 
 
-def has_budget(extra_args: Mapping[str, Any] | None) -> bool:
-    """Whether a request carries any of our fields."""
-    return bool(extra_args) and not extra_args.keys().isdisjoint(FIELDS)  # type: ignore[union-attr]
-
-
 def plan_request(params: Any, config: Any) -> ForcingPlan:
     """The plan of a request. `params`: vLLM's SamplingParams; `config`: its VllmConfig.
 
@@ -95,14 +90,14 @@ def plan_request(params: Any, config: Any) -> ForcingPlan:
             "that its command line names.",
             "Start it with --logits-processors s1.vllm_plugin.processor:VLLMBudgetProcessor or --no-async-scheduling.",
         )
-    ends = dict.fromkeys(i for stop in _single_ends(fmt, text) for i in stop)
+    ends = _single_ends(fmt, text)
     close, cue = text.encode(fmt.close), text.encode(fmt.cue) if fmt.cue else ()
     newline = text.encode("\n") if fmt.newline else ()
     waits = tuple(text.encode(w) if w else () for w in policy.wait)
     for word, ids in zip(policy.wait, waits, strict=True):
         if set(ids) & set(ends):
             raise BadInput(f"wait is {word!r}, which holds an end of thinking.", "Use other words.")
-    _check_lengths(policy, waits, (*newline, *close, *cue), ends)
+    _check_lengths(waits, (*newline, *close, *cue), ends)
     stopping = {
         *(params.stop_token_ids or ()),
         *(i for s in as_stops(text.eos_texts, text.encode) for i in s.ids),
@@ -140,7 +135,7 @@ def plan_request(params: Any, config: Any) -> ForcingPlan:
         cue=cue,
         cues=(policy.cue != "never", policy.cue == "always"),
         newline=newline,
-        ends=tuple(ends),
+        ends=ends,
         temperature=float(params.temperature) if is_sampled else 0.0,
         top_k=max(0, int(params.top_k)),
         top_p=float(params.top_p),
@@ -155,11 +150,9 @@ def _policy(given: Mapping[str, Any]) -> BudgetPolicy:
         value = settings.get(name)
         if isinstance(value, int) and value >= MOST_TOKENS:
             raise BadInput(f"{name} is {value}, far beyond any context.", "Lower it.")
-    if "wait" in settings:
-        wait = settings["wait"]
-        settings["wait"] = (
-            (wait,) if isinstance(wait, str) else tuple(wait) if isinstance(wait, list) else wait
-        )
+    wait = settings.get("wait")
+    if isinstance(wait, (str, list)):
+        settings["wait"] = (wait,) if isinstance(wait, str) else tuple(wait)
     return BudgetPolicy(**settings)
 
 
@@ -209,7 +202,7 @@ def _format(given: Any, config: Any, text: LocalTokenizer) -> ThinkingFormat:
         ) from error
 
 
-def _single_ends(fmt: ThinkingFormat, text: LocalTokenizer) -> list[tuple[int, ...]]:
+def _single_ends(fmt: ThinkingFormat, text: LocalTokenizer) -> tuple[int, ...]:
     """The tokens that end the thinking. Raises BadInput for one that is not a single token."""
     stops = [*as_stops(fmt.stops, text.encode), *as_stops(text.eos_texts, text.encode)]
     for stop in stops:
@@ -219,22 +212,18 @@ def _single_ends(fmt: ThinkingFormat, text: LocalTokenizer) -> list[tuple[int, .
                 "a plug-in sees it only after its first token is out.",
                 "Use s1.think or another s1 engine, which hold such tokens back.",
             )
-    return [stop.ids for stop in stops]
+    return tuple(dict.fromkeys(stop.ids[0] for stop in stops))
 
 
-def _check_lengths(
-    policy: BudgetPolicy, waits: Sequence[tuple[int, ...]], after: tuple[int, ...], ends: Mapping[int, None]
-) -> None:
+def _check_lengths(waits: Sequence[Sequence[int]], after: Sequence[int], ends: Sequence[int]) -> None:
     """Raises BadInput for what is longer than the tables of the rules."""
-    longest = max(map(len, waits))
-    for name, size, most in (
-        ("wait", len(waits), MOST_WAITS),
-        ("wait", longest, MOST_FORCED),
-        ("thinking_format", len(after), MOST_FORCED),
-        ("thinking_format", len(ends), MOST_ENDS),
+    for name, what, size, most in (
+        ("wait", "strings", len(waits), MOST_WAITS),
+        ("wait", "tokens", max(map(len, waits)), MOST_FORCED),
+        ("thinking_format", "tokens", len(after), MOST_FORCED),
+        ("thinking_format", "tokens", len(ends), MOST_ENDS),
     ):
         if size > most:
-            what = "strings" if size == len(waits) and most == MOST_WAITS else "tokens"
             raise BadInput(f"{name} has {size} {what}, more than {most}.", "Shorten it.")
 
 
