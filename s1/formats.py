@@ -74,7 +74,7 @@ def get_format(name: str) -> ThinkingFormat:
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """The format that `detect` found, and the reason in one sentence."""
+    """A format, and why it is that of the model."""
 
     format: ThinkingFormat
     why: str
@@ -137,15 +137,21 @@ def format_of_folder(folder: Path) -> ThinkingFormat | None:
 
 def choose_format(engine: Engine, name: str | None = None) -> ThinkingFormat:
     """The named format, else the checkpoint's own, else what `detect` finds. Raises BadConfig."""
+    return find_format(engine, name).format
+
+
+def find_format(engine: Engine, name: str | None = None) -> Detected:
+    """As `choose_format`, with the reason."""
     if name is not None:
-        return get_format(name)
-    own = format_of_folder(engine.folder) if engine.folder else None
+        return Detected(get_format(name), "named by you")
+    if engine.folder and (own := format_of_folder(engine.folder)):
+        return Detected(own, "thinking.json in the model's folder")
 
     def is_one_token(text: str) -> bool:  # the token for unknown text may be a single token too
         ids = engine.encode(text)
         return len(ids) == 1 and engine.decode(ids).strip() == text
 
-    return own or detect(is_one_token, engine.template).format
+    return detect(is_one_token, engine.template)
 
 
 def write_format(fmt: ThinkingFormat, folder: Path) -> None:

@@ -26,19 +26,10 @@ from s1.doctor.checks import (
     check_vocabulary,
 )
 from s1.doctor.model_facts import REPLY, THOUGHT, ModelFacts, gather
-from s1.doctor.probes import (
-    check_end_in_thinking,
-    find_stand_in,
-    judge_maximum,
-    judge_minimum,
-    judge_repeat,
-    judge_wait,
-)
+from s1.doctor.probes import find_stand_in, judge_maximum, judge_minimum, judge_repeat, judge_wait
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, Unsupported
 from s1.formats import get_format
-from s1.policy import BudgetPolicy
-from s1.prompt import encode_prompt
 from s1.types import Chunk, Continuation, Stop
 
 THINK = get_format("think")
@@ -235,14 +226,6 @@ def test_a_model_without_delimiters_is_not_safe_and_says_what_to_name() -> None:
 def test_an_unknown_format_is_the_callers_mistake() -> None:
     with pytest.raises(BadConfig, match="s9"):
         run(diagnose(ScriptedEngine(answers), "s9"))
-
-
-def test_an_end_of_turn_that_is_no_stop_of_thinking_is_a_problem() -> None:
-    engine = ScriptedEngine(answers)
-    facts = gather(engine)
-    encoded = encode_prompt(engine, THINK, BudgetPolicy(max_thinking=8, max_answer=8), facts.prompt)
-    assert check_end_in_thinking(encoded, facts).level == "ok"
-    assert check_end_in_thinking(replace(encoded, stops=encoded.stops[:1]), facts).level == "problem"
 
 
 def test_a_generation_that_does_not_show_it_is_a_problem() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from s1.formats import ThinkingFormat, as_stops, choose_format, detect, format_of_folder, open_prompt
+from s1.formats import ThinkingFormat, as_stops, find_format, open_prompt
 from s1.types import Engine, Stop
 
 QUESTION = "What is 2 + 2?"
@@ -47,7 +47,8 @@ class ModelFacts:
 
 def gather(engine: Engine, format: str | None = None, question: str = QUESTION) -> ModelFacts:
     """The facts of `engine`. Raises BadConfig or BadInput where there is no format or no chat template."""
-    fmt = choose_format(engine, format)
+    found = find_format(engine, format)
+    fmt = found.format
     prompt = engine.render([{"role": "user", "content": question}])
     past = f"{fmt.open}{THOUGHT}{fmt.close}{REPLY}"
     turns = [("user", question), ("assistant", past), ("user", "And then?")]
@@ -64,7 +65,7 @@ def gather(engine: Engine, format: str | None = None, question: str = QUESTION) 
         config, defaults = _json(engine, "config.json"), _json(engine, "generation_config.json")
     return ModelFacts(
         format=fmt,
-        why=_why(engine, format),
+        why=found.why,
         question=question,
         prompt=prompt,
         prompt_tokens=len(engine.encode(open_prompt(prompt, fmt))),
@@ -85,11 +86,3 @@ def gather(engine: Engine, format: str | None = None, question: str = QUESTION) 
 def _json(engine: Engine, name: str) -> dict[str, Any]:
     file = engine.folder / name if engine.folder else None
     return json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
-
-
-def _why(engine: Engine, named: str | None) -> str:
-    if named is not None:
-        return "named by you"
-    if engine.folder and format_of_folder(engine.folder):
-        return "thinking.json in the model's folder"
-    return detect(lambda text: len(engine.encode(text)) == 1, engine.template).why
