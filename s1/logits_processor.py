@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,7 +57,7 @@ def budget_processor(
     if isinstance(prompts, str) or not prompts:
         raise BadInput("No list of prompts was given.", "Give a list of rendered prompts, one for each row.")
     each_policy = _for_each(policies, len(prompts), "policies")
-    each_sampling = [_with_seed(s) for s in _for_each(sampling, len(prompts), "samplings")]
+    each_sampling = _for_each(sampling, len(prompts), "samplings")
     loaded = LoadedModel(model, tokenizer, context)
     fmt = format if isinstance(format, ThinkingFormat) else choose_format(loaded, format)
     rows = []
@@ -74,26 +74,20 @@ def budget_processor(
                 f"The format {fmt.name!r} forces an end-of-turn token, at which generate() ends the row.",
                 "Use s1.think or an s1 engine.",
             )
+        if drawn.temperature and drawn.seed is None:
+            drawn = replace(drawn, seed=secrets.randbits(63))
         rows.append(Forcing(encoded, drawn))
-    inputs = _left_padded([row.encoded.prompt for row in rows], loaded.pad)
-    return BudgetProcessor(
-        rows,
-        eos=loaded.eos,
-        vocab_size=loaded.vocab_size,
-        inputs={name: tensor.to(model.device) for name, tensor in inputs.items()},
-        max_new_tokens=max(map(_most_tokens, rows)),
-    )
+    return BudgetProcessor(loaded, rows)
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> Mapping[str, Any]:
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, torch.Tensor]:
     """Ids and attention mask of the prompts, tensors of (B, T)."""
     from transformers import BatchEncoding
 
     width = max(map(len, prompts))
     ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    tensors: Mapping[str, Any] = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type="pt")
-    return tensors
+    return dict(BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type="pt").to(device))
 
 
 def _most_tokens(forcing: Forcing) -> int:
@@ -110,12 +104,6 @@ def _for_each(given: V | Sequence[V], count: int, what: str) -> list[V]:
     if len(given) != count:
         raise BadInput(f"{len(given)} {what} for {count} prompts.", "Give one for all, or one for each.")
     return list(given)
-
-
-def _with_seed(sampling: Sampling) -> Sampling:
-    if sampling.temperature == 0 or sampling.seed is not None:
-        return sampling
-    return replace(sampling, seed=secrets.randbits(63))
 
 
 class LoadedModel(TokenizedEngine):
@@ -150,26 +138,16 @@ class BudgetProcessor:
     `generate()` needs. Pass both on: `generate(**inputs, **options)`.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[Forcing],
-        *,
-        eos: Sequence[int],
-        vocab_size: int,
-        inputs: Mapping[str, Any],
-        max_new_tokens: int,
-    ) -> None:
-        self._rows = [_ForcedRow(forcing, eos) for forcing in rows]
-        for number, row in enumerate(self._rows):
-            row.check(number)
-        self._vocab_size = vocab_size
+    def __init__(self, loaded: LoadedModel, rows: Sequence[Forcing]) -> None:
+        self._rows = [_ForcedRow(number, forcing, loaded.eos) for number, forcing in enumerate(rows)]
+        self._vocab_size = loaded.vocab_size
         self._width: int | None = None  # T of the last call
         self._emitted: list[int | None] = []  # the token that each row must have got since; None if unknown
-        self.inputs = inputs
+        self.inputs = _left_padded([f.encoded.prompt for f in rows], loaded.pad, loaded.model.device)
         self.options: dict[str, Any] = {
             "logits_processor": [self],
-            "max_new_tokens": max_new_tokens,
-            "eos_token_id": list(eos),
+            "max_new_tokens": max(map(_most_tokens, rows)),
+            "eos_token_id": list(loaded.eos),
             "do_sample": False,
         }
 
@@ -204,7 +182,7 @@ class BudgetProcessor:
 
     def generations(self) -> tuple[Generation, ...]:
         """The generation of each row. If `generate()` ended before the row did, its `error` says so."""
-        return tuple(row.generation(n) for n, row in enumerate(self._rows))
+        return tuple(row.generation() for row in self._rows)
 
     def _draw(self, scores: torch.FloatTensor, free: Sequence[int]) -> dict[int, int]:
         """The next token of each free row, after its masks. Those with a temperature draw by seed and position."""
@@ -253,9 +231,13 @@ class BudgetProcessor:
 
 
 class _ForcedRow:
-    """One request inside `generate()`."""
+    """One request inside `generate()`.
 
-    def __init__(self, forcing: Forcing, eos: Sequence[int]) -> None:
+    Raises Unsupported for a stop of several tokens, whose first token could not be taken back.
+    """
+
+    def __init__(self, number: int, forcing: Forcing, eos: Sequence[int]) -> None:
+        self.number = number
         self.forcing, self.sampling, self.eos = forcing, forcing.sampling, tuple(eos)
         self.queue: deque[int] = deque()
         """Forced tokens still to be emitted."""
@@ -263,15 +245,12 @@ class _ForcedRow:
         self.began: float | None = None
         self.seconds = 0.0
         self._sampled = 0  # tokens drawn for the current request
-        self._request: Continuation | None = None
+        self._request: Continuation | None
         self._stops: dict[int, Stop] = {}
         self.prompt = forcing.encoded.prompt
         self.length = len(self.prompt)
         """Tokens so far, prompt included."""
         self._next_request()
-
-    def check(self, number: int) -> None:
-        """Raise Unsupported for a stop of several tokens, whose first token could not be taken back."""
         for stop in self._request.stops if self._request else ():
             if len(stop.ids) != 1:
                 raise Unsupported(
@@ -319,9 +298,9 @@ class _ForcedRow:
             self._next_request()
         return token
 
-    def generation(self, number: int) -> Generation:
+    def generation(self) -> Generation:
         error = None if self.done else "generate() ended before this row was done. Raise max_new_tokens."
-        return self.forcing.result(question_id=str(number), seconds=self.seconds, error=error)
+        return self.forcing.result(question_id=str(self.number), seconds=self.seconds, error=error)
 
     def _next_request(self) -> None:
         """Queue the tokens that are forced before the next request; an end of turn closes the row."""
