@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from s1.errors import BadConfig
 from s1.formats import ThinkingFormat
 from s1.methods.conditional import asked_steps, asked_tokens, step_format, step_line, step_mark
 from s1.types import Trace
@@ -33,14 +32,12 @@ def conditional_traces(
 ) -> tuple[list[Trace], ThinkingFormat]:
     """The traces with their lengths in the prompts, and the format to render them in.
 
-    `count` gives the tokens of a text; `between_steps` is a regular expression for what separates steps.
-    Raises BadConfig when `kind` is neither "token" nor "step".
+    `kind` is one of KINDS; `count` gives the tokens of a text; `between_steps` is a regular expression for what
+    separates steps.
     """
     if kind == "token":
         return [_with_tokens(trace, count(trace.thinking)) for trace in traces], fmt
-    if kind == "step":
-        return [_with_steps(trace, fmt, between_steps) for trace in traces], step_format(fmt)
-    raise BadConfig(f"conditional is {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
+    return [_with_steps(trace, fmt, between_steps) for trace in traces], step_format(fmt)
 
 
 def power_of_two(n: int) -> int:

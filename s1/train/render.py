@@ -16,8 +16,9 @@ prompt | open | first part of the thinking | newline? close cue | answer | end o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from s1.errors import BadInput
@@ -25,7 +26,6 @@ from s1.formats import DELIMITERS, ThinkingFormat, encode_after, open_prompt
 from s1.seeds import seed_of
 from s1.types import Trace
 
-Spans = Sequence[tuple[int, int]]
 IGNORED = -100
 """The label that PyTorch's cross entropy ignores."""
 
@@ -60,28 +60,15 @@ def render_dataset(
             "Use an instruct model, or set tokenizer.chat_template and save the tokenizer.",
         )
 
-    def render(messages: Sequence[Mapping[str, str]]) -> str:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-    def places(text: str) -> Spans:
-        if not tokenizer.is_fast:
-            raise BadInput(
-                "Parts without loss need a tokenizer that says where its tokens are.",
-                "Save it with a tokenizer.json.",
-            )
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return [(start, end) for start, end in encoded["offset_mapping"]]
-
     official = profile == "official"
     after_turn = _written_after(tokenizer)[1].partition(end)[2] if official else ""
     rows = []
     for i, trace in enumerate(traces):
         chance = random.Random(seed_of("cut", seed, i, trace.question.id))
+        kept = chance.random() if chance.random() < cut_share else None
         row = render_trace(
-            trace, fmt, encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
-            render=render, end=end, answer_prefix=answer_prefix, places=places,
-            learn_opening=official, after_turn=after_turn,
-            decode=tokenizer.decode, kept=chance.random() if chance.random() < cut_share else None,
+            trace, fmt, tokenizer, end=end, answer_prefix=answer_prefix, learn_opening=official,
+            after_turn=after_turn, kept=kept,
         )  # fmt: skip
         rows.append(row)
     check_rows(rows, traces, tokenizer, end, max_length)
@@ -92,7 +79,7 @@ def check_rows(
     rows: Sequence[Rendered], traces: Sequence[Trace], tokenizer: Any, end: str, max_length: int
 ) -> None:
     """Raise BadInput for rows that are too long, or whose end of turn is not one token that carries loss."""
-    ids = tokenizer.encode(end, add_special_tokens=False)
+    ids = _encode(tokenizer, end)
     if len(ids) != 1:
         raise BadInput(
             f"The end of turn {end!r} takes {len(ids)} tokens, so decoding cannot stop there.",
@@ -118,24 +105,20 @@ def check_rows(
 def render_trace(
     trace: Trace,
     fmt: ThinkingFormat,
+    tokenizer: Any,
     *,
-    encode: Callable[[str], Sequence[int]],
-    render: Callable[[Sequence[Mapping[str, str]]], str],
     end: str,
     answer_prefix: str = "",
-    places: Callable[[str], Spans] | None = None,
     learn_opening: bool = False,
     after_turn: str = "",
-    decode: Callable[[Sequence[int]], str] | None = None,
     kept: float | None = None,
 ) -> Rendered:
     """Token ids and labels of one trace.
 
     `end` is the end-of-turn token; `answer_prefix` is put before an answer that does not contain it already
-    (the paper: "Answer: "); `places` gives the characters of each token, for a trace with parts without loss.
-    A token that is partly in such a part has no loss either. `learn_opening` puts loss on the opening delimiter, and
-    `after_turn` follows the end of turn with loss. `kept` cuts the thinking: that share of its tokens is kept, 0 to
-    below 1, and what forcing writes after a cut follows without loss; it needs `decode`, and neither of the two.
+    (the paper: "Answer: "). `learn_opening` puts loss on the opening delimiter, and `after_turn` follows the end of
+    turn with loss. `kept` cuts the thinking: that share of its tokens is kept, 0 to below 1, and what forcing writes
+    after a cut follows without loss; it goes with neither of the two.
     Raises BadInput when thinking or answer is empty or contains a delimiter, which would teach the model to stop
     in the wrong place, or when nothing is left to learn.
     """
@@ -144,63 +127,66 @@ def render_trace(
             raise BadInput(
                 f"Question {trace.question.id}: the {name} is empty.", "Drop the row with s1 curate."
             )
-        delimiters = {*DELIMITERS, *fmt.stops, end} - {
-            fmt.open
-        }  # which also opens the steps of a stepped trace
+        # The opening delimiter also opens the steps of a stepped trace.
+        delimiters = {*DELIMITERS, *fmt.stops, end} - {fmt.open}
         held = next((s for s in sorted(delimiters) if s in text), None)
         if held:
             raise BadInput(
                 f"Question {trace.question.id}: the {name} contains the delimiter {held!r}.",
                 "Drop the row with s1 curate or choose another --format.",
             )
-    asked = render([{"role": "user", "content": trace.question.text}])
+    messages = [{"role": "user", "content": trace.question.text}]
+    asked = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     opening = open_prompt(asked, fmt)[len(asked) :]
     if not learn_opening:
         asked, opening = asked + opening, ""
-    prompt = encode(asked)
+    prompt = _encode(tokenizer, asked)
     thinking, answer = trace.thinking.strip(), trace.answer.strip()
     prefixed = answer if answer_prefix.strip() in answer else answer_prefix + answer
     if kept is None:
         newline = "\n" if fmt.newline else ""
         after = newline + fmt.close + prefixed + end + after_turn
-        ids, labels = _learnt(trace, opening, thinking + after, encode, places)
+        ids, labels = _learnt(trace, opening, thinking + after, tokenizer)
     else:
-        assert decode is not None
-        ids, labels = _learnt(trace, "", thinking, encode, places)
+        ids, labels = _learnt(trace, "", thinking, tokenizer)
         count = int(kept * len(ids))
-        forced = _forced_end(fmt, (*prompt, *ids[:count]), encode, decode)
-        written = encode((" " + answer.removeprefix(answer_prefix) if fmt.cue else prefixed) + end)
+        forced = _forced_end(fmt, (*prompt, *ids[:count]), tokenizer)
+        written = _encode(
+            tokenizer, (" " + answer.removeprefix(answer_prefix) if fmt.cue else prefixed) + end
+        )
         ids, labels = [*ids[:count], *forced, *written], [*labels[:count], *[IGNORED] * len(forced), *written]
     return Rendered((*prompt, *ids), (*[IGNORED] * len(prompt), *labels))
 
 
-def _learnt(
-    trace: Trace,
-    opening: str,
-    text: str,
-    encode: Callable[[str], Sequence[int]],
-    places: Callable[[str], Spans] | None,
-) -> tuple[list[int], list[int]]:
-    """Ids and labels of a text that begins with the thinking of the trace, after an opening."""
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _learnt(trace: Trace, opening: str, text: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Ids and labels of a text that begins with the thinking of the trace, after an opening.
+
+    A token that is partly in a part without loss has none either.
+    """
     text = opening + text
-    ids = list(encode(text))
+    ids = _encode(tokenizer, text)
     labels = list(ids)
     if trace.untrained:
-        assert places is not None
+        if not tokenizer.is_fast:
+            raise BadInput(
+                "Parts without loss need a tokenizer that says where its tokens are.",
+                "Save it with a tokenizer.json.",
+            )
+        places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         spans = [(a + len(opening), b + len(opening)) for a, b in _in_stripped(trace)]
-        for i, (start, stop) in enumerate(places(text)):
+        for i, (start, stop) in enumerate(places):
             if any(start < b and a < stop for a, b in spans):
                 labels[i] = IGNORED
     return ids, labels
 
 
-def _forced_end(
-    fmt: ThinkingFormat,
-    before: Sequence[int],
-    encode: Callable[[str], Sequence[int]],
-    decode: Callable[[Sequence[int]], str],
-) -> list[int]:
+def _forced_end(fmt: ThinkingFormat, before: Sequence[int], tokenizer: Any) -> list[int]:
     """The ids that forcing appends after `before` when it cuts: newline if needed, delimiter, cue."""
+    encode, decode = partial(_encode, tokenizer), tokenizer.decode
     newline = "\n" if fmt.newline and not decode(before[-8:]).endswith("\n") else ""
     pieces = [encode_after(text, encode, decode) for text in (newline, fmt.close, fmt.cue) if text]
     if None in pieces:
@@ -211,7 +197,7 @@ def _forced_end(
     return [i for piece in pieces if piece for i in piece]
 
 
-def _in_stripped(trace: Trace) -> Spans:
+def _in_stripped(trace: Trace) -> list[tuple[int, int]]:
     """The parts without loss, counted in the thinking without its outer whitespace."""
     text = trace.thinking
     for start, end in trace.untrained:
@@ -228,9 +214,7 @@ def _in_stripped(trace: Trace) -> Spans:
 def delimiter_note(fmt: ThinkingFormat, tokenizer: Any) -> str:
     """How many tokens each delimiter takes where it is not one, "" where all are."""
     counts = {
-        mark: len(tokenizer.encode(mark, add_special_tokens=False))
-        for mark in dict.fromkeys((fmt.open.strip(), *fmt.stops))
-        if mark
+        mark: len(_encode(tokenizer, mark)) for mark in dict.fromkeys((fmt.open.strip(), *fmt.stops)) if mark
     }
     several = [f"{mark} takes {count} tokens" for mark, count in counts.items() if count > 1]
     return f"Delimiters that are not one token: {', '.join(several)}." if several else ""

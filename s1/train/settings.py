@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Literal
 
 from s1.errors import BadConfig, nearest
 from s1.train.conditional_data import BLANK_LINES, KINDS
@@ -98,29 +98,16 @@ class TrainRecipe:
     """A named set of settings, and the GPUs that it was planned for (0: none needed)."""
 
     name: str
-    about: str
     gpus: int
     settings: TrainSettings
 
 
 def train_recipe(name: str) -> TrainRecipe:
     """The recipe of that name. Raises BadConfig with the nearest name and all others."""
-    found = _recipes()
-    if name not in found:
-        raise BadConfig(f"Unknown training recipe {name!r}.", nearest(name, found))
-    entry = found[name]
-    settings = from_json(TrainSettings, to_json(TrainSettings()) | entry["settings"])
-    return TrainRecipe(name, entry["about"], entry["gpus"], settings)
-
-
-def train_recipes() -> list[TrainRecipe]:
-    """All recipes, in the order of the file."""
-    return [train_recipe(name) for name in _recipes()]
-
-
-def _recipes() -> dict[str, Any]:
     import yaml
 
-    text = (resources.files("s1.train") / "recipes.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
+    found = yaml.safe_load((resources.files("s1.train") / "recipes.yaml").read_text(encoding="utf-8"))
+    if name not in found:
+        raise BadConfig(f"Unknown training recipe {name!r}.", nearest(name, found))
+    settings = from_json(TrainSettings, to_json(TrainSettings()) | found[name]["settings"])
+    return TrainRecipe(name, found[name]["gpus"], settings)

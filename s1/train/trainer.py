@@ -1,8 +1,8 @@
 """TRL's trainer with our rows and nothing left to its defaults that matters.
 
-TRL is the trainer that researchers in this field use, and it keeps up with transformers. Its output layer computes
-the loss in pieces, so that the logits of a long row never exist at once. What is added here: rows in an order that
-depends on the seed alone, whatever the number of processes and the moment of a resume, and a loss that is checked.
+Its output layer computes the loss in pieces, so that the logits of a long row never exist at once. Added here: rows
+in an order that depends on the seed alone, whatever the number of processes and the moment of a resume, and a loss
+that is checked.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from s1.formats import FORMATS
 from s1.methods.conditional import asked_tokens, step_format
 from s1.train.conditional_data import conditional_traces, power_of_two
 from s1.train.render import IGNORED, render_trace
+from s1.train.settings import TrainSettings
 from s1.types import Question, Trace
 
 S1, PETRI = FORMATS["s1"], FORMATS["petri"]
@@ -56,10 +57,14 @@ def test_steps_count_down_to_zero_and_no_word_is_lost(steps, fmt):
 def test_a_stepped_trace_renders_with_its_own_delimiters_and_the_same_mask(fmt):
     (made,), stepped = conditional_traces([trace("one\n\ntwo")], "step", fmt, count=count)
 
-    def render(messages):
-        return f"<user>{messages[0]['content']}<assistant>"
+    class Characters:
+        def encode(self, text, add_special_tokens):
+            return [ord(c) for c in text]
 
-    row = render_trace(made, stepped, encode=lambda t: [ord(c) for c in t], render=render, end="<|end|>")
+        def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+            return f"<user>{messages[0]['content']}<assistant>"
+
+    row = render_trace(made, stepped, Characters(), end="<|end|>")
     learnt = "".join(chr(i) for i, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED)
     prompt = "".join(chr(i) for i, label in zip(row.input_ids, row.labels, strict=True) if label == IGNORED)
     assert prompt.endswith("<assistant>" + stepped.open)
@@ -72,4 +77,4 @@ def test_a_stepped_trace_renders_with_its_own_delimiters_and_the_same_mask(fmt):
 
 def test_another_kind_is_refused():
     with pytest.raises(BadConfig, match="'tokens'.*token, step"):
-        conditional_traces([], "tokens", S1, count=count)
+        TrainSettings(conditional="tokens")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +30,7 @@ from s1.train.plan import (  # noqa: E402
     plan_text,
     shape_of,
 )
-from s1.train.settings import TrainSettings, train_recipe, train_recipes  # noqa: E402
+from s1.train.settings import TrainSettings, train_recipe  # noqa: E402
 from s1.train.sft import train  # noqa: E402
 from s1.types import Question, Trace  # noqa: E402
 
@@ -39,6 +41,7 @@ SEVEN = shape_of(
     )
 )  # fmt: skip
 PAPER = TrainSettings()
+RECIPES = yaml.safe_load((resources.files("s1.train") / "recipes.yaml").read_text())
 TRACES = [Trace(Question(f"q{n}", f"solve {n} x", "5"), f"x {n} : 1 no .", "5") for n in range(4)]
 
 
@@ -63,10 +66,9 @@ def test_a_7b_model_on_one_gpu_is_told_what_would_fit():
     assert "lora-1gpu" in found and "--gpus" in found and "offload" in found
 
 
-@pytest.mark.parametrize(
-    "recipe", [r for r in train_recipes() if r.name.startswith("7b")], ids=lambda r: r.name
-)
-def test_the_7b_recipes_fit_the_gpus_that_they_name(recipe):
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("7b")])
+def test_the_7b_recipes_fit_the_gpus_that_they_name(name):
+    recipe = train_recipe(name)
     assert make_plan(SEVEN, [32_768], recipe.settings, recipe.gpus, GPUS["H100"]).fits
 
 

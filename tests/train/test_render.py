@@ -16,18 +16,25 @@ from s1.types import Chunk, Question, Trace
 from scripts.petri.tokenizer import build_tokenizer
 
 
+class Characters:
+    """A tokenizer whose tokens are characters, with a chat template that is the question alone."""
+
+    is_fast = True
+
+    def encode(self, text, add_special_tokens):
+        return [ord(c) for c in text]
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        return messages[0]["content"]
+
+    def __call__(self, text, add_special_tokens, return_offsets_mapping):
+        return {"offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+
 def rendered(thinking=" x 0 : 1 no . ", answer="5", fmt="petri", prefix="Answer : "):
     tokenizer = build_tokenizer()
     trace = Trace(Question("q1", "solve 3 x", "5"), thinking, answer)
-    row = render_trace(
-        trace,
-        FORMATS[fmt],
-        encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
-        render=lambda m: tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True),
-        end="<|end|>",
-        answer_prefix=prefix,
-    )
-    return tokenizer, row
+    return tokenizer, render_trace(trace, FORMATS[fmt], tokenizer, end="<|end|>", answer_prefix=prefix)
 
 
 def test_the_loss_is_on_thinking_delimiter_answer_and_end_and_on_nothing_else():
@@ -62,10 +69,7 @@ def traces_with_parts(draw):
 @given(traces_with_parts())
 def test_parts_of_the_thinking_are_read_but_carry_no_loss(trace):
     def render(unmarked):
-        return render_trace(
-            unmarked, FORMATS["petri"], encode=lambda t: [ord(c) for c in t], end="\x00",
-            render=lambda m: m[0]["content"], places=lambda t: [(i, i + 1) for i in range(len(t))],
-        )  # fmt: skip
+        return render_trace(unmarked, FORMATS["petri"], Characters(), end="\x00")
 
     row, plain = render(trace), render(Trace(trace.question, trace.thinking, trace.answer))
     assert row.input_ids == plain.input_ids
@@ -155,10 +159,7 @@ def test_official_trains_all_that_follows_the_prompt_to_the_newline_after_the_tu
 @given(traces_with_parts())
 def test_official_differs_from_strict_by_the_opening_and_what_follows_the_turn(trace):
     def render(**official):
-        return render_trace(
-            trace, FORMATS["s1"], encode=lambda t: [ord(c) for c in t], end="\x00",
-            render=lambda m: m[0]["content"], places=lambda t: [(i, i + 1) for i in range(len(t))], **official,
-        )  # fmt: skip
+        return render_trace(trace, FORMATS["s1"], Characters(), end="\x00", **official)
 
     strict, official = render(), render(learn_opening=True, after_turn="\n")
     first, opened = len("Why?"), len(FORMATS["s1"].open)
@@ -211,10 +212,7 @@ def test_a_cut_trace_has_the_ids_of_forcing_and_no_loss_on_what_is_forced(qwen, 
         assert request.max_tokens == count
         forcing.feed(Chunk(thinking[:count], finish="length"))
         request = forcing.ask()
-    row = render_trace(
-        CUT, fmt, encode=lambda text: list(Engine.encode(text)), render=lambda m: rendered, end="<|im_end|>",
-        answer_prefix="Answer: ", decode=qwen.decode, kept=kept,
-    )  # fmt: skip
+    row = render_trace(CUT, fmt, qwen, end="<|im_end|>", answer_prefix="Answer: ", kept=kept)
     prefix = list(request.prefix)
     assert list(row.input_ids[: len(prefix)]) == prefix
     opened = len(Engine.encode(open_prompt(rendered, fmt)))
