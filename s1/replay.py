@@ -9,11 +9,10 @@ spells a delimiter of one token with several others, exactly where a shorter pol
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from s1.policy import BudgetPolicy
 from s1.types import Chunk, Continuation, Engine, Finish, Sampling, Stop
@@ -69,20 +68,12 @@ class ReplayCache:
         self.template: str | None = engine.template
         self.folder: Path | None = engine.folder
         self.features = frozenset[str]()
+        self.encode, self.decode, self.render = engine.encode, engine.decode, engine.render
         self.decoded_tokens = 0
         """Tokens that the engine decoded."""
         self.replayed_tokens = 0
         """Tokens that came from the cache instead."""
         self._cached: dict[tuple[tuple[int, ...], Sampling, int], CachedContinuation] = {}
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        return self.inner.encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.inner.decode(ids)
-
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        return self.inner.render(messages, tools)
 
     async def close(self) -> None:
         """Nothing to release: the inner engine belongs to the caller."""

@@ -8,7 +8,7 @@ import os
 import typing
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from s1.errors import BadConfig, MissingExtra, nearest
 from s1.types import Engine
@@ -31,9 +31,9 @@ def load_engine(spec: str, **options: Any) -> Engine:
     MissingExtra when the engine's library is not installed.
     """
     warn_untested()
-    parts = _parse(spec)
-    known = _option_types(parts.load)
-    written = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+    engine, rest, query, load = _parse(spec)
+    known = _option_types(load)
+    written = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     template = {name: written.pop(name) for name in list(written) if name.startswith(TEMPLATE)}
     if template:
         given = {name.removeprefix(TEMPLATE): _template_value(text) for name, text in template.items()}
@@ -41,28 +41,20 @@ def load_engine(spec: str, **options: Any) -> Engine:
     for option in options | written:
         if option not in known or (option == "template" and option in written):
             raise BadConfig(
-                f"The engine {parts.name!r} has no option {option!r}.",
+                f"The engine {engine!r} has no option {option!r}.",
                 f"{nearest(option, known)} An argument of the chat template is written {TEMPLATE}NAME=VALUE.",
             )
     options |= {option: _read_option(option, text, known[option]) for option, text in written.items()}
-    return cast(Engine, parts.load(parts.rest, **options))
+    return cast(Engine, load(rest, **options))
 
 
 def engine_options(spec: str) -> list[str]:
     """The options that `load_engine` takes for `spec`. Raises BadConfig when there is no such engine."""
-    return list(_option_types(_parse(spec).load))
+    return list(_option_types(_parse(spec)[3]))
 
 
-class Spec(NamedTuple):
-    """The parts of an engine spec."""
-
-    name: str
-    rest: str
-    query: str
-    load: Callable[..., Any]
-
-
-def _parse(spec: str) -> Spec:
+def _parse(spec: str) -> tuple[str, str, str, Callable[..., Any]]:
+    """The engine's name, what it loads, the options as written, and its `load`."""
     name, colon, rest = spec.partition(":")
     if os.path.isdir(spec) or (not colon and name not in ENGINES):
         name, rest = "hf", spec
@@ -72,7 +64,7 @@ def _parse(spec: str) -> Spec:
     if not os.path.exists(rest):  # a path may contain a question mark
         rest, _, query = rest.partition("?")
     try:
-        return Spec(name, rest, query, importlib.import_module(f"s1.engines.{name}").load)
+        return name, rest, query, importlib.import_module(f"s1.engines.{name}").load
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "s1":
             raise

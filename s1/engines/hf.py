@@ -133,8 +133,7 @@ class HFEngine(TokenizedEngine):
         self._vocab_size = min(len(tokenizer), facts.logits)
         self.batch = Batch(
             model,
-            shapes=facts.shapes,
-            cache_argument=facts.cache_argument,
+            facts,
             tokens=self._vocab_size,
             eos=eos_ids(model, tokenizer),
             context=self.context,

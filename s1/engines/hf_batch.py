@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from s1.engines.hf_checkpoint import CheckpointFacts
 from s1.engines.hf_kv_cache import (
     BLOCK,
     CachedPrefix,
     KVSlots,
-    LayerShape,
     PrefixCache,
     PrefixSource,
     SlotCache,
@@ -64,9 +64,8 @@ class Batch:
     def __init__(
         self,
         model: Any,
+        facts: CheckpointFacts,
         *,
-        shapes: Sequence[LayerShape],
-        cache_argument: str,
         tokens: int,
         eos: Sequence[int],
         context: int,
@@ -78,9 +77,9 @@ class Batch:
         self.context, self.max_batch = context, max_batch
         self.cache_bytes, self.prefill_tokens = cache_bytes, prefill_tokens
         self.device: torch.device = model.device
-        self.slots = KVSlots(shapes, dtype=model.dtype, device=self.device)
+        self.slots = KVSlots(facts.shapes, dtype=model.dtype, device=self.device)
         self.view = SlotCache(self.slots)
-        self._cache_argument = {cache_argument: self.view}
+        self._cache_argument = {facts.cache_argument: self.view}
         self.prefixes = PrefixCache()
         self.counts = BatchCounts()
         self.waiting: deque[BatchRow] = deque()

@@ -9,6 +9,7 @@ place and grow by half when they are full. Together the two stay within one boun
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,14 +35,16 @@ class LayerShape(NamedTuple):
 
 
 class KVSlots:
-    """Rows of keys and values, with the additive mask for decoding (0 for visible positions, -inf for others)."""
+    """Rows of keys and values, with the additive mask for decoding (0 for visible positions, -inf for others).
+
+    `tensors` are the keys of the first layer, its values, the keys of the second, and so on.
+    """
 
     def __init__(self, shapes: Sequence[LayerShape], *, dtype: torch.dtype, device: torch.device) -> None:
-        self.shapes, self.dtype, self.device = tuple(shapes), dtype, device
+        self.dtype, self.device = dtype, device
         self.bytes_per_token = sum(s.heads * (s.key_dim + s.value_dim) for s in shapes) * dtype.itemsize
         self.rows = self.width = 0
-        self.keys = [self._empty(0, 0, s.heads, s.key_dim) for s in shapes]
-        self.values = [self._empty(0, 0, s.heads, s.value_dim) for s in shapes]
+        self.tensors = [self._empty(0, 0, s.heads, dim) for s in shapes for dim in (s.key_dim, s.value_dim)]
         self.mask = torch.zeros((0, 1, 1, 0), dtype=dtype, device=device)
 
     @property
@@ -52,13 +55,12 @@ class KVSlots:
         return rows * width * self.bytes_per_token
 
     def resize(self, rows: int, width: int, *, used: int) -> None:
-        """Change to `rows` x `width`, keeping the first `used` rows. Briefly holds one layer twice."""
+        """Change to `rows` x `width`, keeping the first `used` rows. Briefly holds one tensor twice."""
         copied = min(width, self.width)
-        for tensors, dims in ((self.keys, "key_dim"), (self.values, "value_dim")):
-            for i, shape in enumerate(self.shapes):
-                new = self._empty(rows, width, shape.heads, getattr(shape, dims))
-                new[:used, :, :copied] = tensors[i][:used, :, :copied]
-                tensors[i] = new
+        for i, old in enumerate(self.tensors):
+            new = self._empty(rows, width, old.shape[1], old.shape[3])
+            new[:used, :, :copied] = old[:used, :, :copied]
+            self.tensors[i] = new
         mask = torch.full((rows, 1, 1, width), float("-inf"), dtype=self.dtype, device=self.device)
         mask[:used, ..., :copied] = self.mask[:used, ..., :copied]
         self.mask, self.rows, self.width = mask, rows, width
@@ -70,26 +72,19 @@ class KVSlots:
 
     def copy(self, target: int, source: int, length: int) -> None:
         """Copy the first `length` positions of one row to another."""
-        for tensor in (*self.keys, *self.values):
+        for tensor in self.tensors:
             tensor[target, :, :length] = tensor[source, :, :length]
 
     def load(self, target: int, kept: CachedPrefix, length: int) -> None:
         """Copy the first `length` positions of a finished request to a row."""
-        for tensors, saved in ((self.keys, kept.keys), (self.values, kept.values)):
-            for tensor, part in zip(tensors, saved, strict=True):
-                tensor[target, :, :length] = part[:, :length]
+        for tensor, part in zip(self.tensors, kept.tensors, strict=True):
+            tensor[target, :, :length] = part[:, :length]
 
     def save(self, row: int, ids: Sequence[int], blocks: list[int]) -> CachedPrefix:
         """A copy of the first `len(ids)` positions of a row."""
         length = len(ids)
-        return CachedPrefix(
-            list(ids),
-            length,
-            blocks,
-            [tensor[row, :, :length].clone() for tensor in self.keys],
-            [tensor[row, :, :length].clone() for tensor in self.values],
-            length * self.bytes_per_token,
-        )
+        parts = [tensor[row, :, :length].clone() for tensor in self.tensors]
+        return CachedPrefix(list(ids), length, blocks, parts, length * self.bytes_per_token)
 
     def _empty(self, rows: int, width: int, heads: int, dim: int) -> torch.Tensor:
         # Zeros, not garbage: a masked position still takes part in sums, and NaN times 0 is NaN.
@@ -135,7 +130,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write [B, heads, new, dim] in place; return the keys and values to attend to."""
-        keys, values = self.slots.keys[layer_idx], self.slots.values[layer_idx]
+        keys, values = self.slots.tensors[2 * layer_idx : 2 * layer_idx + 2]
         if self._at is not None:
             rows_B, positions_B = self._at
             keys[rows_B, :, positions_B] = key_states[:, :, 0]
@@ -159,13 +154,12 @@ class PrefixSource(Protocol):
 
 @dataclass(slots=True, eq=False)
 class CachedPrefix:
-    """Keys and values of a finished request, [heads, length, dim] per layer."""
+    """Keys and values of a finished request, [heads, length, dim] each, in the order of `KVSlots.tensors`."""
 
     ids: list[int]
     cached: int
     blocks: list[int]
-    keys: list[torch.Tensor] = field(repr=False)
-    values: list[torch.Tensor] = field(repr=False)
+    tensors: list[torch.Tensor] = field(repr=False)
     bytes: int
 
 
@@ -188,19 +182,14 @@ class PrefixCache:
 
     def find(self, ids: Sequence[int], blocks: Sequence[int]) -> tuple[PrefixSource | None, int]:
         """The source that shares the longest prefix with `ids`, and how many tokens they share."""
-        low, high = 0, len(blocks)  # blocks are chained, so the known ones come first: bisect
-        while low < high:
-            middle = (low + high + 1) // 2
-            if blocks[middle - 1] in self._index:
-                low = middle
-            else:
-                high = middle - 1
-        if low == 0:
+        # Blocks are chained, so the known ones come first.
+        known = bisect_left(blocks, True, key=lambda block: block not in self._index)
+        if not known:
             return None, 0
         best: PrefixSource | None = None
         shared = 0
-        for source in list(self._index[blocks[low - 1]])[-4:]:
-            length = _common(ids, source.ids, low * BLOCK, min(len(ids), source.cached))
+        for source in list(self._index[blocks[known - 1]])[-4:]:
+            length = _common(ids, source.ids, known * BLOCK, min(len(ids), source.cached))
             if length > shared:
                 best, shared = source, length
         if isinstance(best, CachedPrefix):
@@ -213,11 +202,10 @@ class PrefixCache:
 
     def unregister(self, source: Any, blocks: Sequence[int]) -> None:
         for block in blocks:
-            sources = self._index.get(block)
-            if sources is not None:
-                sources.pop(source, None)
-                if not sources:
-                    del self._index[block]
+            sources = self._index.get(block, {})
+            sources.pop(source, None)
+            if not sources:
+                self._index.pop(block, None)
 
     def put(self, kept: CachedPrefix) -> None:
         self._kept[kept] = None

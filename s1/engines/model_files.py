@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from s1.engines.lora_adapter import base_of, is_adapter, with_adapter
 from s1.errors import BadConfig, BadInput, MissingExtra, Unsupported, first_line, nearest
 
-T = TypeVar("T")
 SHIPPED = Path(__file__).parents[1] / "models"
 """A folder for each named model that is not petri: its thinking format, and the adapter where we trained one."""
 PETRI = Path(__file__).parents[1] / "petri" / "tuned"
@@ -47,11 +47,8 @@ class ModelFiles:
     @property
     def reference(self) -> str:
         """What finds the model again from any folder: its name, its Hub id, or an absolute path."""
-        return (
-            str(Path(self.name).expanduser().resolve())
-            if Path(self.name).expanduser().exists()
-            else self.name
-        )
+        path = Path(self.name).expanduser()
+        return str(path.resolve()) if path.exists() else self.name
 
     @property
     def options(self) -> dict[str, Any]:
@@ -172,12 +169,9 @@ def load_config(files: ModelFiles) -> Any:
     """
     from transformers import AutoConfig
 
-    config = _loaded(
-        files,
-        "configuration",
-        "Give a folder with config.json, tokenizer and safetensors weights, a .gguf file, or a Hub id (org/name).",
-        lambda: AutoConfig.from_pretrained(files.source, **files.options),
-    )
+    hint = "Give a folder with config.json, tokenizer and safetensors weights, a .gguf file, or a Hub id (org/name)."
+    with _loading(files, "configuration", hint):
+        config = AutoConfig.from_pretrained(files.source, **files.options)
     encoders = [name for name in config.architectures or () if name.endswith(("MaskedLM", "PreTraining"))]
     if config.is_encoder_decoder or encoders:
         kind = f"an encoder ({encoders[0]})" if encoders else "an encoder-decoder model"
@@ -189,17 +183,15 @@ def load_tokenizer(files: ModelFiles) -> Any:
     """The transformers tokenizer, the adapter's where it has one. Raises BadInput when it cannot be loaded."""
     from transformers import AutoTokenizer
 
-    def load() -> Any:
-        if files.adapter and has_tokenizer(files.adapter):
-            return AutoTokenizer.from_pretrained(files.adapter, trust_remote_code=False)
-        return AutoTokenizer.from_pretrained(files.source, **files.options)
-
-    return _loaded(
-        files,
-        "tokenizer",
-        "Give a folder with tokenizer files (tokenizer.save_pretrained writes them) or a Hub id (org/name).",
-        load,
+    hint = (
+        "Give a folder with tokenizer files (tokenizer.save_pretrained writes them) or a Hub id (org/name)."
     )
+    with _loading(files, "tokenizer", hint):
+        if files.adapter and has_tokenizer(files.adapter):
+            tokenizer = AutoTokenizer.from_pretrained(files.adapter, trust_remote_code=False)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(files.source, **files.options)
+    return tokenizer
 
 
 def load_weights(files: ModelFiles, dtype: str, **options: Any) -> Any:
@@ -217,15 +209,11 @@ def load_weights(files: ModelFiles, dtype: str, **options: Any) -> Any:
         _log_expanded_size(files, dtype)
     safetensors = {} if files.gguf else {"use_safetensors": True}
     hint = "They must be safetensors or GGUF of a causal language model: model.save_pretrained(folder)."
-    model, found = _loaded(
-        files,
-        "weights",
-        hint,
-        lambda: AutoModelForCausalLM.from_pretrained(
+    with _loading(files, "weights", hint):
+        model, found = AutoModelForCausalLM.from_pretrained(
             files.source, config=config, dtype=dtype, output_loading_info=True, **safetensors, **files.options,
             **options,
-        ),
-    )  # fmt: skip
+        )  # fmt: skip
     if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
         raise BadInput(
             f"{files.name}: {len(missing)} of its weights are missing, such as {missing[0]}.", hint
@@ -251,12 +239,12 @@ def _log_expanded_size(files: ModelFiles, dtype: str) -> None:
     )
 
 
-def _loaded(files: ModelFiles, part: str, hint: str, load: Callable[[], T]) -> T:
+@contextmanager
+def _loading(files: ModelFiles, part: str, hint: str) -> Iterator[None]:
+    """Turn what transformers raises while it loads a part of a model into BadInput."""
     try:
-        return load()
-    except ImportError as error:
-        if files.gguf and importlib.util.find_spec("gguf") is None:
+        yield
+    except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, ImportError) and files.gguf and importlib.util.find_spec("gguf") is None:
             raise MissingExtra("gguf", "hf") from error
-        raise BadInput(f"{files.name}: the {part} cannot be loaded ({first_line(error)}).", hint) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise BadInput(f"{files.name}: the {part} cannot be loaded ({first_line(error)}).", hint) from error

@@ -32,22 +32,18 @@ def _mix(x: int) -> int:
     return x ^ (x >> 31)
 
 
-def draw(logits_BV: torch.Tensor, *, temperature_B: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
-    """One id per row from the whole distribution at `temperature_B` (> 0)."""
-    probability_BV = torch.softmax(logits_BV.double() / temperature_B[:, None], dim=-1)
-    return _pick(probability_BV, uniform_B)
-
-
-def draw_filtered(
+def draw(
     logits_BV: torch.Tensor,
     *,
     temperature_B: torch.Tensor,
-    top_k_B: torch.Tensor,
-    top_p_B: torch.Tensor,
     uniform_B: torch.Tensor,
+    top_k_B: torch.Tensor | None = None,
+    top_p_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One id per row after temperature, then top-k (0: off), then top-p of what top-k leaves."""
+    """One id per row after temperature (> 0), then top-k (0: off), then top-p of what top-k leaves."""
     probability_BV = torch.softmax(logits_BV.double() / temperature_B[:, None], dim=-1)
+    if top_k_B is None or top_p_B is None:
+        return _pick(probability_BV, uniform_B)
     sorted_BV, order_BV = probability_BV.sort(dim=-1, descending=True, stable=True)
     rank_V = torch.arange(sorted_BV.shape[-1], device=sorted_BV.device)
     k_B = torch.where(top_k_B > 0, top_k_B, sorted_BV.shape[-1])
@@ -68,21 +64,23 @@ def _pick(weight_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
 
 def draw_one(logits_1V: torch.Tensor, sampling: Sampling, position: int, redraw: int = 0) -> int:
     """One id from one row of logits, with the seed of `sampling`: what a row of a batch draws there."""
-    double = logits_1V[:, :0].double()
-    temperature_1 = double.new_tensor([sampling.temperature])
-    uniform_1 = double.new_tensor([uniform(sampling.seed or 0, position, redraw)])
-    if sampling.top_p >= 1 and sampling.top_k == 0:
-        return int(draw(logits_1V, temperature_B=temperature_1, uniform_B=uniform_1))
-    top_k_1, top_p_1 = double.new_tensor([sampling.top_k]).long(), double.new_tensor([sampling.top_p])
-    return int(
-        draw_filtered(
-            logits_1V,
-            temperature_B=temperature_1,
-            top_k_B=top_k_1,
-            top_p_B=top_p_1,
-            uniform_B=uniform_1,
-        )
-    )
+    uniform_1 = _numbers([uniform(sampling.seed or 0, position, redraw)], logits_1V.device)
+    return int(draw(logits_1V, uniform_B=uniform_1, **_settings([sampling], logits_1V.device)))
+
+
+def _filters(sampling: Sampling) -> bool:
+    return sampling.top_p < 1 or sampling.top_k != 0
+
+
+def _settings(samplings: Sequence[Sampling], device: torch.device) -> dict[str, torch.Tensor]:
+    """The arguments of `draw` for rows of which all filter, or none."""
+    names = ("temperature", "top_k", "top_p") if _filters(samplings[0]) else ("temperature",)
+    return {f"{name}_B": _numbers([getattr(s, name) for s in samplings], device) for name in names}
+
+
+def _numbers(numbers: Sequence[float], device: torch.device) -> torch.Tensor:
+    dtype = torch.long if all(isinstance(n, int) for n in numbers) else torch.double
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 class DrawPlan:
@@ -94,17 +92,19 @@ class DrawPlan:
         pairs = [(row.index, i) for row, _ in self.masked for i in row.masked(eos)]
         self.masked_at = torch.tensor(pairs, device=device).unbind(1) if pairs else None
         sampling = [row for row in rows if row.request.sampling.temperature > 0]
-        plain = [r for r in sampling if r.request.sampling.top_p >= 1 and r.request.sampling.top_k == 0]
         self.all_sample = len(sampling) == len(rows)
-        self.plain, self.plain_at = plain, self._numbers([r.index for r in plain])
-        self.plain_temperature = self._numbers([r.request.sampling.temperature for r in plain])
-        self.filtered = filtered = [r for r in sampling if r not in set(plain)]
-        self.filtered_at = self._numbers([r.index for r in filtered])
-        self.temperature = self._numbers([r.request.sampling.temperature for r in filtered])
-        self.top_k = self._numbers([r.request.sampling.top_k for r in filtered])
-        self.top_p = self._numbers([r.request.sampling.top_p for r in filtered])
+        self.groups = [
+            (
+                group,
+                _numbers([r.index for r in group], device),
+                _settings([r.request.sampling for r in group], device),
+            )
+            for filters in (False, True)
+            if (group := [r for r in sampling if _filters(r.request.sampling) is filters])
+        ]
+        """Rows that draw together, their places in the batch, and how they draw."""
         self.reported = [r for r in rows if r.request.logprobs is not None]
-        self.reported_at = self._numbers([r.index for r in self.reported])
+        self.reported_at = _numbers([r.index for r in self.reported], device)
 
     def is_stale(self) -> bool:
         """Whether the masks of a row have changed."""
@@ -137,25 +137,7 @@ class DrawPlan:
             drawn_B = torch.empty(len(logits_BV), dtype=torch.long, device=self.device)
         else:
             drawn_B = logits_BV.argmax(dim=-1)
-        if self.plain:
-            drawn_B[self.plain_at] = draw(
-                logits_BV[self.plain_at],
-                temperature_B=self.plain_temperature,
-                uniform_B=self._uniform(self.plain),
-            )
-        if self.filtered:
-            drawn_B[self.filtered_at] = draw_filtered(
-                logits_BV[self.filtered_at],
-                temperature_B=self.temperature,
-                top_k_B=self.top_k,
-                top_p_B=self.top_p,
-                uniform_B=self._uniform(self.filtered),
-            )
+        for rows, at, settings in self.groups:
+            numbers = [uniform(row.seed, len(row.ids), row.request.redraw) for row in rows]
+            drawn_B[at] = draw(logits_BV[at], uniform_B=_numbers(numbers, self.device), **settings)
         return drawn_B
-
-    def _uniform(self, rows: Sequence[BatchRow]) -> torch.Tensor:
-        return self._numbers([uniform(row.seed, len(row.ids), row.request.redraw) for row in rows])
-
-    def _numbers(self, numbers: Sequence[float]) -> torch.Tensor:
-        dtype = torch.long if all(isinstance(n, int) for n in numbers) else torch.double
-        return torch.tensor(list(numbers), dtype=dtype, device=self.device)

@@ -120,10 +120,8 @@ def load(spec: str, *, context: int = 100_000) -> ScriptedEngine:
     hint = 'Write a JSON list of texts, for example ["I think.</think>", "Four.<|end|>"].'
     try:
         script = json.loads(Path(spec).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"The script {spec!r} cannot be read: {error.strerror}.", hint) from error
-    except ValueError as error:
-        raise BadInput(f"The script {spec} is not JSON: {error}.", hint) from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"The script {spec!r} cannot be read: {error}.", hint) from error
     if not isinstance(script, list) or not script or not all(isinstance(text, str) for text in script):
         raise BadInput(f"The script {spec} is not a list of texts.", hint)
     for number, text in enumerate(script, 1):

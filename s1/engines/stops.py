@@ -97,10 +97,6 @@ class StopMatcher:
     completes, the first to begin wins, then the longest.
     """
 
-    __slots__ = (
-        "_context", "_held", "_min_tokens", "_passed", "_plan", "_released", "_starts", "_text", "_vocabulary", "early"
-    )  # fmt: skip
-
     def __init__(self, plan: StopPlan, vocabulary: Vocabulary, *, min_tokens: int = 0) -> None:
         self._plan, self._vocabulary, self._min_tokens = plan, vocabulary, min_tokens
         self._released = 0
@@ -256,15 +252,10 @@ class StopMatcher:
         return out
 
 
-def vocabulary_of(tokenizer: Any) -> Vocabulary:
+def vocabulary_of(
+    tokenizer: Any, encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[int]], str]
+) -> Vocabulary:
     """The vocabulary of a Hugging Face tokenizer: byte-level, SentencePiece style, or other by decoding."""
-
-    def encode(text: str) -> Sequence[int]:
-        ids: Sequence[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def decode(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
     def encode_part(text: str) -> Sequence[int]:
         return encode_after(text, encode, decode) or encode(text)

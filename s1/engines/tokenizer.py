@@ -63,7 +63,7 @@ class LocalTokenizer:
         self.vocab_size: int | None = len(tokenizer)
         self.eos_texts = tuple(str(t) for t in tokenizer.convert_ids_to_tokens(list(eos)))
         self.template: str | None = tokenizer.chat_template
-        self.vocabulary: Vocabulary | None = vocabulary_of(tokenizer)
+        self.vocabulary: Vocabulary | None = vocabulary_of(tokenizer, self.encode, self.decode)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(valid_text(text), add_special_tokens=False)["input_ids"])
@@ -111,19 +111,8 @@ class TokenizedEngine:
         self.name, self.context = name, context
         self.eos_texts, self.template, self.folder = text.eos_texts, text.template, text.folder
         self.tokenizer = text.tokenizer
+        self.encode, self.decode, self.render = text.encode, text.decode, text.render
         self._text = text
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of `text`, special tokens recognised, none added."""
-        return self._text.encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, special tokens shown."""
-        return self._text.decode(ids)
-
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """The chat template applied, up to where the assistant's turn begins."""
-        return self._text.render(messages, tools)
 
 
 def tokenizer_at(path: str, template: Mapping[str, Any] | None = None) -> LocalTokenizer:

@@ -103,11 +103,8 @@ def test_a_server_of_text_gets_back_the_text_it_wrote(name, tmp_path):
 
 
 def test_a_tokenizer_that_cannot_write_a_string_is_refused():
-    class Mute(TokenizedEngine):
-        def decode(self, ids):
-            return super().decode(ids).replace("Wait", "wait")
-
     engine = engine_of(byte_level())
-    engine.__class__ = Mute
+    decode = engine.decode
+    engine.decode = lambda ids: decode(ids).replace("Wait", "wait")
     with pytest.raises(BadConfig, match="'Wait'"):
         encode_prompt(engine, FORMATS["think"], BudgetPolicy(waits=1), "<|user|>2+2?<|assistant|>")

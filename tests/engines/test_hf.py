@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 
 from s1.engines import hf_batch, load_engine  # noqa: E402
 from s1.engines.hf import HFEngine  # noqa: E402
-from s1.engines.sampling import draw, draw_filtered, uniform  # noqa: E402
+from s1.engines.sampling import draw, uniform  # noqa: E402
 from s1.errors import BadConfig, BadInput, EngineFailure, S1Error, Unsupported  # noqa: E402
 from s1.types import Continuation, Sampling, Stop  # noqa: E402
 
@@ -538,7 +538,7 @@ def test_draws_follow_the_distribution_and_respect_top_k_and_top_p():
 
     def filtered(k, p):
         return (
-            draw_filtered(
+            draw(
                 rows,
                 temperature_B=warm,
                 top_k_B=torch.full((count,), k),

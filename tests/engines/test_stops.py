@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from s1.engines.stops import StopMatcher, Vocabulary, plan_stops, vocabulary_of
+from s1.engines.stops import StopMatcher, Vocabulary, plan_stops
+from s1.engines.tokenizer import LocalTokenizer
 from s1.errors import BadInput
 from s1.types import Stop
 
@@ -229,7 +230,8 @@ def whole_characters():
 def test_the_bytes_of_ids_are_those_of_their_text_for_every_kind_of_tokenizer(make):
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=make(), eos_token="</s>")
-    vocabulary = vocabulary_of(tokenizer)
+    vocabulary = LocalTokenizer(tokenizer, name="test", eos=(), folder=None).vocabulary
+    assert vocabulary is not None
     text = " an é 漢🙂 nax\n an</s>"
     ids = vocabulary.encode(text)
     assert b"".join(map(vocabulary.bytes_of, ids)).decode() == text
