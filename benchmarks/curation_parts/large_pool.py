@@ -128,9 +128,9 @@ class Material:
     """Real texts at hand: questions by source, traces with the ends of their sentences, benchmark questions."""
 
     def __init__(self, data: Path | None) -> None:
-        from s1.data.domains import MSC, domain_name
+        from s1.data.domains import domain_name, read_domains
 
-        self.domains = sorted(map(domain_name, MSC.values()))[:50]
+        self.domains = sorted(map(domain_name, read_domains().values()))[:50]
         if data is None:
             named, traces, self.benchmark = _petri()
         else:

@@ -122,13 +122,13 @@ def difficulty(stage: str, arguments: argparse.Namespace) -> None:
 
 
 def diversity(stage: str, arguments: argparse.Namespace) -> None:
-    from s1.data.domains import MSC, read_domains
+    from s1.data.domains import read_domains
     from s1.data.model_stages import name_domains
 
     if len(arguments.model or ()) > 1:
         raise BadConfig("curate diversity takes one classifier.", "Name one --model.")
     settings = _api_settings(arguments)
-    domains = read_domains(arguments.domains) if arguments.domains else MSC
+    domains = read_domains(arguments.domains) if arguments.domains else None
     _check_out(stage, arguments)
     with _open_pool(arguments) as pool:
         with _open_models(arguments, settings) as (models, _, cache), ProgressBar(stage) as bar:

@@ -17,7 +17,7 @@ from s1.clients.call_cache import CallCache
 from s1.clients.map_calls import Caller, Watch, check_samples, map_calls, no_watch
 from s1.data.answer_judge import judge_all
 from s1.data.difficulty import join_attempts
-from s1.data.domains import MSC, classify
+from s1.data.domains import classify, read_domains
 from s1.data.pipeline import Prepared
 from s1.data.pool import Pool
 from s1.errors import BadConfig, BadInput
@@ -112,10 +112,10 @@ def name_domains(
     classifier: Caller | None,
     cache: CallCache,
     *,
-    domains: Mapping[str, str] = MSC,
+    domains: Mapping[str, str] | None = None,
     progress: Watch = no_watch,
 ) -> Prepared:
-    """Fills in the `domain` of rows that have none, and counts the domains.
+    """Fills in the `domain` of rows that have none, from `domains` (default: the MSC), and counts the domains.
 
     Raises BadInput when no row has a domain and there is no classifier.
     """
@@ -123,7 +123,7 @@ def name_domains(
     missing = rows.filter(pl.col("domain").is_null())
     if missing.height and classifier is not None:
         questions = dict(pool.gather_all(missing, ["question"]).iter_rows())
-        found = asyncio.run(classify(questions, classifier, cache, domains=domains, progress=progress))
+        found = asyncio.run(classify(questions, classifier, cache, domains or read_domains(), progress=progress))
         names = pl.Series([found.get(i) for i in rows["id"]], dtype=pl.String)
         rows = rows.with_columns(domain=pl.coalesce("domain", names))
     elif missing.height == rows.height:

@@ -73,11 +73,6 @@ def scieval(row: SourceRow, seed: int) -> SourceRow:
 
 
 PREPARE: Mapping[str, Prepare] = {
-    "olympicarena": olympicarena,
-    "agieval": agieval,
-    "xword": xword,
-    "jeebench": jeebench,
-    "gpqa": gpqa,
-    "scieval": scieval,
+    function.__name__: function for function in (olympicarena, agieval, xword, jeebench, gpqa, scieval)
 }
 """By the name that `prepare` gives them in `sources.yaml`."""

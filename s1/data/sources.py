@@ -30,6 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from s1.config import read_yaml
 from s1.data.pool import Pool, pool_of_rows, rejects_frame
 from s1.data.read_files import KINDS, BadRow, data_files, raw_rows, rows_of
 from s1.data.source_rows import PREPARE, SourceRow, seeded_key
@@ -97,14 +98,9 @@ class Source:
 
 def read_sources(path: str | Path = BUILT_IN) -> dict[str, Source]:
     """The sources of a YAML file by name. Raises BadConfig naming source and field."""
-    import yaml
-
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path}: not readable as YAML ({' '.join(str(error).split())[:200]}).") from None
-    if not isinstance(data, dict) or not all(isinstance(v, dict) for v in data.values()):
+    data = read_yaml(path)
+    if not all(isinstance(fields, dict) for fields in data.values()):
         raise BadConfig(f"{path}: expected NAME: with fields below it.", "See docs/guides/curate.md.")
     sources = {}
     for name, fields in data.items():

@@ -246,7 +246,7 @@ def test_a_keep_file_that_cannot_be_used_is_named(tmp_path: Path, keep: str, sai
         ("mine:\n  columns: {question: a}\n  sample: 0\n", "sample is 0"),
         ("mine:\n  columns: {question: a}\n  prepare: nothing\n", "no function is named 'nothing'"),
         ("mine: 3\n", "expected NAME"),
-        ("{", "not readable"),
+        ("{", "not YAML"),
     ],
 )
 def test_a_mistake_in_a_description_is_named(tmp_path: Path, text: str, said: str) -> None:
