@@ -16,7 +16,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -29,68 +28,12 @@ CONNECT_SECONDS = 10
 
 
 class Executor(Protocol):
-    """Maps a function over items; results come in order. An exception of the function is raised here."""
+    """Maps a function over items; results come in order. An exception of the function is raised here.
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]: ...
+    The built-in `map` is one: one item after the other, while Polars' own threads share the work.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class InProcess:
-    """One item after the other in this process; Polars' own threads share the work."""
-
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        return map(function, items)
-
-
-@dataclass(frozen=True, slots=True)
-class _Processes:
-    pool: Any
-
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        from concurrent.futures.process import BrokenProcessPool
-
-        if len(items) < 2:
-            yield from map(function, items)
-            return
-        try:
-            yield from self.pool.map(function, items)
-        except BrokenProcessPool:
-            raise Interrupted(
-                "A worker process was killed, perhaps because memory ran out.",
-                "Use fewer --workers, then rerun the command to resume.",
-            ) from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Ray:
-    ray: Any
-
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        if not items:
-            return
-        blocks = [{"item": pickle.dumps(item)} for item in items]
-        data = self.ray.data.from_items(blocks, override_num_blocks=len(blocks))
-        data.context.execution_options.preserve_order = True
-        data.context.enable_progress_bars = False
-        try:
-            done = data.map(partial(_on_row, function))
-            for row in done.iter_rows():
-                result, error = pickle.loads(row["found"])
-                if error is not None:
-                    raise error
-                yield result
-        except self.ray.exceptions.UserCodeException:
-            raise
-        except self.ray.exceptions.RayError as error:
-            raise Interrupted(f"The Ray cluster failed: {first_line(error)}.") from None
-
-
-def _on_row(function: Callable[[T], R], row: dict[str, Any]) -> dict[str, bytes]:
-    # A user error is returned as a value: Ray Data would log it with its own stack trace.
-    try:
-        return {"found": pickle.dumps((function(pickle.loads(row["item"])), None))}
-    except S1Error as error:
-        return {"found": pickle.dumps((None, error))}
+    def __call__(self, function: Callable[[T], R], items: Sequence[T], /) -> Iterator[R]: ...
 
 
 @contextmanager
@@ -117,14 +60,25 @@ def open_executor(
     if count < 1:
         raise BadConfig(f"Workers: {count}.", "Use at least 1.")
     if count == 1:
-        yield InProcess()
+        yield map
         return
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of Polars' threads
     with ProcessPoolExecutor(count, context, initializer=_start_worker) as pool:
+
+        def run(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+            try:
+                yield from (pool.map if len(items) > 1 else map)(function, items)
+            except BrokenProcessPool:
+                raise Interrupted(
+                    "A worker process was killed, perhaps because memory ran out.",
+                    "Use fewer --workers, then rerun the command to resume.",
+                ) from None
+
         try:
-            yield _Processes(pool)
+            yield run
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -155,11 +109,38 @@ def _on_ray(address: str | None) -> Iterator[Executor]:
                 "Check --ray-address, or leave it out to start one on this machine.",
             ) from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+    def run(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        if not items:
+            return
+        blocks = [{"item": pickle.dumps(item)} for item in items]
+        data = ray.data.from_items(blocks, override_num_blocks=len(blocks))
+        data.context.execution_options.preserve_order = True
+        data.context.enable_progress_bars = False
+        try:
+            for row in data.map(partial(_on_row, function)).iter_rows():
+                result, error = pickle.loads(row["found"])
+                if error is not None:
+                    raise error
+                yield result
+        except ray.exceptions.UserCodeException:
+            raise
+        except ray.exceptions.RayError as error:
+            raise Interrupted(f"The Ray cluster failed: {first_line(error)}.") from None
+
     try:
-        yield _Ray(ray)
+        yield run
     finally:
         if started:
             ray.shutdown()
+
+
+def _on_row(function: Callable[[T], R], row: dict[str, Any]) -> dict[str, bytes]:
+    # A user error is returned as a value: Ray Data would log it with its own stack trace.
+    try:
+        return {"found": pickle.dumps((function(pickle.loads(row["item"])), None))}
+    except S1Error as error:
+        return {"found": pickle.dumps((None, error))}
 
 
 def _check_connection(address: str | None) -> None:

@@ -123,7 +123,9 @@ def name_domains(
     missing = rows.filter(pl.col("domain").is_null())
     if missing.height and classifier is not None:
         questions = dict(pool.gather_all(missing, ["question"]).iter_rows())
-        found = asyncio.run(classify(questions, classifier, cache, domains or read_domains(), progress=progress))
+        found = asyncio.run(
+            classify(questions, classifier, cache, domains or read_domains(), progress=progress)
+        )
         names = pl.Series([found.get(i) for i in rows["id"]], dtype=pl.String)
         rows = rows.with_columns(domain=pl.coalesce("domain", names))
     elif missing.height == rows.height:

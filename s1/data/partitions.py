@@ -270,12 +270,12 @@ def disk_errors(target: Path) -> Iterator[None]:
 def map_kept(
     executor: Executor, function: Callable[[T], R], items: Sequence[T], files: Sequence[Path] | None
 ) -> Iterator[R]:
-    """`executor.map`, with each result kept in its file: a result that is there already is only read."""
+    """`executor(function, items)`, with each result kept in its file: a result that is there already is only read."""
     if files is None:
-        yield from executor.map(function, items)
+        yield from executor(function, items)
         return
     found = [file.exists() for file in files]
-    new = executor.map(function, [item for item, there in zip(items, found, strict=True) if not there])
+    new = executor(function, [item for item, there in zip(items, found, strict=True) if not there])
     for file, there in zip(files, found, strict=True):
         if there:
             yield pickle.loads(file.read_bytes())

@@ -24,14 +24,14 @@ file column} overrides, and {"id": ""} leaves a column of the file unread. A row
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from s1.data.executor import Executor, InProcess
+from s1.data.executor import Executor
 from s1.data.ingest import PIECE_BYTES, ingest, settle
 from s1.data.partitions import (
     TEXTS,
@@ -64,7 +64,7 @@ class Pool:
     parts: Sequence[Part | pl.DataFrame]
     rejects: pl.DataFrame
     files: tuple[str, ...] = ()
-    executor: Executor = field(default_factory=InProcess)
+    executor: Executor = map
     work: Path | None = None
     """Folder that keeps what was found in each part, so that a killed command can resume."""
 
@@ -118,7 +118,7 @@ def read_pool(
     *,
     tokenizer: str | Path | None = None,
     work: Path | None = None,
-    executor: Executor | None = None,
+    executor: Executor = map,
     piece_bytes: int = PIECE_BYTES,
 ) -> Pool:
     """The rows of files or folders.
@@ -135,7 +135,6 @@ def read_pool(
         )
     files = [f for p in ([paths] if isinstance(paths, (str, Path)) else paths) for f in data_files(Path(p))]
     reader = Reader(dict(columns or {}), str(tokenizer or ""))
-    executor = executor or InProcess()
     parts, index, rejects = ingest(files, reader, executor, work, piece_bytes)
     return Pool(index, parts, rejects_frame(rejects), tuple(map(str, files)), executor, work)
 

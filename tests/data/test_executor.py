@@ -74,8 +74,8 @@ class Watched:
     def __init__(self, inner):
         self.inner, self.done = inner, 0
 
-    def map(self, function, items):
-        for result in self.inner.map(partial(slowly, function), items):
+    def __call__(self, function, items):
+        for result in self.inner(partial(slowly, function), items):
             self.done += 1
             if self.done == 5:
                 cluster.remove_node(other, allow_graceful=False)
@@ -83,10 +83,10 @@ class Watched:
 
 with open_executor("ray", address=cluster.address) as executor:
     try:
-        list(executor.map(refuse, [1]))
+        list(executor(refuse, [1]))
     except Exception as error:
         print("raised", type(error).__name__, error, flush=True)
-    print("order", *executor.map(last_first, range(4)), flush=True)
+    print("order", *executor(last_first, range(4)), flush=True)
     watched = Watched(executor)
     pool = read_pool(folder / "p.parquet", work=folder / "work", executor=watched, piece_bytes=3000)
     curate(pool, CurateSettings(n=40, near=0.9), folder / "ray")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from s1.cli import main
 from s1.data.clean import CleanSettings
 from s1.data.decontaminate import benchmark_frame
-from s1.data.executor import InProcess, open_executor
+from s1.data.executor import open_executor
 from s1.data.ingest import work_folder
 from s1.data.output import FILES
 from s1.data.partitions import Part, hash_index
@@ -305,7 +305,7 @@ def test_an_executor_that_cannot_be_is_refused() -> None:
     with pytest.raises(BadConfig), open_executor("ray", workers=2):
         pass
     with open_executor(workers=1) as executor:
-        assert executor == InProcess()
+        assert executor is map
 
 
 def test_a_small_pool_starts_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
