@@ -23,7 +23,7 @@ import polars as pl
 
 from s1.data.clean import Profile
 from s1.data.near_duplicates import NEAR_COLUMNS, best_first, near_pairs, near_reasons
-from s1.data.partitions import hash_of, index_part, normalised, spaces_only
+from s1.data.partitions import hash_of, index_part, no_reasons, normalised, spaces_only
 from s1.data.pool import Pool
 from s1.data.read_files import data_files, splits
 from s1.data.validate_rows import ALIASES, Reader, Seen, file_stem, split_frames
@@ -67,7 +67,7 @@ def contamination(
     `rows` are the rows of the index to check; reasons are in their order. `near` is the least Jaccard index of a
     near duplicate, 0 for none; `exempt` a regular expression for sources whose hits are reported, not dropped.
     """
-    reasons = pl.Series("reason", [None] * rows.height, dtype=pl.String)
+    reasons = no_reasons(rows)
     hits = pl.DataFrame(schema={c: pl.Int64 if c == "count" else pl.String for c in HIT_COLUMNS})
     if benchmarks is not None:
         hits = find_hits(pool, rows, benchmarks, n=n, profile=profile)
@@ -163,16 +163,8 @@ def find_hits(
 
     `how` is "exact" or "8-gram"; `shared` is the first shared n-gram in the pool question, under "strict" the
     first that is no stock phrase, and `count` how many distinct ones there are (0 for an exact match of short
-    texts). n = 0 leaves only the exact match. Raises BadInput for benchmarks that do not come from
-    `benchmark_frame`, or that have a null question.
+    texts). n = 0 leaves only the exact match. Raises BadInput for a benchmark question that is null.
     """
-    if n < 0:
-        raise BadConfig(f"Decontamination: n is {n}.", "Use a number of words, or 0 for exact matches only.")
-    absent = [c for c in ("benchmark", "benchmark_id", "benchmark_question") if c not in benchmarks.columns]
-    if absent:
-        raise BadInput(
-            f"The benchmark frame has no column {absent[0]!r}.", "Build it with benchmark_frame()."
-        )
     benchmarks = _own_ids(benchmarks)
     work = partial(_matches, benchmarks=benchmarks, n=n, profile=profile)
     found = pool.map_rows(rows, ["question"], work, name="hits", key=hash_of(n, profile, benchmarks))
@@ -358,7 +350,7 @@ def duplicate_reasons(rows: pl.DataFrame, *, by: Duplicates = "question") -> pl.
     `by="off"` drops nothing.
     """
     if by == "off":
-        return pl.Series([None] * rows.height, dtype=pl.String)
+        return no_reasons(rows)
     key = pl.struct("_key", "_trace") if by == "trace" else pl.col("_key")
     ranked = best_first(rows.select("id", "correct", "trace_tokens", key=key))
     ranked = ranked.with_columns(kept=pl.col("id").first().over("key"))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from s1.errors import BadConfig, BadInput
+from s1.data.partitions import no_reasons
+from s1.errors import BadInput
 
 TokenCounter = Callable[[Sequence[str]], Sequence[int]]
 
@@ -46,11 +47,9 @@ def difficulty_reasons(pool: pl.DataFrame, *, most_solved: float = 0.0) -> pl.Se
     not stay through a copy that nobody could grade. Null for the other rows, ungraded ones included. The paper drops
     a question that either of two models solved (`most_solved` 0).
     """
-    if not 0 <= most_solved <= 1:
-        raise BadConfig(f"most_solved is {most_solved}.", "Use a share between 0 and 1.")
     models = [c for c in pool.columns if c.startswith("solved_")]
     if not models:
-        return pl.Series([None] * pool.height, dtype=pl.String)
+        return no_reasons(pool)
     reasons = [
         pl.when(share_of_question(c) > most_solved).then(pl.lit(f"solved by {c.removeprefix('solved_')}"))
         for c in models

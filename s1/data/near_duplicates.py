@@ -18,7 +18,6 @@ import polars as pl
 
 from s1.data.partitions import normalised
 from s1.data.pool import Pool
-from s1.errors import BadConfig
 
 NEAR_COLUMNS = ("id", "other_id", "similarity", "question", "other_question")
 MINIMA = 128
@@ -35,10 +34,6 @@ def near_pairs(pool: Pool, rows: pl.DataFrame, threshold: float, *, n: int = 3) 
     removed; a question under n words is one n-gram. Of several rows with the same question the one with the
     smallest id appears.
     """
-    if not 0 < threshold <= 1 or n < 1:
-        raise BadConfig(
-            f"Near duplicates: threshold {threshold}, n {n}.", "Use 0 < threshold <= 1 and n >= 1."
-        )
     ranked = best_first(rows.select("id", "_key", "correct", "trace_tokens"))
     rows = rows.sort("id").unique("_key", keep="first", maintain_order=True)
     schema = {c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS}

@@ -65,6 +65,11 @@ def pool_types(columns: Sequence[str]) -> dict[str, Any]:
     return types | {c: pl.Float64 for c in sorted(columns) if c.startswith("solved_")}
 
 
+def no_reasons(rows: pl.DataFrame) -> pl.Series:
+    """No reason to drop any of `rows`: a null for each."""
+    return pl.Series("reason", [None] * rows.height, dtype=pl.String)
+
+
 def normalised(text: pl.Expr) -> pl.Expr:
     """Lower case, with each run of whitespace collapsed to one space."""
     return text.str.to_lowercase().str.replace_all(WHITESPACE, " ").str.strip_chars(" ")

@@ -20,6 +20,7 @@ from s1.data.decontaminate import Duplicates, contamination
 from s1.data.difficulty import difficulty_reasons, share_of_question
 from s1.data.ledger import Ledger, Stage, count_stage, rejects_of
 from s1.data.output import refuse_existing, write_dataset
+from s1.data.partitions import no_reasons
 from s1.data.pool import Pool
 from s1.data.select import PAPER_PRESELECT, Preselect, Strategy, select
 from s1.errors import BadConfig, BadInput
@@ -71,15 +72,6 @@ class Prepared(NamedTuple):
     tables: Mapping[str, pl.DataFrame] = {}
 
 
-class StageInput(NamedTuple):
-    """What a stage looks at: the rows of the pool's index that are still in."""
-
-    pool: Pool
-    rows: pl.DataFrame
-    settings: CurateSettings
-    benchmarks: pl.DataFrame | None
-
-
 class StageOutcome(NamedTuple):
     """What a stage found: a reason for each row that it drops (null: stays), remarks, and tables by file name."""
 
@@ -127,13 +119,13 @@ def run_stages(
     notes: Sequence[str] = (),
     progress: Callable[[Stage], None] = lambda stage: None,
 ) -> Ledger:
-    """Runs some stages, named as in STAGES, one after another; `notes` go before their own.
+    """Runs some stages, by their names on the command line, one after another; `notes` go before their own.
 
     Raises BadInput when no row is left before the last of them.
     """
     rows = pool.index
     sources = pl.concat([rows["source"], pool.rejects["source"]])
-    counts = [count_stage("reading", sources, pl.concat([_no_reasons(rows), pool.rejects["reason"]]))]
+    counts = [count_stage("reading", sources, pl.concat([no_reasons(rows), pool.rejects["reason"]]))]
     progress(counts[0])
     notes = list(notes)
     dropped: list[pl.DataFrame] = []
@@ -144,7 +136,7 @@ def run_stages(
                 f"No row is left after {counts[-1].name}: {dict(counts[-1].dropped)}.",
                 "Loosen that stage, or check the pool.",
             )
-        found = STAGES[name](StageInput(pool, rows, settings, benchmarks))
+        found = _run_stage(name, pool, rows, settings, benchmarks)
         counts.append(count_stage(name, rows["source"], found.reasons))
         progress(counts[-1])
         fates = rows.select("id", "source", found.reasons.alias("reason"), stage=pl.lit(name))
@@ -156,56 +148,57 @@ def run_stages(
     return Ledger(pool, settings, rows, rejected, tuple(counts), tables, tuple(notes))
 
 
-def _keep_all(given: StageInput) -> StageOutcome:
-    return StageOutcome(_no_reasons(given.rows))
+def _run_stage(
+    name: str, pool: Pool, rows: pl.DataFrame, settings: CurateSettings, benchmarks: pl.DataFrame | None
+) -> StageOutcome:
+    """What a stage finds in `rows`: the rows of the index that are still in."""
+    match name:
+        case "clean":
+            return StageOutcome(clean_pool(pool, rows, settings.clean, settings.profile))
+        case "difficulty":
+            return _difficulty(rows, settings)
+        case "decontaminate":
+            return _decontaminate(pool, rows, settings, benchmarks)
+        case "select":
+            return _select(rows, settings)
+        case "collect" | "teach" | "diversity":  # they only prepare the pool
+            return StageOutcome(no_reasons(rows))
+    raise ValueError(name)
 
 
-def _no_reasons(rows: pl.DataFrame) -> pl.Series:
-    return pl.Series("reason", [None] * rows.height, dtype=pl.String)
-
-
-def _clean(given: StageInput) -> StageOutcome:
-    settings = given.settings
-    return StageOutcome(clean_pool(given.pool, given.rows, settings.clean, settings.profile))
-
-
-def _difficulty(given: StageInput) -> StageOutcome:
-    rows, notes = given.rows, []
+def _difficulty(rows: pl.DataFrame, settings: CurateSettings) -> StageOutcome:
+    notes = []
     models = [c for c in rows.columns if c.startswith("solved_")]
     if not models:
         notes.append("No solved_MODEL column: the difficulty rule had nothing to apply to.")
-    ungraded = (
-        rows.filter(pl.any_horizontal(share_of_question(m).is_null() for m in models)).height if models else 0
-    )
-    if ungraded:
+    elif ungraded := rows.filter(pl.any_horizontal(share_of_question(m).is_null() for m in models)).height:
         notes.append(f"{ungraded} rows lack a graded attempt of some model; that model did not count.")
-    return StageOutcome(difficulty_reasons(rows, most_solved=given.settings.most_solved), notes)
+    return StageOutcome(difficulty_reasons(rows, most_solved=settings.most_solved), notes)
 
 
-def _decontaminate(given: StageInput) -> StageOutcome:
-    settings, notes = given.settings, []
+def _decontaminate(
+    pool: Pool, rows: pl.DataFrame, settings: CurateSettings, benchmarks: pl.DataFrame | None
+) -> StageOutcome:
     found = contamination(
-        given.pool,
-        given.rows,
-        given.benchmarks,
+        pool,
+        rows,
+        benchmarks,
         n=settings.ngram,
         duplicates=settings.duplicates,
         near=settings.near,
         exempt=settings.exempt_sources if settings.profile == "official" else None,
         profile=settings.profile,
     )
-    if given.benchmarks is None:
-        notes.append("No benchmark was named: nothing was checked against test questions.")
-    else:
-        counts = given.benchmarks.group_by("benchmark", maintain_order=True).len().iter_rows()
+    note = "No benchmark was named: nothing was checked against test questions."
+    if benchmarks is not None:
+        counts = benchmarks.group_by("benchmark", maintain_order=True).len().iter_rows()
         named = ", ".join(f"{count} of {name}" for name, count in counts)
-        notes.append(f"Checked against benchmark questions: {named}.")
-    return StageOutcome(found.reasons, notes, {"hits.jsonl": found.hits, "near.jsonl": found.near})
+        note = f"Checked against benchmark questions: {named}."
+    return StageOutcome(found.reasons, [note], {"hits.jsonl": found.hits, "near.jsonl": found.near})
 
 
-def _select(given: StageInput) -> StageOutcome:
-    rows, settings, notes = given.rows, given.settings, list[str]()
-    after = settings.weighted_after
+def _select(rows: pl.DataFrame, settings: CurateSettings) -> StageOutcome:
+    notes, after = list[str](), settings.weighted_after
     if settings.strategy == "s1k" and settings.profile == "official" and after is None:
         after = settings.n * 7 // 10
         if not settings.domain_weights:
@@ -223,15 +216,3 @@ def _select(given: StageInput) -> StageOutcome:
     taken = rows["id"].is_in(chosen["id"].implode())
     reasons = pl.select(pl.when(~taken).then(pl.lit("not drawn")).alias("reason")).to_series()
     return StageOutcome(reasons, [*notes, *more], kept=chosen)
-
-
-STAGES: Mapping[str, Callable[[StageInput], StageOutcome]] = {
-    "collect": _keep_all,
-    "teach": _keep_all,
-    "clean": _clean,
-    "difficulty": _difficulty,
-    "diversity": _keep_all,
-    "decontaminate": _decontaminate,
-    "select": _select,
-}
-"""The stages by the names of the command line. Three of them only prepare the pool and drop nothing."""

@@ -18,7 +18,6 @@ import polars as pl
 
 from s1.data.clean import Profile
 from s1.data.difficulty import require_trace_tokens
-from s1.errors import BadConfig
 
 Strategy = Literal["s1k", "random", "longest", "diverse", "full"]
 NO_DOMAIN = "(no domain)"
@@ -74,8 +73,6 @@ def select(
     rows stay in their domains, so that a draw can come to nothing; under "strict" they leave them. Raises BadInput
     when a strategy that looks at lengths meets a trace that is not measured in tokens.
     """
-    if n < 1:
-        raise BadConfig(f"Selection: n is {n}.", "Use at least 1.")
     if strategy in ("s1k", "longest"):
         require_trace_tokens(rows)
     length = pl.col("trace_tokens").fill_null(0)  # a row without a trace has none
@@ -156,13 +153,6 @@ def _ablation(rows: pl.DataFrame, n: int, draw: _Draw, strategy: Strategy) -> li
         if not members:
             names.pop(at)
     return chosen
-
-
-def benchmark_domain_weights(aime: Mapping[str, int], gpqa: Mapping[str, int]) -> dict[str, float]:
-    """The authors' weights for the last 300 rows: domain counts of the benchmarks, cut to whole numbers."""
-    factor = 0.5 * sum(aime.values()) / sum(gpqa.values()) if gpqa else 0.0
-    names = sorted({*aime, *gpqa})
-    return {d: float(int(aime.get(d, 0) + gpqa.get(d, 0) * factor)) for d in names}
 
 
 def _preselected(rows: pl.DataFrame, rules: Sequence[Preselect]) -> list[int]:

@@ -168,8 +168,9 @@ def test_notes_say_what_could_not_be_checked() -> None:
         assert part in notes
     with pytest.raises(BadInput, match="after clean: {'no trace': 20}"):
         curate(pool_of_frame(small_frame().drop("thinking")))
-    with pytest.raises(BadConfig):
-        CurateSettings(n=0)
+    for wrong in ({"n": 0}, {"ngram": -1}, {"most_solved": 1.5}, {"near": -0.1}, {"near": 1.5}):
+        with pytest.raises(BadConfig):
+            CurateSettings(**wrong)  # type: ignore[arg-type]
     assert from_json(CurateSettings, to_json(CurateSettings())) == CurateSettings()
 
 
