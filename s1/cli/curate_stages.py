@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from s1.data.pool import Pool
 
 
-def whole_pipeline(stage: str, arguments: argparse.Namespace) -> None:
+def whole_pipeline(arguments: argparse.Namespace) -> None:
     from s1.data.output import refuse_existing
     from s1.data.pipeline import curate
 
@@ -39,20 +39,16 @@ def whole_pipeline(stage: str, arguments: argparse.Namespace) -> None:
     print(visible(f"{ledger.kept.height} rows selected. Written to {arguments.out}"))
 
 
-def one_stage(stage: str, arguments: argparse.Namespace) -> None:
+def one_stage(arguments: argparse.Namespace) -> None:
     """clean, decontaminate or select."""
     from s1.data.pipeline import Prepared
 
     settings = _curate_settings(arguments)
-    _check_out(stage, arguments)
     with _open_pool(arguments) as pool:
-        prepared = Prepared(pool, ())
-        ledger = _finish(stage, prepared, arguments, settings, settings, _benchmarks(arguments))
-        if stage == "decontaminate":
-            _print_hits(ledger)
+        _finish(arguments, Prepared(pool), settings, settings)
 
 
-def collect(stage: str, arguments: argparse.Namespace) -> None:
+def collect(arguments: argparse.Namespace) -> None:
     from s1.data.pipeline import Prepared
     from s1.data.pool import join_pools
     from s1.data.sources import load_source, read_sources
@@ -64,7 +60,6 @@ def collect(stage: str, arguments: argparse.Namespace) -> None:
         for name, source in known.items():
             print(visible(f"{name:15} {source.paper or '':>6}  {source.hub:38} {source.licence}"))
         return
-    _check_out(stage, arguments)
     pools = []
     for spec in known if arguments.pool == ["all"] else arguments.pool:
         name, _, path = spec.partition("=")
@@ -78,21 +73,21 @@ def collect(stage: str, arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
         pools.append(pool)
-    _finish(stage, Prepared(join_pools(pools), ()), arguments)
+    _finish(arguments, Prepared(join_pools(pools)))
 
 
-def teach(stage: str, arguments: argparse.Namespace) -> None:
-    from s1.config import split_pairs
+def teach(arguments: argparse.Namespace) -> None:
     from s1.data.pipeline import Prepared
-    from s1.data.pool import read_pool
     from s1.data.teach import teach as ask_teacher
 
     if len(arguments.model or ()) != 1:
         raise BadConfig("curate teach needs one teacher.", "Name it with --model.")
     settings = _api_settings(arguments)
-    pool = read_pool(arguments.pool, dict(split_pairs(arguments.column or ())))
-    _check_out(stage, arguments)
-    with _open_models(arguments, settings) as (models, _, cache), ProgressBar(stage) as bar:
+    with (
+        _open_pool(arguments) as pool,
+        _open_models(arguments, settings) as (models, _, cache),
+        ProgressBar("teach") as bar,
+    ):
         taught = ask_teacher(pool, models[0], cache, samples=_samples(arguments), progress=bar.show_calls)
     if not taught.pool.index.height:
         raise Interrupted(f"No trace came back: {taught.pool.rejects['reason'][-1]}.")
@@ -103,25 +98,24 @@ def teach(stage: str, arguments: argparse.Namespace) -> None:
             f"{silent} replies show no thinking; the clean stage drops them. A vLLM server shows it with "
             "--reasoning-parser, or where the tags are special tokens with --set body='{skip_special_tokens: false}'."
         )
-    _finish(stage, Prepared(taught.pool, notes), arguments, recorded=settings)
+    _finish(arguments, Prepared(taught.pool, notes), settings)
 
 
-def difficulty(stage: str, arguments: argparse.Namespace) -> None:
+def difficulty(arguments: argparse.Namespace) -> None:
     from s1.data.model_stages import attempt_questions
     from s1.data.pipeline import CurateSettings
 
     settings = _api_settings(arguments)
     rule = CurateSettings(most_solved=arguments.most_solved or 0.0)
-    _check_out(stage, arguments)
     with _open_pool(arguments) as pool:
-        with _open_models(arguments, settings) as (models, judge, cache), ProgressBar(stage) as bar:
+        with _open_models(arguments, settings) as (models, judge, cache), ProgressBar("difficulty") as bar:
             prepared = attempt_questions(
                 pool, models, judge, cache, samples=_samples(arguments), progress=bar.show_calls
             )
-        _finish(stage, prepared, arguments, rule, settings)
+        _finish(arguments, prepared, settings, rule)
 
 
-def diversity(stage: str, arguments: argparse.Namespace) -> None:
+def diversity(arguments: argparse.Namespace) -> None:
     from s1.data.domains import read_domains
     from s1.data.model_stages import name_domains
 
@@ -129,18 +123,17 @@ def diversity(stage: str, arguments: argparse.Namespace) -> None:
         raise BadConfig("curate diversity takes one classifier.", "Name one --model.")
     settings = _api_settings(arguments)
     domains = read_domains(arguments.domains) if arguments.domains else None
-    _check_out(stage, arguments)
     with _open_pool(arguments) as pool:
-        with _open_models(arguments, settings) as (models, _, cache), ProgressBar(stage) as bar:
+        with _open_models(arguments, settings) as (models, _, cache), ProgressBar("diversity") as bar:
             classifier = models[0] if models else None
             prepared = name_domains(pool, classifier, cache, domains=domains, progress=bar.show_calls)
-        _finish(stage, prepared, arguments, recorded=settings)
+        _finish(arguments, prepared, settings)
 
 
 WORKER_BYTES = 16 << 20
 """Below it, starting a process takes longer than what it saves."""
 
-COMMANDS: Mapping[str, Callable[[str, argparse.Namespace], None]] = {
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "": whole_pipeline,
     "collect": collect,
     "teach": teach,
@@ -205,41 +198,31 @@ def _benchmarks(arguments: argparse.Namespace) -> pl.DataFrame | None:
     return read_benchmarks(arguments.against) if arguments.against else None
 
 
-def _check_out(stage: str, arguments: argparse.Namespace) -> None:
-    from s1.data.output import refuse_other_stage
-
-    if arguments.out is not None:
-        refuse_other_stage(arguments.out, stage)
-
-
 def _finish(
-    stage: str,
-    prepared: Prepared,
     arguments: argparse.Namespace,
-    settings: CurateSettings | None = None,
+    prepared: Prepared,
     recorded: Any = None,
-    benchmarks: pl.DataFrame | None = None,
-) -> Ledger:
+    settings: CurateSettings | None = None,
+) -> None:
     """Runs the stage on the prepared pool and writes its folder, with `recorded` as its settings."""
-    from dataclasses import replace
-
     from s1.data.output import write_stage
     from s1.data.pipeline import CurateSettings, run_stages
 
     ledger = run_stages(
         prepared.pool,
-        [stage],
+        [arguments.stage],
         settings or CurateSettings(),
-        benchmarks=benchmarks,
+        benchmarks=_benchmarks(arguments),
         notes=prepared.notes,
+        tables=prepared.tables,
         progress=_show_stage,
     )
-    ledger = replace(ledger, tables={**ledger.tables, **prepared.tables})
     _show_notes(ledger)
     if arguments.out is not None:
         write_stage(ledger, arguments.out, recorded)
         print(visible(f"{ledger.kept.height} rows kept. Written to {arguments.out}"))
-    return ledger
+    if arguments.stage == "decontaminate":
+        _print_hits(ledger)
 
 
 def _show_stage(stage: Stage) -> None:
@@ -284,21 +267,10 @@ def _open_models(
     arguments: argparse.Namespace, settings: ApiSettings
 ) -> Iterator[tuple[list[Caller], Caller | None, CallCache]]:
     """The models, the judge and the call cache of the output folder; engines are closed at the end."""
-    import asyncio
-
     from s1.clients.call_cache import CallCache
-    from s1.data.attempts import EngineCaller
 
-    models: list[Caller] = []
-    judge: Caller | None = None
-    try:
-        for spec in arguments.model or ():
-            models.append(open_caller(spec, arguments.url, settings))
-        if arguments.judge:
-            judge = open_caller(arguments.judge, arguments.url, settings)
-        with CallCache(arguments.out / "journal.jsonl") as cache:
-            yield models, judge, cache
-    finally:
-        for caller in (*models, judge):
-            if isinstance(caller, EngineCaller):
-                asyncio.run(caller.engine.close())
+    with ExitStack() as stack:
+        specs = [*(arguments.model or ()), *filter(None, [arguments.judge])]
+        callers = [stack.enter_context(open_caller(spec, arguments.url, settings)) for spec in specs]
+        judge = callers.pop() if arguments.judge else None
+        yield callers, judge, stack.enter_context(CallCache(arguments.out / "journal.jsonl"))

@@ -41,7 +41,6 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
     from s1.clients.call_cache import CallCache
     from s1.clients.chat import ApiSettings
     from s1.data.answer_judge import ask_judge
-    from s1.data.attempts import EngineCaller
     from s1.errors import BadConfig
 
     if spec is None:
@@ -50,22 +49,19 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
         yield None
         return
     settings = ApiSettings(temperature=0.0, max_tokens=JUDGE_TOKENS, tries=JUDGE_TRIES)
-    caller = open_caller(spec, url, settings)
-    try:
-        with CallCache(folder / "journal.jsonl") as cache:
+    with open_caller(spec, url, settings) as caller, CallCache(folder / "journal.jsonl") as cache:
 
-            def judge(attempts: Mapping[str, Attempt]) -> Mapping[str, bool]:
-                with ProgressBar("judge") as bar:
-                    return asyncio.run(ask_judge(attempts, caller, cache, progress=bar.show_calls))
+        def judge(attempts: Mapping[str, Attempt]) -> Mapping[str, bool]:
+            with ProgressBar("judge") as bar:
+                return asyncio.run(ask_judge(attempts, caller, cache, progress=bar.show_calls))
 
-            yield judge
-    finally:
-        if isinstance(caller, EngineCaller):
-            asyncio.run(caller.engine.close())
+        yield judge
 
 
-def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
+@contextmanager
+def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Iterator[Caller]:
     """A model to ask: NAME on the server of `url`, NAME@URL[@KEY_ENV] on another, otherwise an engine spec."""
+    import asyncio
     from dataclasses import replace
 
     from s1.cli.options import open_engine
@@ -77,12 +73,22 @@ def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Caller:
     if at:
         # The key of --url goes to that server only; another server gets the key that is named for it, or none.
         address, _, key_env = ("http" + other).partition("@")
-        return replace(settings, model=name, url=address, key_env=key_env)
+        yield replace(settings, model=name, url=address, key_env=key_env)
+        return
     if url:
-        return replace(settings, model=spec, url=url)
+        yield replace(settings, model=spec, url=url)
+        return
     top_p = 1.0 if settings.top_p is None else settings.top_p
     sampling = Sampling(settings.temperature or 0.0, top_p, seed=0)
     engine = open_engine(spec)
-    return EngineCaller(
-        engine, spec.rstrip("/"), sampling, settings.max_tokens, settings.concurrency, model_id(engine.name)
-    )
+    try:
+        yield EngineCaller(
+            engine,
+            spec.rstrip("/"),
+            sampling,
+            settings.max_tokens,
+            settings.concurrency,
+            model_id(engine.name),
+        )
+    finally:
+        asyncio.run(engine.close())

@@ -68,7 +68,7 @@ class Prepared(NamedTuple):
     """A pool with new columns, remarks for its ledger, and tables by file name."""
 
     pool: Pool
-    notes: Sequence[str]
+    notes: Sequence[str] = ()
     tables: Mapping[str, pl.DataFrame] = {}
 
 
@@ -117,9 +117,10 @@ def run_stages(
     *,
     benchmarks: pl.DataFrame | None = None,
     notes: Sequence[str] = (),
+    tables: Mapping[str, pl.DataFrame] = {},
     progress: Callable[[Stage], None] = lambda stage: None,
 ) -> Ledger:
-    """Runs some stages, by their names on the command line, one after another; `notes` go before their own.
+    """Runs some stages, by their names on the command line; `notes` and `tables` go before their own.
 
     Raises BadInput when no row is left before the last of them.
     """
@@ -129,7 +130,7 @@ def run_stages(
     progress(counts[0])
     notes = list(notes)
     dropped: list[pl.DataFrame] = []
-    tables: dict[str, pl.DataFrame] = {}
+    tables = dict(tables)
     for name in stages:
         if not rows.height:
             raise BadInput(

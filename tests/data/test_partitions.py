@@ -211,7 +211,7 @@ class Counting:
     def __init__(self, most: int = 10**9) -> None:
         self.most, self.done = most, 0
 
-    def map(self, function: Any, items: Any) -> Any:
+    def __call__(self, function: Any, items: Any) -> Any:
         for item in items:
             if self.done == self.most:
                 raise KeyboardInterrupt
