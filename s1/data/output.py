@@ -85,16 +85,13 @@ def dataset_rows(rows: pl.DataFrame, trace_prefix: str = "") -> pl.DataFrame:
 
 def refuse_existing(out: Path) -> None:
     """Raises BadInput when `out` cannot take a dataset."""
-    _refuse_file(out)
-    if out.is_dir() and any(out.iterdir()):
+    if _names_in(out):
         raise BadInput(f"{out} is not empty.", "Name another output folder.")
 
 
 def refuse_other_stage(out: Path, name: str) -> None:
     """Raises BadInput when `out` cannot take the result of the stage `name`: it holds something else."""
-    _refuse_file(out)
-    others = sorted(f.name for f in out.iterdir() if f.name not in STAGE_FILES) if out.is_dir() else []
-    if others:
+    if others := sorted(_names_in(out) - {*STAGE_FILES}):
         raise BadInput(f"{out} holds other files ({others[0]}).", "Name another output folder.")
     if (out / "stage.json").is_file():
         data = parse_object((out / "stage.json").read_bytes(), out / "stage.json", 1)
@@ -106,9 +103,10 @@ def refuse_other_stage(out: Path, name: str) -> None:
             )
 
 
-def _refuse_file(out: Path) -> None:
+def _names_in(out: Path) -> set[str]:
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file, not a folder.", "Name another output folder.")
+    return {file.name for file in out.iterdir()} if out.exists() else set()
 
 
 def write_dataset(ledger: Ledger, out: Path) -> None:
@@ -120,24 +118,19 @@ def write_dataset(ledger: Ledger, out: Path) -> None:
     temporary.mkdir()
     try:
         with disk_errors(out):
-            _write_files(ledger, temporary)
+            write_parquet(_dataset(ledger), temporary / "dataset.parquet")
+            _write_rejected(ledger, temporary / "rejected.jsonl")
+            for name, table in ledger.tables.items():
+                table.write_ndjson(temporary / name)
+            with contextlib.suppress(MissingExtra):  # the one file that is optional
+                funnel_figure(ledger.stages, temporary / "funnel.png")
+            counts = json.dumps(ledger.to_json(), indent=2, ensure_ascii=False) + "\n"
+            texts = {"report.md": report(ledger), "README.md": card(ledger), "ledger.json": counts}
+            for name, text in texts.items():
+                (temporary / name).write_text(text, encoding="utf-8")
             os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_files(ledger: Ledger, folder: Path) -> None:
-    write_parquet(_dataset(ledger), folder / "dataset.parquet")
-    _write_rejected(ledger, folder / "rejected.jsonl")
-    for name, table in ledger.tables.items():
-        table.write_ndjson(folder / name)
-    with contextlib.suppress(MissingExtra):  # the one file that is optional
-        funnel_figure(ledger.stages, folder / "funnel.png")
-    (folder / "report.md").write_text(report(ledger), encoding="utf-8")
-    (folder / "README.md").write_text(card(ledger), encoding="utf-8")
-    (folder / "ledger.json").write_text(
-        json.dumps(ledger.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
 
 
 def _dataset(ledger: Ledger) -> Iterator[pl.DataFrame]:
@@ -154,23 +147,21 @@ def write_stage(ledger: Ledger, out: Path, settings: Any = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "stage.json").unlink(missing_ok=True)
     with disk_errors(out):
-        _write_stage_files(ledger, out, settings)
-
-
-def _write_stage_files(ledger: Ledger, out: Path, settings: Any) -> None:
-    frames = ledger.pool.gather(ledger.kept) if ledger.kept.height else [ledger.pool.gather_all(ledger.kept)]
-    part = out / "pool.parquet.part"
-    write_parquet(frames, part)
-    part.replace(out / "pool.parquet")
-    store_index(ledger.kept.select(ledger.pool.index.columns), out / "pool.parquet")
-    part = out / "rejected.jsonl.part"
-    _write_rejected(ledger, part)
-    part.replace(out / "rejected.jsonl")
-    for name, table in ledger.tables.items():
-        write_bytes(out / name, (dump_line(row) for row in table.iter_rows(named=True)))
-    stages = [s.to_json() for s in ledger.stages]
-    content = {"schema": 1, "stages": stages, "settings": settings, "notes": list(ledger.notes)}
-    write_json(out / "stage.json", content)
+        kept = (
+            ledger.pool.gather(ledger.kept) if ledger.kept.height else [ledger.pool.gather_all(ledger.kept)]
+        )
+        part = out / "pool.parquet.part"
+        write_parquet(kept, part)
+        part.replace(out / "pool.parquet")
+        store_index(ledger.kept.select(ledger.pool.index.columns), out / "pool.parquet")
+        part = out / "rejected.jsonl.part"
+        _write_rejected(ledger, part)
+        part.replace(out / "rejected.jsonl")
+        for name, table in ledger.tables.items():
+            write_bytes(out / name, (dump_line(row) for row in table.iter_rows(named=True)))
+        stages = [s.to_json() for s in ledger.stages]
+        content = {"schema": 1, "stages": stages, "settings": settings, "notes": list(ledger.notes)}
+        write_json(out / "stage.json", content)
 
 
 def write_parquet(frames: Iterable[pl.DataFrame], path: Path) -> None:

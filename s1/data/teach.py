@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import NamedTuple
 
 import polars as pl
@@ -14,7 +15,7 @@ from s1.errors import BadInput
 from s1.formats import without_delimiters
 
 BATCH = 2_000
-"""Rows held as Python objects, traces included, while the table is built."""
+"""Questions whose rows are held as Python objects, traces included, while the table is built."""
 
 
 class Taught(NamedTuple):
@@ -35,41 +36,31 @@ def teach(
     a reply join the rejects with the reason. Rows with the same question share one call.
     """
     check_samples(teacher, samples)
-    calls = (teacher.request(q, k) for q in pool.rows["question"] for k in range(samples))
-    refused = asyncio.run(map_calls(calls, teacher, cache, progress=progress))
-    return _taught(pool, teacher, cache, samples, refused)
-
-
-def _taught(pool: Pool, teacher: Caller, cache: CallCache, samples: int, refused: dict[str, str]) -> Taught:
     questions = pool.rows
-    rows, frames, rejects = list[dict[str, object]](), list[pl.DataFrame](), list[dict[str, object]]()
+    calls = (teacher.request(q, k) for q in questions["question"] for k in range(samples))
+    refused = asyncio.run(map_calls(calls, teacher, cache, progress=progress))
+    frames, rejects = list[pl.DataFrame](), list[dict[str, object]]()
     costs: dict[str, tuple[int, int, float]] = {}
-    for row in questions.iter_rows(named=True):
-        for k in range(samples):
+    for piece in questions.iter_slices(BATCH):
+        rows = list[dict[str, object]]()
+        for row, k in itertools.product(piece.iter_rows(named=True), range(samples)):
             key = teacher.request(row["question"], k).key
             reply = cache.get(key)
             number = f"{row['id']}-{k}" if k else row["id"]
-            if reply is None or reply.finish == "content_filter":
-                why = refused.get(key, "the teacher's reply was filtered" if reply else "no reply")
-                rejects.append(
-                    {"id": number, "source": row["source"], "reason": why, "question": row["question"]}
-                )
-                continue
             try:
+                if reply is None or reply.finish == "content_filter":
+                    raise BadInput(
+                        refused.get(key, "the teacher's reply was filtered" if reply else "no reply")
+                    )
                 thinking, answer = without_delimiters(reply.thinking, reply.answer)
-            except BadInput as error:
-                why = error.message
-                rejects.append(
-                    {"id": number, "source": row["source"], "reason": why, "question": row["question"]}
-                )
+            except BadInput as why:
+                rejected = {"id": number, "reason": why.message}
+                rejects.append({**rejected, "source": row["source"], "question": row["question"]})
                 continue
             costs[key] = reply.prompt_tokens, reply.completion_tokens, reply.usd
             new = {"id": number, "thinking": thinking, "attempt": answer}
             rows.append({**row, **new, "trace_by": teacher.name, "correct": None, "trace_tokens": None})
-        if len(rows) >= BATCH:
-            frames.append(pl.DataFrame(rows, schema=questions.schema))
-            rows = []
-    frames.append(pl.DataFrame(rows, schema=questions.schema))
+        frames.append(pl.DataFrame(rows, schema=questions.schema))
     all_rejects = pl.concat([pool.rejects, rejects_frame(rejects)])
     taught = pool_of_frame(pl.concat(frames), rejects=all_rejects, files=pool.files)
     totals = [sum(c[i] for c in costs.values()) for i in range(3)]
