@@ -15,9 +15,9 @@ from typing import Literal
 import polars as pl
 
 from s1.data.difficulty import require_trace_tokens
-from s1.data.partitions import pool_types
 from s1.data.pool import Pool
 from s1.data.repetition import find_loops
+from s1.data.validate_rows import pool_types
 from s1.errors import BadConfig
 
 Profile = Literal["strict", "official"]
@@ -62,9 +62,7 @@ PETRI = CleanSettings(ending=r"\.\s*$", stated=STATED_SO, other_run=6, loop_repe
 
 def clean_pool(pool: Pool, rows: pl.DataFrame, settings: CleanSettings, profile: Profile) -> pl.Series:
     """`clean_reasons` of the rows of the index that are in `rows`, in their order."""
-    if profile != "official" and settings.token_limit is not None:
-        require_trace_tokens(rows)
-    features: list[str] = []
+    features: list[str] | None = None
     if profile == "official":
         # Differs: a feature that the whole pool lacks (say, attempts of a second model) is not required.
         has = {
@@ -75,8 +73,10 @@ def clean_pool(pool: Pool, rows: pl.DataFrame, settings: CleanSettings, profile:
         }
         names = [c for c in pool_types(rows.columns) if c not in NOT_FEATURES]
         features = [c for c in names if rows.select(has.get(c, pl.col(c).is_not_null()).any()).item()]
-    columns = {"question", "thinking", "attempt", "answer", "source", "trace_tokens", *features}
-    work = partial(_clean_part, settings=settings, features=features if profile == "official" else None)
+    elif settings.token_limit is not None:
+        require_trace_tokens(rows)
+    columns = {"question", "thinking", "attempt", "answer", "source", "trace_tokens", *(features or ())}
+    work = partial(_clean_part, settings=settings, features=features)
     key = repr((settings, profile, features))
     found = pool.map_rows(rows, sorted(columns), work, name="clean", key=key)
     return rows.select("id").join(found, on="id", how="left", maintain_order="left")["reason"]

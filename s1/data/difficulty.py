@@ -68,6 +68,8 @@ def with_trace_tokens(pool: pl.DataFrame, tokenizer: str | Path | TokenCounter) 
     A row without a trace has no count.
     """
     count = tokenizer if callable(tokenizer) else token_counter(tokenizer)
+    if "thinking" not in pool.columns:
+        pool = pool.with_columns(thinking=pl.lit(None, pl.String))
     counts: list[int] = []
     for start in range(0, pool.height, 256):
         counts += count(pool["thinking"][start : start + 256].fill_null("").to_list())

@@ -21,7 +21,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,9 +29,9 @@ import polars as pl
 
 from s1.data.difficulty import token_counter, tokenizer_file, with_trace_tokens
 from s1.data.executor import Executor
-from s1.data.partitions import Part, disk_errors, hash_of, index_part, map_kept, pool_types, settle_ids
+from s1.data.partitions import Part, disk_errors, hash_of, index_part, map_kept
 from s1.data.read_files import Split, file_kind, splits
-from s1.data.validate_rows import Reader, Seen, checked_batches, split_frames
+from s1.data.validate_rows import Reader, Seen, checked_batches, pool_types, split_frames
 from s1.errors import BadInput, Interrupted, S1Error
 from s1.jsonl import write_bytes
 
@@ -41,9 +40,6 @@ PIECE_BYTES = 1 << 25
 INDEX_FILE = "pool.index"
 """The index of pool.parquet in the same folder: a Parquet file in the order of its rows."""
 
-Ingested = tuple[list["Part | pl.DataFrame"], "pl.DataFrame", list[dict[str, Any]]]
-"""Parts, their index with one row for each id, and the rejected rows."""
-
 
 class _Piece(NamedTuple):
     split: Split
@@ -51,13 +47,8 @@ class _Piece(NamedTuple):
     """Where its parts are written, without the suffix; None: they stay in memory."""
 
 
-@dataclass(slots=True)
-class _PieceRows:
-    """The parts of one piece of a file, each with its index, and what was rejected."""
-
-    parts: list[Part | pl.DataFrame]
-    indexes: list[pl.DataFrame]
-    seen: Seen
+_PieceRows = tuple[list["Part | pl.DataFrame"], list[pl.DataFrame], Seen]
+"""The parts of one piece of a file, the index of each, and what was rejected."""
 
 
 def ingest(
@@ -66,8 +57,11 @@ def ingest(
     executor: Executor,
     work: Path | None = None,
     piece_bytes: int = PIECE_BYTES,
-) -> Ingested:
-    """The rows of files. Raises BadInput when a file is unreadable, lacks a mapped column, or no row is usable."""
+) -> tuple[list[Part | pl.DataFrame], list[pl.DataFrame], list[dict[str, Any]]]:
+    """Parts, the index of each, and rejected rows.
+
+    Raises BadInput when a file is unreadable or lacks a mapped column.
+    """
     tokenizer = b""
     if reader.tokenizer:
         token_counter(reader.tokenizer)  # reports a wrong path before any work
@@ -102,15 +96,20 @@ def ingest(
     rejects: list[dict[str, Any]] = []
     names: dict[Path, set[str]] = {path: set() for path in files}
     results = map_kept(executor, read, pieces, kept if work is not None else None)
-    for piece, found in zip(pieces, results, strict=True):
-        for part, index in zip(found.parts, found.indexes, strict=True):
+    for piece, (new_parts, new_indexes, seen) in zip(pieces, results, strict=True):
+        for part, index in zip(new_parts, new_indexes, strict=True):
             indexes.append(index.with_columns(_part=pl.lit(len(parts), pl.UInt32)))
             parts.append(part)
-        names[piece.split.path] |= found.seen.names
-        rejects += found.seen.rejects
+        names[piece.split.path] |= seen.names
+        rejects += seen.rejects
     for path in files:
-        _check_mapping(path, reader, names[path])
-    return settle(parts, indexes, rejects, ", ".join(map(str, files)))
+        absent = [c for c in reader.mapping.values() if c and names[path] and c not in names[path]]
+        if absent:
+            raise BadInput(
+                f"{path} has no column {absent[0]!r}; it has: {', '.join(sorted(names[path]))}.",
+                "Correct the column mapping.",
+            )
+    return parts, indexes, rejects
 
 
 def store_index(index: pl.DataFrame, pool_file: Path) -> None:
@@ -122,7 +121,7 @@ def store_index(index: pl.DataFrame, pool_file: Path) -> None:
 
 
 def _stored_index(pool_file: Path) -> pl.DataFrame | None:
-    """What `store_index` wrote, with the columns that `settle` needs.
+    """What `store_index` wrote, with the columns that `settle_ids` needs.
 
     None where it is missing, cannot be read, or does not belong to the content that the pool file has now.
     """
@@ -146,49 +145,14 @@ def _state(path: Path) -> str:
         return hash_of(hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def settle(
-    parts: Sequence[Part | pl.DataFrame],
-    indexes: Sequence[pl.DataFrame],
-    rejects: Sequence[dict[str, Any]],
-    label: str,
-) -> Ingested:
-    """One row for each id. Raises BadInput naming `label` when no row is usable."""
-    if not indexes:
-        why = "it is empty"
-        if rejects:
-            why = "first reason: {file}, row {row}: {reason}".format(**rejects[0])
-        raise BadInput(
-            f"No usable row in {label or 'an empty list of files'} ({why}).",
-            "Each row needs at least a question. Check the column mapping and the filter.",
-        )
-    index, repeated = settle_ids(pl.concat(indexes, how="diagonal"), parts)
-    return list(parts), index, [*rejects, *repeated]
-
-
-def _check_mapping(path: Path, reader: Reader, names: set[str]) -> None:
-    absent = [c for c in reader.mapping.values() if c and names and c not in names]
-    if absent:
-        raise BadInput(
-            f"{path} has no column {absent[0]!r}; it has: {', '.join(sorted(names))}.",
-            "Correct the column mapping.",
-        )
-
-
 def _read_piece(reader: Reader, piece_bytes: int, piece: _Piece) -> _PieceRows:
     count = token_counter(reader.tokenizer) if reader.tokenizer else None
 
     def measured(rows: pl.DataFrame) -> pl.DataFrame:
-        if count is None:
-            return rows
-        if "thinking" not in rows.columns:
-            rows = rows.with_columns(thinking=pl.lit(None, pl.String))
-        return with_trace_tokens(rows, count)
+        return rows if count is None else with_trace_tokens(rows, count)
 
-    if piece.target is not None:
-        in_place = _in_place(piece.split, reader, measured)
-        if in_place is not None:
-            return in_place
-    return _copied(piece, reader, piece_bytes, measured)
+    found = _in_place(piece.split, reader, measured) if piece.target is not None else None
+    return found or _copied(piece, reader, piece_bytes, measured)
 
 
 def _in_place(
@@ -210,36 +174,36 @@ def _in_place(
         index = index_part(measured(frames[0]), 0)
         indexes.append(index.with_columns((pl.col("_row") + rows).cast(pl.UInt32)))
         rows += batch.height
-    return _PieceRows([Part(split.path, split.first - 1, rows)], [pl.concat(indexes)], seen) if rows else None
+    return ([Part(split.path, split.first - 1, rows)], [pl.concat(indexes)], seen) if rows else None
 
 
 def _copied(
     piece: _Piece, reader: Reader, piece_bytes: int, measured: Callable[[pl.DataFrame], pl.DataFrame]
 ) -> _PieceRows:
     """The rows of a piece in pool columns, in new files or in memory."""
-    found = _PieceRows([], [], Seen())
+    parts, indexes, seen = list[Part | pl.DataFrame](), list[pl.DataFrame](), Seen()
     held: list[pl.DataFrame] = []
 
     def flush() -> None:
         rows = pl.concat(held, how="diagonal")
         held.clear()
-        found.indexes.append(index_part(rows, 0))
+        indexes.append(index_part(rows, 0))
         rows = rows.drop("_file", "_row")
         if piece.target is None:
-            found.parts.append(rows)
+            parts.append(rows)
             return
-        path = piece.target.with_name(f"{piece.target.name}-{len(found.parts):02d}.parquet")
+        path = piece.target.with_name(f"{piece.target.name}-{len(parts):02d}.parquet")
         with disk_errors(path):
             rows.write_parquet(path, compression="zstd", compression_level=1)
-        found.parts.append(Part(path, 0, rows.height))
+        parts.append(Part(path, 0, rows.height))
 
-    for frame in split_frames(piece.split, reader, found.seen):
+    for frame in split_frames(piece.split, reader, seen):
         held.append(measured(frame))
         if sum(f.estimated_size() for f in held) >= piece_bytes:
             flush()
     if held:
         flush()
-    return found
+    return parts, indexes, seen
 
 
 @contextlib.contextmanager

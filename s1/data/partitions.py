@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 
 from s1.data.executor import Executor
-from s1.data.validate_rows import TEXT_COLUMNS
+from s1.data.validate_rows import pool_types
 from s1.errors import Interrupted, first_line
 from s1.jsonl import write_bytes
 from s1.types import question_id
@@ -56,13 +56,6 @@ class Part(NamedTuple):
 
 
 Parts = Sequence["Part | pl.DataFrame"]
-
-
-def pool_types(columns: Sequence[str]) -> dict[str, Any]:
-    """The type of every pool column, and of the `solved_` columns among `columns`, in order."""
-    types: dict[str, Any] = {c: pl.String for c in TEXT_COLUMNS}
-    types |= {"correct": pl.Boolean, "trace_tokens": pl.Int64}
-    return types | {c: pl.Float64 for c in sorted(columns) if c.startswith("solved_")}
 
 
 def no_reasons(rows: pl.DataFrame) -> pl.Series:
@@ -98,6 +91,7 @@ def index_part(rows: pl.DataFrame, part: int) -> pl.DataFrame:
     types = pool_types(rows.columns)
     texts = [c for c in TEXTS if c in rows.columns]
     keys = rows.select(normalised(pl.col("question")))["question"]
+    digests = [hashlib.sha256(text.encode()).digest() for text in rows.select(_joined(texts)).to_series()]
     ids, suffixes = _ids(rows)
     return rows.select(
         pl.Series("id", ids, dtype=pl.String),
@@ -105,9 +99,11 @@ def index_part(rows: pl.DataFrame, part: int) -> pl.DataFrame:
         *(c for c in types if c.startswith("solved_")),
         pl.lit(part, pl.UInt32).alias("_part"),
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("_row"),
-        pl.Series("_key", [_hash(k) for k in keys], dtype=pl.Binary),
+        pl.Series(
+            "_key", [hashlib.blake2b(k.encode(), digest_size=16).digest() for k in keys], dtype=pl.Binary
+        ),
         pl.when(have("thinking").is_not_null()).then(have("thinking").hash()).alias("_trace"),
-        pl.Series("_digest", _digests(rows, texts), dtype=pl.Binary),
+        pl.Series("_digest", digests, dtype=pl.Binary),
         have("thinking").str.len_chars().alias("_characters"),
         pl.sum_horizontal(pl.col(c).str.len_bytes() for c in texts).cast(pl.UInt32).alias("_bytes"),
         pl.col("question").str.len_bytes().alias("_question_bytes"),
@@ -132,14 +128,6 @@ def _ids(rows: pl.DataFrame) -> tuple[list[str], list[str | None]]:
         text = ids[-1] + (mark or "")
         suffixes.append(hashlib.sha256(text.encode()).hexdigest()[:8] if known is None else None)
     return ids, suffixes
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def _digests(rows: pl.DataFrame, columns: Sequence[str]) -> list[bytes]:
-    return [hashlib.sha256(text.encode()).digest() for text in rows.select(_joined(columns)).to_series()]
 
 
 def _joined(columns: Sequence[str]) -> pl.Expr:

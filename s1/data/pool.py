@@ -24,15 +24,15 @@ file column} overrides, and {"id": ""} leaves a column of the file unread. A row
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from s1.data.executor import Executor
-from s1.data.ingest import PIECE_BYTES, ingest, settle
+from s1.data.ingest import PIECE_BYTES, ingest
 from s1.data.partitions import (
     TEXTS,
     Part,
@@ -42,10 +42,10 @@ from s1.data.partitions import (
     index_part,
     load,
     map_kept,
-    pool_types,
+    settle_ids,
 )
 from s1.data.read_files import Rows, data_files
-from s1.data.validate_rows import ALIASES, REJECT_COLUMNS, Reader, Seen, row_frames
+from s1.data.validate_rows import ALIASES, REJECT_COLUMNS, Reader, Seen, pool_types, row_frames
 from s1.errors import BadInput, first_line
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Pool:
         content = pl.col("_digest").bin.encode("hex")
         wanted = rows.select("id", "_part", "_row", content, *light).sort("_part", "_row")
         groups = wanted.partition_by("_part", as_dict=True, include_key=False)
-        tasks = [_Task(self.parts[n], group.drop("_digest")) for (n,), group in groups.items()]
+        tasks = [(self.parts[n], group.drop("_digest")) for (n,), group in groups.items()]
         files = None
         if self.work is not None:
             files = [
@@ -103,13 +103,11 @@ class Pool:
         return pl.concat(map_kept(self.executor, work, tasks, files), rechunk=True)
 
 
-class _Task(NamedTuple):
-    part: Part | pl.DataFrame
-    rows: pl.DataFrame
-
-
-def _on_part(function: FrameFunction, columns: Sequence[str], task: _Task) -> pl.DataFrame:
-    return function(load(task.part, task.rows, columns))
+def _on_part(
+    function: FrameFunction, columns: Sequence[str], task: tuple[Part | pl.DataFrame, pl.DataFrame]
+) -> pl.DataFrame:
+    part, rows = task
+    return function(load(part, rows, columns))
 
 
 def read_pool(
@@ -135,8 +133,8 @@ def read_pool(
         )
     files = [f for p in ([paths] if isinstance(paths, (str, Path)) else paths) for f in data_files(Path(p))]
     reader = Reader(dict(columns or {}), str(tokenizer or ""))
-    parts, index, rejects = ingest(files, reader, executor, work, piece_bytes)
-    return Pool(index, parts, rejects_frame(rejects), tuple(map(str, files)), executor, work)
+    found = ingest(files, reader, executor, work, piece_bytes)
+    return replace(_settled(*found, tuple(map(str, files))), executor=executor, work=work)
 
 
 def pool_of_rows(rows: Rows, name: str) -> Pool:
@@ -146,10 +144,26 @@ def pool_of_rows(rows: Rows, name: str) -> Pool:
     """
     seen = Seen()
     frames = list(row_frames(rows, name, name, Reader(), seen))
-    parts, index, rejects = settle(
-        frames, [index_part(f, n) for n, f in enumerate(frames)], seen.rejects, name
-    )
-    return Pool(index, parts, rejects_frame(rejects), (name,))
+    return _settled(frames, [index_part(f, n) for n, f in enumerate(frames)], seen.rejects, (name,))
+
+
+def _settled(
+    parts: Sequence[Part | pl.DataFrame],
+    indexes: Sequence[pl.DataFrame],
+    rejects: Sequence[dict[str, Any]],
+    files: tuple[str, ...],
+) -> Pool:
+    """A pool with one row for each id. Raises BadInput when no row is usable."""
+    if not indexes:
+        why = "it is empty"
+        if rejects:
+            why = "first reason: {file}, row {row}: {reason}".format(**rejects[0])
+        raise BadInput(
+            f"No usable row in {', '.join(files) or 'an empty list of files'} ({why}).",
+            "Each row needs at least a question. Check the column mapping and the filter.",
+        )
+    index, repeated = settle_ids(pl.concat(indexes, how="diagonal"), parts)
+    return Pool(index, parts, rejects_frame([*rejects, *repeated]), files)
 
 
 def pool_of_frame(
@@ -165,9 +179,9 @@ def pool_of_frame(
 def join_pools(pools: Sequence[Pool]) -> Pool:
     """Several pools in memory as one. Of rows with the same id one stays and the others are rejected."""
     frames = [p.rows.with_columns(_file=pl.col("source"), _row=pl.lit(None, pl.Int64)) for p in pools]
-    parts, index, repeated = settle(frames, [index_part(f, n) for n, f in enumerate(frames)], [], "the pools")
-    rejects = pl.concat([*(p.rejects for p in pools), rejects_frame(repeated)])
-    return Pool(index, parts, rejects, tuple(f for p in pools for f in p.files))
+    rejects = [reject for p in pools for reject in p.rejects.to_dicts()]
+    files = tuple(file for p in pools for file in p.files)
+    return _settled(frames, [index_part(f, n) for n, f in enumerate(frames)], rejects, files)
 
 
 def rejects_frame(rejects: Sequence[Mapping[str, Any]] = ()) -> pl.DataFrame:

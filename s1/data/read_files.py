@@ -126,17 +126,23 @@ def split_rows(split: Split) -> Rows:
     return _json_rows(split.path) if kind == "json" else _csv_rows(split.path)
 
 
-def _lines(path: Path, whole: bool = False) -> Iterator[bytes | BadRow]:
-    """The lines of a file (`whole`: of any length); a damaged or truncated archive ends with one bad row."""
+def _lines(
+    path: Path, whole: bool = False, start: int = 0, end: float = math.inf
+) -> Iterator[bytes | BadRow]:
+    """The lines of a file from one byte to another; a damaged or truncated archive ends with one bad row.
+
+    `whole`: all lines, of any length.
+    """
     opener: Any = gzip.open if path.name.endswith(".gz") else open
     with opener(path, "rb") as file:
         try:
-            yield from file if whole else _bounded(file)
+            file.seek(start)
+            yield from file if whole else _bounded(file, end)
         except (EOFError, OSError, zlib.error) as error:
             yield BadRow("", f"the file ends early or is damaged ({error})")
 
 
-def _bounded(file: Any, end: float = math.inf) -> Iterator[bytes | BadRow]:
+def _bounded(file: Any, end: float) -> Iterator[bytes | BadRow]:
     """The lines of a file up to byte `end`; one that is longer than a row may be is skipped and reported."""
     while file.tell() < end and (line := file.readline(MAX_ROW)):
         if len(line) < MAX_ROW or line.endswith(b"\n"):
@@ -148,18 +154,12 @@ def _bounded(file: Any, end: float = math.inf) -> Iterator[bytes | BadRow]:
 
 
 def _jsonl_rows(split: Split) -> Rows:
-    lines = _lines(split.path) if split.stop < 0 else _lines_between(split)
+    lines = _lines(split.path, start=split.start, end=math.inf if split.stop < 0 else split.stop)
     for number, line in enumerate(lines, split.first):
         if isinstance(line, BadRow):
             yield number, line
         elif line.strip():
             yield number, _parse(line)
-
-
-def _lines_between(split: Split) -> Iterator[bytes | BadRow]:
-    with split.path.open("rb") as file:
-        file.seek(split.start)
-        yield from _bounded(file, split.stop)
 
 
 def _parse(line: bytes) -> dict[str, Any] | BadRow:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,12 +116,13 @@ def read_sources(path: str | Path = BUILT_IN) -> dict[str, Source]:
 
 
 class _Kept(NamedTuple):
-    """A row that passed, its group for the sample, and whether the sample must keep it."""
+    """A row that passed, its question and group for the sample, and whether the sample must keep it."""
 
     number: int
     row: dict[str, Any] | BadRow
-    group: str
     is_fixed: bool
+    question: str = ""
+    group: str = ""
 
 
 def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0) -> Pool:
@@ -137,7 +139,7 @@ def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0
     columns: set[str] = set()
     for number, part, raw in rows:
         if isinstance(raw, BadRow):
-            kept.append(_Kept(number, raw, "", True))
+            kept.append(_Kept(number, raw, True))
             continue
         columns.update(raw)
         row = {**raw, "_part": part}
@@ -153,7 +155,7 @@ def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0
         is_listed = bool(listed) and _name_in_list(row, made, source) in listed
         if passes or is_listed:
             group = "\n".join(str(_get(row, c)) for c in source.stratify)
-            kept.append(_Kept(number, made, group, is_listed))
+            kept.append(_Kept(number, made, is_listed, str(made.get("question")), group))
     _refuse_other_columns(source, columns, label)
     if not kept:
         raise BadInput(f"{label}: no row passes the filter of source {source.name}.", "Check `where`.")
@@ -286,23 +288,15 @@ def _sampled(kept: list[_Kept], source: Source, seed: int) -> list[_Kept]:
     rows = [k for k in kept if not k.is_fixed]
     if source.sample is None or len(rows) <= source.sample:
         return kept
-    groups: dict[str, list[tuple[bytes, _Kept]]] = {}
+    # Of rows with the same question the last comes first.
+    rows = sorted(reversed(rows), key=lambda k: seeded_key(seed, k.question))
+    turns = Counter[str]()
+    ranked = []
     for entry in rows:
-        assert not isinstance(entry.row, BadRow)  # those are fixed
-        key = seeded_key(seed, str(entry.row.get("question")))
-        groups.setdefault(entry.group, []).append((key, entry))
-    for members in groups.values():
-        members.sort(key=lambda m: m[0], reverse=True)
-    chosen = [k for k in kept if k.is_fixed]
-    wanted = len(chosen) + source.sample
-    names = sorted(groups)
-    while len(chosen) < wanted:
-        for name in list(names):
-            if len(chosen) < wanted:
-                chosen.append(groups[name].pop()[1])
-                if not groups[name]:
-                    names.remove(name)
-    return chosen
+        ranked.append((turns[entry.group], entry.group, entry))
+        turns[entry.group] += 1
+    ranked.sort(key=lambda each: each[:2])
+    return [*(k for k in kept if k.is_fixed), *(entry for _, _, entry in ranked[: source.sample])]
 
 
 def _listed(source: Source) -> frozenset[str]:

@@ -197,12 +197,16 @@ def guess_columns(names: Sequence[str]) -> dict[str, str]:
 
 
 def _frame(batch: list[dict[str, Any]]) -> pl.DataFrame:
-    types: dict[str, Any] = {c: pl.String for c in (*TEXT_COLUMNS, "_file")}
-    types |= {"correct": pl.Boolean, "trace_tokens": pl.Int64, "_row": pl.Int64}
     names = sorted({name for row in batch for name in row})
-    return pl.DataFrame(
-        {n: pl.Series(n, [row.get(n) for row in batch], dtype=types.get(n, pl.Float64)) for n in names}
-    )
+    types = {**pool_types(names), "_file": pl.String, "_row": pl.Int64}
+    return pl.DataFrame({n: pl.Series(n, [row.get(n) for row in batch], dtype=types[n]) for n in names})
+
+
+def pool_types(columns: Sequence[str]) -> dict[str, Any]:
+    """The type of every pool column, and of the `solved_` columns among `columns`, in order."""
+    types: dict[str, Any] = {c: pl.String for c in TEXT_COLUMNS}
+    types |= {"correct": pl.Boolean, "trace_tokens": pl.Int64}
+    return types | {c: pl.Float64 for c in sorted(columns) if c.startswith("solved_")}
 
 
 def _plain_row(raw: dict[str, Any], layout: Mapping[str, str]) -> dict[str, Any]:
