@@ -180,6 +180,7 @@ def alone(args: argparse.Namespace) -> None:
     from curation_parts import official
 
     from s1.data.decontaminate import find_hits, read_benchmarks
+    from s1.data.pipeline import CurateSettings
     from s1.data.pool import pool_of_frame
     from s1.data.select import select
 
@@ -201,7 +202,7 @@ def alone(args: argparse.Namespace) -> None:
         }
     else:
         jobs = {
-            "ours": lambda: select(pool.index, args.n, profile="official"),
+            "ours": lambda: select(pool.index, CurateSettings(n=args.n, profile="official")),
             "official": lambda: official.select(plain_rows, args.n, 0),
         }
     found = {name: seconds(job) for name, job in jobs.items() if name == "ours" or not args.ours_only}

@@ -13,16 +13,16 @@ the order of the sources and drops most of a templated family; here only equal q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from s1.data.clean import Profile
-from s1.data.near_duplicates import NEAR_COLUMNS, best_first, near_pairs, near_reasons
+from s1.data.near_duplicates import best_first
 from s1.data.partitions import hash_of, index_part, no_reasons, normalised, spaces_only
 from s1.data.pool import Pool
 from s1.data.read_files import data_files, splits
@@ -40,54 +40,10 @@ COPY_SHARE = 0.75
 that several versions of one problem do not hide each other."""
 MARKS = r"[^\p{L}\p{N}\p{M}]"
 """A character that is part of no word."""
-HIT_COLUMNS = ("id", "benchmark", "benchmark_id", "how", "shared", "count", "question", "benchmark_question")
-
-
-class Contamination(NamedTuple):
-    """Why each row is dropped (null: stays), every benchmark hit, and every near pair within the pool."""
-
-    reasons: pl.Series
-    hits: pl.DataFrame
-    near: pl.DataFrame
-
-
-def contamination(
-    pool: Pool,
-    rows: pl.DataFrame,
-    benchmarks: pl.DataFrame | None = None,
-    *,
-    n: int = 8,
-    duplicates: Duplicates = "question",
-    near: float = 0.0,
-    exempt: str | None = None,
-    profile: Profile = "strict",
-) -> Contamination:
-    """Benchmark hits first, then copies among the rows that stay, then near duplicates among those.
-
-    `rows` are the rows of the index to check; reasons are in their order. `near` is the least Jaccard index of a
-    near duplicate, 0 for none; `exempt` a regular expression for sources whose hits are reported, not dropped.
-    """
-    reasons = no_reasons(rows)
-    hits = pl.DataFrame(schema={c: pl.Int64 if c == "count" else pl.String for c in HIT_COLUMNS})
-    if benchmarks is not None:
-        hits = find_hits(pool, rows, benchmarks, n=n, profile=profile)
-        reasons = hit_reasons(rows, hits)
-        if exempt is not None:
-            spared = rows["source"].str.contains(exempt)
-            reasons = pl.select(pl.when(~spared).then(reasons).alias("reason")).to_series()
-
-    def fill(more: Callable[[pl.DataFrame], pl.Series]) -> pl.Series:
-        # Only among the rows that stay: a dropped row must not take its clean copy with it.
-        clean = rows.filter(reasons.is_null())
-        at = pl.select(at=reasons.is_null().arg_true()).to_series()
-        return reasons.scatter(at, more(clean)) if clean.height else reasons
-
-    reasons = fill(lambda clean: duplicate_reasons(clean, by=duplicates))
-    pairs = pl.DataFrame(schema={c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS})
-    if near:
-        pairs = near_pairs(pool, rows.filter(reasons.is_null()), near)
-        reasons = fill(lambda clean: near_reasons(clean, pairs))
-    return Contamination(reasons, hits, pairs)
+HIT_COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("id", "benchmark", "benchmark_id", "how", "shared"), pl.String),
+    **{"count": pl.Int64, "question": pl.String, "benchmark_question": pl.String},
+}
 
 
 def read_benchmarks(paths: str | Path | Sequence[str | Path]) -> pl.DataFrame:
@@ -129,12 +85,11 @@ def _benchmark_rows(file: Path) -> pl.DataFrame:
 
 
 def benchmark_frame(
-    name: str | pl.Series, ids: Sequence[str] | pl.Series, questions: Sequence[str] | pl.Series
+    name: str, ids: Sequence[str] | pl.Series, questions: Sequence[str] | pl.Series
 ) -> pl.DataFrame:
     """Benchmark questions in the columns that `find_hits` and `curate` take."""
     columns = {"benchmark_id": pl.Series(ids).cast(pl.String), "benchmark_question": pl.Series(questions)}
-    benchmark = name if isinstance(name, pl.Series) else pl.lit(name)
-    return pl.DataFrame(columns).select(benchmark.alias("benchmark"), pl.all())
+    return pl.DataFrame(columns).select(pl.lit(name).alias("benchmark"), pl.all())
 
 
 def word_ngrams(rows: pl.LazyFrame, text: str, n: int) -> pl.LazyFrame:
@@ -173,7 +128,7 @@ def find_hits(
     return (
         pairs.join(pool.gather_all(matched, ["question"]), on="id")
         .join(benchmarks, on=["benchmark", "benchmark_id"])
-        .select(HIT_COLUMNS)
+        .select(list(HIT_COLUMNS))
         .sort("id", "benchmark", "benchmark_id")
     )
 

@@ -19,7 +19,10 @@ import polars as pl
 from s1.data.partitions import normalised
 from s1.data.pool import Pool
 
-NEAR_COLUMNS = ("id", "other_id", "similarity", "question", "other_question")
+NEAR_COLUMNS: dict[str, Any] = {
+    "id": pl.String, "other_id": pl.String, "similarity": pl.Float64,
+    "question": pl.String, "other_question": pl.String,
+}  # fmt: skip
 MINIMA = 128
 MISS = 0.01
 """Largest chance that a pair exactly at the threshold shares no band."""
@@ -36,9 +39,8 @@ def near_pairs(pool: Pool, rows: pl.DataFrame, threshold: float, *, n: int = 3) 
     """
     ranked = best_first(rows.select("id", "_key", "correct", "trace_tokens"))
     rows = rows.sort("id").unique("_key", keep="first", maintain_order=True)
-    schema = {c: pl.Float64 if c == "similarity" else pl.String for c in NEAR_COLUMNS}
     if rows.height < 2:
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema=NEAR_COLUMNS)
     work = partial(_band_keys, threshold=threshold, n=n)
     bands = pool.map_rows(rows, ["question"], work, name="near", key=repr((threshold, n)))
     candidates, large = _candidates(bands.sort("id"))
@@ -54,7 +56,7 @@ def near_pairs(pool: Pool, rows: pl.DataFrame, threshold: float, *, n: int = 3) 
         candidates = sorted(near | _with_keepers(every, near, large, best, threshold))
     pairs = pl.DataFrame(candidates, schema=["a", "b"], orient="row")
     if not pairs.height:
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema=NEAR_COLUMNS)
     # From here on only rows that are in a pair, renumbered.
     named = pl.concat([pairs["a"], pairs["b"]]).unique().sort()
     questions = pool.gather_all(rows[named], ["question"])
@@ -65,7 +67,7 @@ def near_pairs(pool: Pool, rows: pl.DataFrame, threshold: float, *, n: int = 3) 
         {
             "id": ids[first], "other_id": ids[second], "similarity": similarity,
             "question": texts[first], "other_question": texts[second],
-        }, schema=schema
+        }, schema=NEAR_COLUMNS
     )  # fmt: skip
     return found.filter(pl.col("similarity") >= threshold).sort("id", "other_id")
 

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import polars as pl
 
 from s1.data.clean import CleanSettings, Profile, clean_pool
-from s1.data.decontaminate import Duplicates, contamination
+from s1.data.decontaminate import HIT_COLUMNS, Duplicates, duplicate_reasons, find_hits, hit_reasons
 from s1.data.difficulty import difficulty_reasons, share_of_question
 from s1.data.ledger import Ledger, Stage, count_stage, rejects_of
+from s1.data.near_duplicates import NEAR_COLUMNS, near_pairs, near_reasons
 from s1.data.output import refuse_existing, write_dataset
 from s1.data.partitions import no_reasons
 from s1.data.pool import Pool
@@ -180,40 +181,36 @@ def _difficulty(rows: pl.DataFrame, settings: CurateSettings) -> StageOutcome:
 def _decontaminate(
     pool: Pool, rows: pl.DataFrame, settings: CurateSettings, benchmarks: pl.DataFrame | None
 ) -> StageOutcome:
-    found = contamination(
-        pool,
-        rows,
-        benchmarks,
-        n=settings.ngram,
-        duplicates=settings.duplicates,
-        near=settings.near,
-        exempt=settings.exempt_sources if settings.profile == "official" else None,
-        profile=settings.profile,
-    )
+    """Benchmark hits first, then copies among the rows that stay, then near duplicates among those."""
+    reasons, hits = no_reasons(rows), pl.DataFrame(schema=HIT_COLUMNS)
+    if benchmarks is not None:
+        hits = find_hits(pool, rows, benchmarks, n=settings.ngram, profile=settings.profile)
+        reasons = hit_reasons(rows, hits)
+        if settings.profile == "official":
+            spared = rows["source"].str.contains(settings.exempt_sources)
+            reasons = pl.select(pl.when(~spared).then(reasons).alias("reason")).to_series()
+
+    def fill(more: Callable[[pl.DataFrame], pl.Series]) -> pl.Series:
+        # Only among the rows that stay: a dropped row must not take its clean copy with it.
+        clean = rows.filter(reasons.is_null())
+        at = pl.select(at=reasons.is_null().arg_true()).to_series()
+        return reasons.scatter(at, more(clean)) if clean.height else reasons
+
+    reasons = fill(lambda clean: duplicate_reasons(clean, by=settings.duplicates))
+    pairs = pl.DataFrame(schema=NEAR_COLUMNS)
+    if settings.near:
+        pairs = near_pairs(pool, rows.filter(reasons.is_null()), settings.near)
+        reasons = fill(lambda clean: near_reasons(clean, pairs))
     note = "No benchmark was named: nothing was checked against test questions."
     if benchmarks is not None:
         counts = benchmarks.group_by("benchmark", maintain_order=True).len().iter_rows()
         named = ", ".join(f"{count} of {name}" for name, count in counts)
         note = f"Checked against benchmark questions: {named}."
-    return StageOutcome(found.reasons, [note], {"hits.jsonl": found.hits, "near.jsonl": found.near})
+    return StageOutcome(reasons, [note], {"hits.jsonl": hits, "near.jsonl": pairs})
 
 
 def _select(rows: pl.DataFrame, settings: CurateSettings) -> StageOutcome:
-    notes, after = list[str](), settings.weighted_after
-    if settings.strategy == "s1k" and settings.profile == "official" and after is None:
-        after = settings.n * 7 // 10
-        if not settings.domain_weights:
-            notes.append("No benchmark domain weights were given: domains were drawn uniformly throughout.")
-    chosen, more = select(
-        rows,
-        settings.n,
-        strategy=settings.strategy,
-        seed=settings.seed,
-        preselect=settings.preselect,
-        domain_weights=settings.domain_weights,
-        weighted_after=after,
-        profile=settings.profile,
-    )
+    chosen, notes = select(rows, settings)
     taken = rows["id"].is_in(chosen["id"].implode())
     reasons = pl.select(pl.when(~taken).then(pl.lit("not drawn")).alias("reason")).to_series()
-    return StageOutcome(reasons, [*notes, *more], kept=chosen)
+    return StageOutcome(reasons, notes, kept=chosen)

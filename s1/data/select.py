@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from s1.data.clean import Profile
 from s1.data.difficulty import require_trace_tokens
+
+if TYPE_CHECKING:
+    from s1.data.pipeline import CurateSettings
 
 Strategy = Literal["s1k", "random", "longest", "diverse", "full"]
 NO_DOMAIN = "(no domain)"
@@ -55,24 +57,15 @@ class _Draw:
         return min(int(self.uniform() * count), count - 1)
 
 
-def select(
-    rows: pl.DataFrame,
-    n: int,
-    *,
-    strategy: Strategy = "s1k",
-    seed: int = 0,
-    preselect: Sequence[Preselect] = PAPER_PRESELECT,
-    domain_weights: Mapping[str, float] | None = None,
-    weighted_after: int | None = None,
-    profile: Profile = "strict",
-) -> Selection:
-    """`n` rows of the index by the strategy; all of them, with a note, when there are no more than n.
+def select(rows: pl.DataFrame, settings: CurateSettings) -> Selection:
+    """`n` rows of the index by the strategy of the settings; all of them, with a note, when there are no more than n.
 
-    The other options are for "s1k". `domain_weights` with `weighted_after`: once so many are chosen, domains are
-    drawn by weight (700 in the authors' code; the paper's Algorithm 1 is uniform). Under "official" preselected
-    rows stay in their domains, so that a draw can come to nothing; under "strict" they leave them. Raises BadInput
-    when a strategy that looks at lengths meets a trace that is not measured in tokens.
+    For "s1k", once `weighted_after` rows are chosen, domains are drawn by `domain_weights` (700 in the authors' code;
+    the paper's Algorithm 1 is uniform). Under "official" preselected rows stay in their domains, so that a draw can
+    come to nothing; under "strict" they leave them. Raises BadInput when a strategy that looks at lengths meets a
+    trace that is not measured in tokens.
     """
+    n, strategy = settings.n, settings.strategy
     if strategy in ("s1k", "longest"):
         require_trace_tokens(rows)
     length = pl.col("trace_tokens").fill_null(0)  # a row without a trace has none
@@ -80,41 +73,36 @@ def select(
     ranked = rows.select("source", "correct", pl.col("domain").fill_null(NO_DOMAIN), length=length)
     ranked = ranked.with_row_index()
     notes: list[str] = []
+    is_weighted = strategy == "s1k" and settings.profile == "official" and settings.weighted_after is None
+    if is_weighted and not settings.domain_weights:
+        notes.append("No benchmark domain weights were given: domains were drawn uniformly throughout.")
     if ranked.height < n and strategy != "full":
         notes.append(f"Only {ranked.height} rows reached the selection; {n} were requested. All were taken.")
-    draw = _Draw(seed)
+    draw = _Draw(settings.seed)
     if strategy == "s1k":
-        preselected = _preselected(ranked, preselect)
-        weights = (domain_weights or {}) if weighted_after is not None else {}
-        chosen = _thousand(ranked, n, draw, preselected, weights, weighted_after or 0, profile, notes)
+        chosen = _thousand(ranked, settings, draw, notes)
     else:
         chosen = dict.fromkeys(_ablation(ranked, n, draw, strategy), str(strategy))
     why = pl.Series("chosen", list(chosen.values()), dtype=pl.String)
     return Selection(rows[list(chosen)].with_columns(why), tuple(notes))
 
 
-def _thousand(
-    rows: pl.DataFrame,
-    n: int,
-    draw: _Draw,
-    preselected: list[int],
-    weights: Mapping[str, float],
-    weighted_after: int,
-    profile: Profile,
-    notes: list[str],
-) -> dict[int, str]:
+def _thousand(rows: pl.DataFrame, settings: CurateSettings, draw: _Draw, notes: list[str]) -> dict[int, str]:
     """Why each chosen row was chosen, in the order of choice, by its number."""
+    n, weights, weighted_after = settings.n, settings.domain_weights, settings.weighted_after
+    if weighted_after is None:
+        weighted_after = n * 7 // 10 if settings.profile == "official" else n
     missing = int((rows["domain"] == NO_DOMAIN).sum())
     if missing:
         notes.append(f"{missing} rows have no domain and were drawn as one domain.")
-    chosen = dict.fromkeys(preselected, "preselected")
+    chosen = dict.fromkeys(_preselected(rows, settings.preselect), "preselected")
     if len(chosen) > n:
         notes.append(
             f"{len(chosen)} rows were preselected, more than the {n} requested: {n} of them were drawn."
         )
         order = list(chosen)
         chosen = {order.pop(draw.below(len(order))): "preselected" for _ in range(n)}
-    if profile != "official":
+    if settings.profile != "official":
         rows = rows.filter(~pl.col("index").is_in([*chosen]))
     # Longest last, so that taking a low rank moves little. Rows are sorted by id, so their numbers are too.
     rows = rows.sort(["length", "index"], descending=[False, True])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.data.decontaminate import contamination
 from s1.data.near_duplicates import near_pairs, near_reasons
+from s1.data.pipeline import CurateSettings, run_stages
 from s1.data.pool import Pool, pool_of_frame, read_pool
 
 
@@ -91,9 +91,11 @@ def test_of_near_questions_the_right_then_the_longest_stays_with_all_its_traces(
     )
     reasons = reasons_of(pool, 0.6)
     assert reasons == ["near duplicate of r002"] * 2 + [None, "near duplicate of r002", None]
-    found = contamination(pool, pool.index, duplicates="trace", near=0.6)
-    assert found.reasons.to_list() == reasons and found.near.height == 3
-    assert contamination(pool, pool.index, duplicates="trace").reasons.null_count() == 5
+    found = run_stages(pool, ["decontaminate"], CurateSettings(duplicates="trace", near=0.6))
+    dropped = dict(found.rejected.select("id", "reason").iter_rows())
+    assert [dropped.get(number) for number in pool.index["id"]] == reasons
+    assert found.tables["near.jsonl"].height == 3
+    assert not run_stages(pool, ["decontaminate"], CurateSettings(duplicates="trace")).rejected.height
 
 
 def test_a_chain_keeps_what_is_near_only_to_dropped_rows() -> None:
