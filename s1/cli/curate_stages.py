@@ -1,4 +1,7 @@
-"""What `s1 curate` runs: the whole pipeline, or one stage of it."""
+"""What `s1 curate` runs: the whole pipeline, or one stage of it.
+
+It imports what curation needs at its top, so only a command that was understood imports it.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,38 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s1.cli.judges import open_caller
 from s1.cli.progress import ProgressBar
+from s1.clients.call_cache import CallCache
+from s1.clients.chat import ApiSettings
+from s1.clients.map_calls import Caller
+from s1.config import load_settings, split_pairs
+from s1.data.decontaminate import read_benchmarks
+from s1.data.difficulty import with_trace_tokens
+from s1.data.domains import read_domains
+from s1.data.executor import open_executor, processors
+from s1.data.ledger import Ledger, Stage
+from s1.data.model_stages import attempt_questions, name_domains
+from s1.data.output import refuse_existing, write_stage
+from s1.data.pipeline import CurateSettings, Prepared, curate, run_stages
+from s1.data.pool import Pool, join_pools, pool_of_frame, read_pool
+from s1.data.read_files import data_files
+from s1.data.sources import load_source, read_sources
+from s1.data.teach import teach as ask_teacher
 from s1.errors import BadConfig, Interrupted
+from s1.petri import world
+from s1.petri.training import curate_settings
 from s1.terminal import visible
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from s1.clients.call_cache import CallCache
-    from s1.clients.chat import ApiSettings
-    from s1.clients.map_calls import Caller
-    from s1.data.ledger import Ledger, Stage
-    from s1.data.pipeline import CurateSettings, Prepared
-    from s1.data.pool import Pool
-
 
 def whole_pipeline(arguments: argparse.Namespace) -> None:
-    from s1.data.output import refuse_existing
-    from s1.data.pipeline import curate
-
     refuse_existing(arguments.out)
     settings = _curate_settings(arguments)
     with _open_pool(arguments) as pool:
@@ -41,18 +53,12 @@ def whole_pipeline(arguments: argparse.Namespace) -> None:
 
 def one_stage(arguments: argparse.Namespace) -> None:
     """clean, decontaminate or select."""
-    from s1.data.pipeline import Prepared
-
     settings = _curate_settings(arguments)
     with _open_pool(arguments) as pool:
         _finish(arguments, Prepared(pool), settings, settings)
 
 
 def collect(arguments: argparse.Namespace) -> None:
-    from s1.data.pipeline import Prepared
-    from s1.data.pool import join_pools
-    from s1.data.sources import load_source, read_sources
-
     known = read_sources()
     if arguments.sources:
         known |= read_sources(arguments.sources)
@@ -77,9 +83,6 @@ def collect(arguments: argparse.Namespace) -> None:
 
 
 def teach(arguments: argparse.Namespace) -> None:
-    from s1.data.pipeline import Prepared
-    from s1.data.teach import teach as ask_teacher
-
     if len(arguments.model or ()) != 1:
         raise BadConfig("curate teach needs one teacher.", "Name it with --model.")
     settings = _api_settings(arguments)
@@ -102,9 +105,6 @@ def teach(arguments: argparse.Namespace) -> None:
 
 
 def difficulty(arguments: argparse.Namespace) -> None:
-    from s1.data.model_stages import attempt_questions
-    from s1.data.pipeline import CurateSettings
-
     settings = _api_settings(arguments)
     rule = CurateSettings(most_solved=arguments.most_solved or 0.0)
     with _open_pool(arguments) as pool:
@@ -116,9 +116,6 @@ def difficulty(arguments: argparse.Namespace) -> None:
 
 
 def diversity(arguments: argparse.Namespace) -> None:
-    from s1.data.domains import read_domains
-    from s1.data.model_stages import name_domains
-
     if len(arguments.model or ()) > 1:
         raise BadConfig("curate diversity takes one classifier.", "Name one --model.")
     settings = _api_settings(arguments)
@@ -148,15 +145,8 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
 @contextmanager
 def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
     """The pool that was named, on disk; its traces measured where a tokenizer is given."""
-    from s1.config import split_pairs
-    from s1.data.executor import open_executor
-    from s1.data.pool import pool_of_frame, read_pool
-
     tokenizer = getattr(arguments, "tokenizer", None)
     if arguments.pool == ["petri"]:
-        from s1.data.difficulty import with_trace_tokens
-        from s1.petri import world
-
         pool = world.pool()
         if tokenizer:
             pool = pool_of_frame(with_trace_tokens(pool.rows, tokenizer), files=pool.files)
@@ -174,27 +164,18 @@ def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
 
 def _workers_for(paths: Sequence[str]) -> int:
     """One process for every WORKER_BYTES of files, and at most one for each processor."""
-    from s1.data.executor import processors
-    from s1.data.read_files import data_files
-
     files = [file for path in paths for file in data_files(Path(path)) if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     return max(1, min(processors(), size // WORKER_BYTES))
 
 
 def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:
-    from s1.config import load_settings
-    from s1.data.pipeline import CurateSettings
-    from s1.petri.training import curate_settings
-
     n, seed = 1000 if arguments.n is None else arguments.n, arguments.seed or 0
     defaults = curate_settings(n, seed) if arguments.pool == ["petri"] else CurateSettings(n=n, seed=seed)
     return load_settings(defaults, arguments.config, arguments.set or ())
 
 
 def _benchmarks(arguments: argparse.Namespace) -> pl.DataFrame | None:
-    from s1.data.decontaminate import read_benchmarks
-
     return read_benchmarks(arguments.against) if arguments.against else None
 
 
@@ -205,9 +186,6 @@ def _finish(
     settings: CurateSettings | None = None,
 ) -> None:
     """Runs the stage on the prepared pool and writes its folder, with `recorded` as its settings."""
-    from s1.data.output import write_stage
-    from s1.data.pipeline import CurateSettings, run_stages
-
     ledger = run_stages(
         prepared.pool,
         [arguments.stage],
@@ -248,11 +226,6 @@ def _print_hits(ledger: Ledger) -> None:
 
 
 def _api_settings(arguments: argparse.Namespace) -> ApiSettings:
-    from dataclasses import replace
-
-    from s1.clients.chat import ApiSettings
-    from s1.config import load_settings
-
     settings = load_settings(ApiSettings(), arguments.config, arguments.set or ())
     given = {"url": arguments.url, "max_usd": arguments.max_usd}
     return replace(settings, **{k: v for k, v in given.items() if v is not None})
@@ -267,8 +240,6 @@ def _open_models(
     arguments: argparse.Namespace, settings: ApiSettings
 ) -> Iterator[tuple[list[Caller], Caller | None, CallCache]]:
     """The models, the judge and the call cache of the output folder; engines are closed at the end."""
-    from s1.clients.call_cache import CallCache
-
     with ExitStack() as stack:
         specs = [*(arguments.model or ()), *filter(None, [arguments.judge])]
         callers = [stack.enter_context(open_caller(spec, arguments.url, settings)) for spec in specs]

@@ -98,10 +98,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.cli.curate_stages import COMMANDS
-    from s1.data.ingest import work_folder
-    from s1.data.output import refuse_other_stage
-
     stage = arguments.pool[0] if arguments.pool[0] in OPTIONS else ""
     if stage:
         arguments.pool = arguments.pool[1:]
@@ -116,6 +112,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadConfig(f"{name}: no pool was named.", "Name a file or folder.")
     if arguments.out is None and stage != "decontaminate" and (arguments.pool or stage != "collect"):
         raise BadConfig(f"{name} needs --out.", "Name an output folder.")
+    from s1.cli.curate_stages import COMMANDS
+    from s1.data.ingest import work_folder
+    from s1.data.output import refuse_other_stage
+
     with work_folder(arguments.out) as arguments.work:  # locks the output folder
         if stage and arguments.out is not None:
             refuse_other_stage(arguments.out, stage)
