@@ -95,30 +95,30 @@ def attempt(
 
     `progress` gets how many of how many are done. Raises S1Error when the engine fails.
     """
-    verdicts: list[bool | None] = [None] * len(questions)
     done = 0
 
-    async def one(slots: asyncio.Semaphore, index: int, question: Question) -> None:
+    async def one(slots: asyncio.Semaphore, question: Question) -> bool | None:
         nonlocal done
+        verdict = None
         if question.answer is not None:
             async with slots:
                 messages = [{"role": "user", "content": question.text}]
                 _, ids, _ = await continue_chat(engine, messages, sampling, max_tokens)
                 found = extract_answer(engine.decode(ids), kind)
-                verdicts[index] = found is not None and await asyncio.to_thread(
+                verdict = found is not None and await asyncio.to_thread(
                     equivalent, question.answer, found, kind
                 )
         done += 1
         progress(done, len(questions))
+        return verdict
 
-    async def run() -> None:
+    async def run() -> list[bool | None]:
         slots = asyncio.Semaphore(concurrency)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for index, question in enumerate(questions):
-                    tasks.create_task(one(slots, index, question))
+                started = [tasks.create_task(one(slots, question)) for question in questions]
         except BaseExceptionGroup as group:
             raise first_error(group) from None
+        return [task.result() for task in started]
 
-    asyncio.run(run())
-    return verdicts
+    return asyncio.run(run())

@@ -15,8 +15,8 @@ INK, KEPT, DROPPED = "#222222", "#2B6CB0", "#E2E8F0"
 MOST_REASONS = 3
 
 
-def funnel_figure(stages: Sequence[Stage], path: str | Path) -> Path:
-    """Writes a PNG or SVG, by the suffix of `path`. Equal counts give equal bytes with the same matplotlib.
+def funnel_figure(stages: Sequence[Stage], path: Path) -> None:
+    """Writes a PNG. Equal counts give equal bytes with the same matplotlib.
 
     Raises MissingExtra without matplotlib.
     """
@@ -27,15 +27,12 @@ def funnel_figure(stages: Sequence[Stage], path: str | Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    settings: Any = {"svg.hashsalt": "s1", "font.size": 10, "text.parse_math": False}
+    settings: Any = {"font.size": 10, "text.parse_math": False}
     with matplotlib.rc_context({**dict(matplotlib.rcParamsDefault), **settings, "backend": "agg"}):
         figure = Figure(figsize=(8.0, 0.9 + 0.75 * len(stages)), layout="constrained")
         FigureCanvasAgg(figure)
         _draw(figure.add_subplot(), stages)
-        nothing = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(path, dpi=150, metadata=nothing)
-    return path
+        figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def _draw(axes: Any, stages: Sequence[Stage]) -> None:

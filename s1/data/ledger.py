@@ -14,7 +14,7 @@ of the input. The file holds no clock time: same input, settings and versions gi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,8 @@ class Ledger:
     """The result of a pipeline: the rows that stay, the others with stage and reason, tables, and the counts.
 
     `kept` and `rejected` are light: rows of the index (in the order of choice with a column `chosen` after a
-    selection), and id, source, stage, reason (file, row, field from reading). Their texts are in `pool`.
+    selection), and id, source, stage, reason (file, row, field from reading). Their texts are in `pool`; `_question`
+    has the text of rows that could not be read.
     """
 
     pool: Pool
@@ -131,16 +132,6 @@ def count_stage(name: str, sources: pl.Series, reasons: pl.Series) -> Stage:
 def _counts(names: Iterable[str]) -> dict[str, int]:
     """How often each name occurs, the most frequent first."""
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
-
-
-def rejects_of(rejects: pl.DataFrame, dropped: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Rows rejected by reading and dropped by stages (id, source, stage, reason) in the columns of a ledger.
-
-    `_question` has the text of rows that are not in the index.
-    """
-    frames = [rejects.rename({"question": "_question"}).with_columns(stage=pl.lit("reading")), *dropped]
-    columns = ("id", "source", "stage", "reason", "file", "row", "field", "_question")
-    return pl.concat(frames, how="diagonal").select(columns)
 
 
 def report(ledger: Ledger) -> str:

@@ -7,6 +7,7 @@ rows that models solve are then dropped by the difficulty stage of `pipeline`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,14 +46,12 @@ def attempt_questions(
         check_samples(model, samples)
     rows = pool.index
     texts = pool.gather_all(rows, ["question", "answer", "attempt", "correct"])
-    tried, refused = asyncio.run(_attempts(texts, models, judge, cache, samples, progress))
+    tried = asyncio.run(_attempts(texts, models, judge, cache, samples, progress))
     schema = {"id": pl.String, "model": pl.String, "sample": pl.Int64, "correct": pl.Boolean,
               "by": pl.String, "answer": pl.String}  # fmt: skip
     everything = pl.DataFrame(tried, schema=schema)
-    teachers, table = (
-        everything.filter(pl.col("model").is_null()),
-        everything.filter(pl.col("model").is_not_null()),
-    )
+    teachers = everything.filter(pl.col("model").is_null())
+    table = everything.filter(pl.col("model").is_not_null())
     if teachers.height:
         verdicts = teachers.select("id", _verdict="correct")
         rows = rows.join(verdicts, on="id", how="left", maintain_order="left")
@@ -60,7 +59,7 @@ def attempt_questions(
     if models:
         rows = join_attempts(rows, table).sort("id")
     notes = []
-    if refused:
+    if refused := len(models) * samples * rows.height - table.height:
         notes.append(f"{refused} attempts got no reply and do not count.")
     ungraded = everything["correct"].null_count()
     if ungraded:
@@ -76,35 +75,24 @@ async def _attempts(
     cache: CallCache,
     samples: int,
     progress: Watch,
-) -> tuple[list[dict[str, Any]], int]:
-    """Every attempt with its verdict (`model` is None for the teacher's), and how many got no reply."""
+) -> list[dict[str, Any]]:
+    """Every attempt with its verdict; `model` is None for the teacher's."""
     made: dict[str, tuple[dict[str, Any], Attempt]] = {}
-    refused = 0
     for row in rows.iter_rows(named=True):
         if row["correct"] is None and row["attempt"]:
             attempt = Attempt(row["question"], row["attempt"], row["answer"])
             made[f"own\n{row['id']}"] = {"id": row["id"]}, attempt
     for model in models:
-        requests = [
-            (row, k, model.request(row["question"], k))
-            for row in rows.iter_rows(named=True)
-            for k in range(samples)
-        ]
-        calls = (request for _, _, request in requests)
+        tries = list(itertools.product(rows.iter_rows(named=True), range(samples)))
+        calls = [model.request(row["question"], k) for row, k in tries]
         await map_calls(calls, model, cache, progress=progress)
-        for row, k, request in requests:
-            reply = cache.get(request.key)
-            if reply is None:
-                refused += 1
-                continue
-            about = {"id": row["id"], "model": model.name, "sample": k, "answer": reply.answer}
-            attempt = Attempt(row["question"], reply.answer, row["answer"], reply.finish == "length")
-            made[f"{model.name}\n{row['id']}\n{k}"] = about, attempt
+        for (row, k), call in zip(tries, calls, strict=True):
+            if reply := cache.get(call.key):
+                about = {"id": row["id"], "model": model.name, "sample": k, "answer": reply.answer}
+                attempt = Attempt(row["question"], reply.answer, row["answer"], reply.finish == "length")
+                made[f"{model.name}\n{row['id']}\n{k}"] = about, attempt
     verdicts = await judge_all({n: a for n, (_, a) in made.items()}, judge, cache, progress=progress)
-    found = [
-        {**about, "correct": verdicts[n].correct, "by": verdicts[n].by} for n, (about, _) in made.items()
-    ]
-    return found, refused
+    return [{**about, "correct": verdicts[n].correct, "by": verdicts[n].by} for n, (about, _) in made.items()]
 
 
 def name_domains(

@@ -18,7 +18,7 @@ import polars as pl
 from s1.data.clean import CleanSettings, Profile, clean_pool
 from s1.data.decontaminate import HIT_COLUMNS, Duplicates, duplicate_reasons, find_hits, hit_reasons
 from s1.data.difficulty import difficulty_reasons, share_of_question
-from s1.data.ledger import Ledger, Stage, count_stage, rejects_of
+from s1.data.ledger import Ledger, Stage, count_stage
 from s1.data.near_duplicates import NEAR_COLUMNS, near_pairs, near_reasons
 from s1.data.output import refuse_existing, write_dataset
 from s1.data.partitions import no_reasons
@@ -130,7 +130,7 @@ def run_stages(
     counts = [count_stage("reading", sources, pl.concat([no_reasons(rows), pool.rejects["reason"]]))]
     progress(counts[0])
     notes = list(notes)
-    dropped: list[pl.DataFrame] = []
+    dropped = [pool.rejects.rename({"question": "_question"}).with_columns(stage=pl.lit("reading"))]
     tables = dict(tables)
     for name in stages:
         if not rows.height:
@@ -146,7 +146,8 @@ def run_stages(
         rows = rows.filter(found.reasons.is_null()) if found.kept is None else found.kept
         notes += found.notes
         tables |= found.tables
-    rejected = rejects_of(pool.rejects, dropped)
+    columns = ("id", "source", "stage", "reason", "file", "row", "field", "_question")
+    rejected = pl.concat(dropped, how="diagonal").select(columns)
     return Ledger(pool, settings, rows, rejected, tuple(counts), tables, tuple(notes))
 
 

@@ -180,7 +180,7 @@ def _object(value: Any) -> dict[str, Any] | BadRow:
 def _json_rows(path: Path) -> Rows:
     """A list of objects, or an object with one list in it. A cut list gives the objects before the cut."""
     blocks = list(_lines(path, whole=True))
-    damage = blocks.pop() if blocks and isinstance(blocks[-1], BadRow) else None
+    damage = next((b for b in blocks if isinstance(b, BadRow)), None)
     text = b"".join(b for b in blocks if isinstance(b, bytes)).decode("utf-8-sig", errors="surrogateescape")
     at = len(text) - len(text.lstrip())
     if text[at : at + 1] == "{":
@@ -198,8 +198,7 @@ def _json_rows(path: Path) -> Rows:
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            bad = damage if isinstance(damage, BadRow) else BadRow("", f"not JSON, or cut short ({error})")
-            yield number, bad
+            yield number, damage or BadRow("", f"not JSON, or cut short ({error})")
             return
         yield number, _object(value) if at - start <= MAX_ROW else BadRow("", TOO_LONG)
 
