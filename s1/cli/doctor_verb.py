@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from s1.cli.options import add_format, check_format, open_engine
+from s1.cli.options import add_format, open_engine
 from s1.terminal import visible
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     tokens = arguments.max_thinking
     if tokens < 8:
         raise BadInput(f"--max-thinking is {tokens}.", "Give at least 8.")
-    check_format(arguments.format)
-    engine = open_engine(arguments.model)
+    engine = open_engine(arguments.model, arguments.format)
 
     async def probe() -> Diagnosis:
         try:

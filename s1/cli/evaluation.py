@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s1.cli.options import add_model, add_sampling, check_format, open_engine, sampling
+from s1.cli.options import add_model, add_sampling, open_engine, sampling
 from s1.cli.progress import ProgressBar
 from s1.jsonl import locked
 from s1.terminal import file_name, visible
@@ -100,8 +100,7 @@ def evaluate_plan(
         benchmark.name, arguments.model, arguments.verb, plan, arguments.limit
     )
     check_before(benchmark, plan, out, reward)
-    check_format(arguments.format)
-    engine = open_engine(arguments.model)
+    engine = open_engine(arguments.model, arguments.format)
     try:
         with locked(out), ProgressBar(benchmark.name) as bar:
             metrics = evaluate(

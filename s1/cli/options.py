@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s1.errors import BadConfig
 
@@ -158,22 +158,20 @@ def sampling(arguments: argparse.Namespace, default_seed: int | None = None) -> 
     return Sampling(temperature=arguments.temperature, **given)
 
 
-def check_format(name: str | None) -> None:
-    """Refuse an unknown --format before the model is loaded."""
+def open_engine(spec: str, fmt: str | None = None) -> Engine:
+    """The engine that `spec` names; one that runs in this process decodes up to 256 requests at once.
+
+    An unknown format is refused before the model is loaded.
+    """
+    from s1.engines import load_engine
     from s1.formats import get_format
 
-    if name:
-        get_format(name)
-
-
-def open_engine(spec: str, **options: Any) -> Engine:
-    """The engine that `spec` names; one that runs in this process decodes up to 256 requests at once."""
-    from s1.engines import load_engine
-
-    if not spec.startswith(("openai:", "scripted:", "vllm:")):  # before anything imports those libraries
-        silence_libraries()
-        options.setdefault("max_batch", 256)
-    return load_engine(spec, **options)
+    if fmt:
+        get_format(fmt)
+    if spec.startswith(("openai:", "scripted:", "vllm:")):
+        return load_engine(spec)
+    silence_libraries()  # before anything imports them
+    return load_engine(spec, max_batch=256)
 
 
 def silence_libraries() -> None:

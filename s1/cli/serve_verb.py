@@ -9,14 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from s1.cli.options import (
-    add_budget,
-    add_format,
-    add_settings,
-    budget_policy,
-    check_format,
-    open_engine,
-)
+from s1.cli.options import add_budget, add_format, add_settings, budget_policy, open_engine
 from s1.terminal import visible
 
 KEY = "S1_API_KEY"
@@ -58,10 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     policy, key = budget_policy(arguments), os.environ.get(KEY, "").strip()
     settings = load_settings(ServeSettings(), arguments.config, arguments.set)
-    check_format(arguments.format)
     with bind(arguments.host, arguments.port, key) as listener:
         upstream = arguments.upstream and f"openai:{arguments.upstream}"
-        engine = open_engine(upstream or arguments.model or "petri")
+        engine = open_engine(upstream or arguments.model or "petri", arguments.format)
         fmt = choose_format(engine, arguments.format)
         name = arguments.name or _name(engine.name)
         served = Served(engine, fmt, name, policy, settings, _examples(fmt.name))

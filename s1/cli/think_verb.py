@@ -15,7 +15,6 @@ from s1.cli.options import (
     add_model,
     add_sampling,
     budget_policy,
-    check_format,
     open_engine,
     sampling,
 )
@@ -52,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy, how = budget_policy(arguments), sampling(arguments)
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     messages.append({"role": "user", "content": question})
-    check_format(arguments.format)
-    engine = open_engine(arguments.model)
+    engine = open_engine(arguments.model, arguments.format)
     shown = StreamedText(engine.decode, sys.stderr, sys.stdout)
 
     async def think() -> tuple[Forcing, Generation]:

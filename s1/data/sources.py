@@ -31,8 +31,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from s1.config import read_yaml
-from s1.data.pool import Pool, pool_of_rows, rejects_frame
+from s1.data.pool import Pool, pool_of_rows
 from s1.data.read_files import KINDS, BadRow, data_files, raw_rows, rows_of
 from s1.data.source_rows import PREPARE, SourceRow, seeded_key
 from s1.errors import BadConfig, BadInput, MissingExtra, first_line
@@ -166,8 +168,7 @@ def load_source(source: Source, path: str | Path | None = None, *, seed: int = 0
         )
     pool = pool_of_rows(((k.number, k.row) for k in _sampled(kept, source, seed)), label)
     # Rejected rows carry the name of the source rather than that of a file.
-    named = pool.rejects.to_dicts()
-    return replace(pool, rejects=rejects_frame([{**r, "source": source.name} for r in named]))
+    return replace(pool, rejects=pool.rejects.with_columns(source=pl.lit(source.name)))
 
 
 def _local_rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any] | BadRow]]:

@@ -156,8 +156,8 @@ def row_frames(rows: Rows, file: str, stem: str, reader: Reader, seen: Seen) -> 
         except BadRow as bad:
             given = raw.get("id") if isinstance(raw, dict) else None
             given = None if given is None else str(given).encode(errors="replace").decode()
-            values = (given, stem, file, number, bad.field, bad.reason, None)
-            seen.rejects.append(dict(zip(REJECT_COLUMNS, values, strict=True)))
+            place = {"id": given, "source": stem, "file": file, "row": number}
+            seen.rejects.append({**place, "field": bad.field, "reason": bad.reason})
             continue
         row["source"] = row.get("source") or stem
         batch.append({**row, "_file": file, "_row": number})

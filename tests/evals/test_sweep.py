@@ -53,7 +53,7 @@ def test_the_grid_has_each_number_of_waits_with_each_string() -> None:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     made = ScriptedEngine(model)
-    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: made)
+    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec, fmt: made)
     return made
 
 
@@ -100,7 +100,7 @@ def test_a_sweep_ends_whatever_the_model_says(
     says: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="a sweep draws its figure; install s1[report]")
-    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: ScriptedEngine(says, context=1000))
+    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec, fmt: ScriptedEngine(says, context=1000))
     assert main(sweep(tmp_path, "--budgets", "4,8", "--waits", "1,2")) == 0
     assert [c.per_run for c in read_metrics(tmp_path / "run").control] == [100]
 
@@ -141,7 +141,7 @@ def test_questions_that_a_larger_budget_turns_wrong_are_named(
         right = {0: waits == 0, 1: waits < 1, 2: waits != 1, 3: waits > 0}.get(number, True)
         return (" Answer: 5" if right else " Answer: 4") + "<|end|>"
 
-    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec: ScriptedEngine(says))
+    monkeypatch.setattr("s1.cli.evaluation.open_engine", lambda spec, fmt: ScriptedEngine(says))
     assert main(sweep(tmp_path, "--budgets", "4", "--waits", "2,1")) == 0
     found = read_metrics(tmp_path / "run")
     short, waits = found.ladders
