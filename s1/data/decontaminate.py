@@ -41,9 +41,9 @@ that several versions of one problem do not hide each other."""
 MARKS = r"[^\p{L}\p{N}\p{M}]"
 """A character that is part of no word."""
 HIT_COLUMNS: dict[str, Any] = {
-    **dict.fromkeys(("id", "benchmark", "benchmark_id", "how", "shared"), pl.String),
-    **{"count": pl.Int64, "question": pl.String, "benchmark_question": pl.String},
-}
+    "id": pl.String, "benchmark": pl.String, "benchmark_id": pl.String, "how": pl.String, "shared": pl.String,
+    "count": pl.Int64, "question": pl.String, "benchmark_question": pl.String,
+}  # fmt: skip
 
 
 def read_benchmarks(paths: str | Path | Sequence[str | Path]) -> pl.DataFrame:

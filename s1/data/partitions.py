@@ -90,7 +90,8 @@ def index_part(rows: pl.DataFrame, part: int) -> pl.DataFrame:
 
     types = pool_types(rows.columns)
     texts = [c for c in TEXTS if c in rows.columns]
-    keys = rows.select(normalised(pl.col("question")))["question"]
+    questions = rows.select(normalised(pl.col("question"))).to_series()
+    keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in questions]
     digests = [hashlib.sha256(text.encode()).digest() for text in rows.select(_joined(texts)).to_series()]
     ids, suffixes = _ids(rows)
     return rows.select(
@@ -99,9 +100,7 @@ def index_part(rows: pl.DataFrame, part: int) -> pl.DataFrame:
         *(c for c in types if c.startswith("solved_")),
         pl.lit(part, pl.UInt32).alias("_part"),
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("_row"),
-        pl.Series(
-            "_key", [hashlib.blake2b(k.encode(), digest_size=16).digest() for k in keys], dtype=pl.Binary
-        ),
+        pl.Series("_key", keys, dtype=pl.Binary),
         pl.when(have("thinking").is_not_null()).then(have("thinking").hash()).alias("_trace"),
         pl.Series("_digest", digests, dtype=pl.Binary),
         have("thinking").str.len_chars().alias("_characters"),
