@@ -1,7 +1,8 @@
 """The command `s1`, with one small module per verb.
 
 It uses argparse, which is in the standard library: help is printed before any other parser would be imported.
-A verb's module imports nothing heavy at its top; `run` imports what it needs.
+Only the module of the verb that is run is imported. It imports nothing heavy at its top: the libraries of an extra are
+imported by the functions that need them.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ VERBS = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all verbs. With `only`, the other verbs have no options, so their modules are not imported."""
     parser = argparse.ArgumentParser(
         prog="s1",
         description="Simple test-time scaling: make a model think shorter or longer, and measure it.",
@@ -76,20 +78,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"s1 {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
-        module = import_module(f"s1.cli.{name}_verb")
         sub = verbs.add_parser(
-            name, help=verb.summary, description=module.__doc__, epilog=f"example:\n  {verb.example}",
+            name, help=verb.summary, epilog=f"example:\n  {verb.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         )  # fmt: skip
-        module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
+        if only in (None, name):
+            module = import_module(f"s1.cli.{name}_verb")
+            sub.description = module.__doc__
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0, 2 for an error that the user can fix, 130 after Ctrl-C."""
-    parser = build_parser()
     given = sys.argv[1:] if argv is None else argv
+    parser = build_parser(given[0] if given else "")
     for argument in given:
         if valid_text(argument) != argument:
             parser.error(

@@ -10,14 +10,13 @@ import asyncio
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from s1.cli.options import add_format, open_engine
+from s1.doctor import Diagnosis, diagnose
+from s1.doctor.checks import Check
+from s1.errors import BadInput
 from s1.terminal import visible
-
-if TYPE_CHECKING:
-    from s1.doctor import Diagnosis
-    from s1.doctor.checks import Check
+from s1.types import to_json
 
 COLOURS = {"ok": "32", "note": "33", "problem": "1;31"}
 
@@ -33,10 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.doctor import diagnose
-    from s1.errors import BadInput
-    from s1.types import to_json
-
     tokens = arguments.max_thinking
     if tokens < 8:
         raise BadInput(f"--max-thinking is {tokens}.", "Give at least 8.")

@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING
 
 from s1.cli.options import add_model, add_sampling, open_engine, sampling
 from s1.cli.progress import ProgressBar
+from s1.evals.benchmarks import load_benchmark
+from s1.evals.metrics import read_metrics
+from s1.evals.run import Plan, check_before, evaluate
+from s1.formats import choose_format
 from s1.jsonl import locked
+from s1.methods import load_method, load_reward
+from s1.policy import BudgetPolicy
+from s1.report.figures import scaling_figure
+from s1.report.page import write_page
+from s1.report.text import metrics_text
 from s1.terminal import file_name, visible
-from s1.types import Sampling
+from s1.types import Sampling, to_json
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Options
-
-    from s1.evals.run import Plan
-    from s1.policy import BudgetPolicy
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -80,13 +86,6 @@ def evaluate_plan(
 
     `base` is the policy of the rollouts within a method.
     """
-    from s1.evals.benchmarks import load_benchmark
-    from s1.evals.run import Plan, check_before, evaluate
-    from s1.formats import choose_format
-    from s1.methods import load_method, load_reward
-    from s1.report.text import metrics_text
-    from s1.types import to_json
-
     benchmark = load_benchmark(arguments.benchmark, arguments.limit)
     plan = Plan(
         policies,
@@ -118,10 +117,6 @@ def evaluate_plan(
 
 def write_report(folder: Path) -> list[Path]:
     """Write the figure and the page of a graded run folder; returns the files."""
-    from s1.evals.metrics import read_metrics
-    from s1.report.figures import scaling_figure
-    from s1.report.page import write_page
-
     with locked(folder):
         return [*scaling_figure(read_metrics(folder), folder), write_page(folder)]
 

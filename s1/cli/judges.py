@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from s1.clients.chat import ApiSettings
-    from s1.clients.map_calls import Caller
-    from s1.grading.judge import Attempt, Judge
+from s1.cli.options import open_engine
+from s1.cli.progress import ProgressBar
+from s1.clients.call_cache import CallCache
+from s1.clients.chat import ApiSettings
+from s1.clients.map_calls import Caller
+from s1.data.answer_judge import ask_judge
+from s1.data.attempts import EngineCaller
+from s1.engines.model_id import model_id
+from s1.errors import BadConfig
+from s1.grading.judge import Attempt, Judge
+from s1.types import Sampling
 
 JUDGE_TOKENS = 4096
 """Enough for a judge that thinks before it explains."""
@@ -35,14 +43,6 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
 
     Replies are greedy and short: the judge explains and says Yes or No.
     """
-    import asyncio
-
-    from s1.cli.progress import ProgressBar
-    from s1.clients.call_cache import CallCache
-    from s1.clients.chat import ApiSettings
-    from s1.data.answer_judge import ask_judge
-    from s1.errors import BadConfig
-
     if spec is None:
         if url:
             raise BadConfig("--url names the server of a judge, but there is no judge.", "Add --judge NAME.")
@@ -61,14 +61,6 @@ def open_judge(spec: str | None, url: str | None, folder: Path) -> Iterator[Judg
 @contextmanager
 def open_caller(spec: str, url: str | None, settings: ApiSettings) -> Iterator[Caller]:
     """A model to ask: NAME on the server of `url`, NAME@URL[@KEY_ENV] on another, otherwise an engine spec."""
-    import asyncio
-    from dataclasses import replace
-
-    from s1.cli.options import open_engine
-    from s1.data.attempts import EngineCaller
-    from s1.engines.model_id import model_id
-    from s1.types import Sampling
-
     name, at, other = spec.partition("@http")
     if at:
         # The key of --url goes to that server only; another server gets the key that is named for it, or none.

@@ -9,13 +9,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s1.engines import load_engine
 from s1.errors import BadConfig
+from s1.formats import get_format
+from s1.policy import BudgetPolicy, parse_limit
+from s1.types import Engine, Sampling
 
 if TYPE_CHECKING:
     from argparse import _ActionsContainer as Options
-
-    from s1.policy import BudgetPolicy
-    from s1.types import Engine, Sampling
 
 DEMO = Path("runs/demo")
 
@@ -105,8 +106,6 @@ def add_settings(options: Options, settings: str) -> None:
 
 def limit(text: str) -> int | None:
     """The value of --max-thinking: a number of tokens, or None for "auto"."""
-    from s1.policy import parse_limit
-
     try:
         return parse_limit(text)
     except ValueError:
@@ -124,8 +123,6 @@ def wait_strings(text: str) -> tuple[str, ...]:
 
 def budget_policy(arguments: argparse.Namespace) -> BudgetPolicy:
     """The one policy of the options that `add_budget` adds."""
-    from s1.policy import BudgetPolicy
-
     if len(arguments.wait) > 1:
         raise BadConfig(
             "--wait is given twice.",
@@ -144,8 +141,6 @@ def budget_policy(arguments: argparse.Namespace) -> BudgetPolicy:
 
 def sampling(arguments: argparse.Namespace, default_seed: int | None = None) -> Sampling:
     """How to draw tokens. Raises BadConfig for options that would change nothing without a temperature."""
-    from s1.types import Sampling
-
     given = {name: getattr(arguments, name) for name in ("seed", "top_p", "top_k")}
     given = {name: value for name, value in given.items() if value is not None}
     if not arguments.temperature and given:
@@ -163,9 +158,6 @@ def open_engine(spec: str, fmt: str | None = None) -> Engine:
 
     An unknown format is refused before the model is loaded.
     """
-    from s1.engines import load_engine
-    from s1.formats import get_format
-
     if fmt:
         get_format(fmt)
     if spec.startswith(("openai:", "scripted:", "vllm:")):

@@ -12,14 +12,23 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from s1.cli.evaluation import add_grading, write_report
 from s1.cli.judges import add_judge, open_judge
+from s1.errors import BadConfig, require
+from s1.evals.compare_graders import agreement, compare_graders
+from s1.evals.compare_runs import compare_runs
+from s1.evals.metrics import read_metrics
+from s1.evals.run import grade_run
+from s1.grading.equivalence import require_for
+from s1.grading.judge import Judge
+from s1.jsonl import locked
+from s1.report.curve import incomplete_text
+from s1.report.runs_page import write_runs_page
+from s1.report.text import comparison_text, graders_text, metrics_text
+from s1.runs import read_config
 from s1.terminal import visible
-
-if TYPE_CHECKING:
-    from s1.grading.judge import Judge
+from s1.types import to_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.errors import BadConfig, require
-    from s1.evals.run import grade_run
-    from s1.grading.equivalence import require_for
-    from s1.jsonl import locked
-    from s1.report.text import metrics_text
-    from s1.runs import read_config
-    from s1.types import to_json
-
     arguments.folder = arguments.folders[0]
     if len(arguments.folders) > 1:
         return _overlay(arguments)
@@ -96,9 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _overlay(arguments: argparse.Namespace) -> int:
-    from s1.errors import BadConfig, require
-    from s1.report.runs_page import write_runs_page
-
     one_run = ("grading", "json", "against", "policies", "compare_graders", "judge")
     if used := [name for name in one_run if getattr(arguments, name)]:
         option = used[0].replace("_", "-")
@@ -110,12 +108,6 @@ def _overlay(arguments: argparse.Namespace) -> int:
 
 
 def _compare_runs(arguments: argparse.Namespace) -> int:
-    from s1.evals.compare_runs import compare_runs
-    from s1.evals.metrics import read_metrics
-    from s1.report.curve import incomplete_text
-    from s1.report.text import comparison_text
-    from s1.types import to_json
-
     named = (arguments.policies[0], arguments.policies[1]) if arguments.policies else None
     rows = compare_runs(arguments.folder, arguments.against, named)
     if arguments.json:
@@ -130,10 +122,6 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
 
 def _compare_graders(arguments: argparse.Namespace, judge: Judge | None) -> int:
     """The disagreements of the graders on one run, and how often each calls an answer right."""
-    from s1.evals.compare_graders import agreement, compare_graders
-    from s1.report.text import graders_text
-    from s1.types import to_json
-
     compared = compare_graders(arguments.folder, judge)
     counts = agreement(compared)
     if arguments.json:

@@ -10,20 +10,21 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from s1.cli.evaluation import add_limit, add_reward
 from s1.cli.options import open_engine, silence_libraries
 from s1.cli.progress import ProgressBar
+from s1.config import read_yaml
 from s1.errors import BadConfig, require
-from s1.jsonl import locked
+from s1.evals.benchmarks import Benchmark, load_benchmark
+from s1.evals.recipe_tables import recipe_table
+from s1.evals.recipes import ModelPlan, Recipe, load_recipe, recipe_names, run_recipe
+from s1.evals.run import RunProgress
+from s1.grading.equivalence import require_for
+from s1.jsonl import locked, write_bytes
+from s1.methods import Reward, load_reward
+from s1.report.figures import scaling_figure
 from s1.terminal import file_name, visible
-
-if TYPE_CHECKING:
-    from s1.evals.benchmarks import Benchmark
-    from s1.evals.recipes import Recipe
-    from s1.evals.run import RunProgress
-    from s1.methods import Reward
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.config import read_yaml
-    from s1.evals.benchmarks import load_benchmark
-    from s1.evals.recipes import load_recipe, recipe_names
-    from s1.grading.equivalence import require_for
-    from s1.methods import load_reward
-
     if arguments.recipe == ["list"]:
         for name in recipe_names():
             recipe = load_recipe(name)
@@ -100,10 +95,6 @@ def _run(
     arguments: argparse.Namespace,
 ) -> list[str]:
     """Run one recipe; returns its section of the report, in lines."""
-    from s1.evals.recipe_tables import recipe_table
-    from s1.evals.recipes import run_recipe
-    from s1.report.figures import scaling_figure
-
     out = arguments.out / file_name(recipe.name)
     with ProgressBar(recipe.name) as bar:
 
@@ -137,8 +128,6 @@ def _petri_models(
     recipes: list[Recipe], reward: Reward | None, arguments: argparse.Namespace
 ) -> tuple[dict[str, str], Reward | None]:
     """Train every model that the recipes use, and a reward model if a run needs one and none was named."""
-    from s1.evals.recipes import ModelPlan
-    from s1.methods import load_reward
     from s1.petri.reward import RECORD, train_reward
     from s1.petri.training import PetriSizes, make_model, stored_pool
     from s1.train.trainer import use_one_gpu
@@ -167,8 +156,6 @@ def _petri_models(
 
 
 def _write(report: Path, sections: list[str], benchmark: Benchmark, arguments: argparse.Namespace) -> None:
-    from s1.jsonl import write_bytes
-
     head = [
         "# The paper's tables and figures, run again",
         "",

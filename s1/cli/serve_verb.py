@@ -10,6 +10,9 @@ import argparse
 import os
 
 from s1.cli.options import add_budget, add_format, add_settings, budget_policy, open_engine
+from s1.config import load_settings
+from s1.errors import require
+from s1.formats import choose_format
 from s1.terminal import visible
 
 KEY = "S1_API_KEY"
@@ -40,10 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.config import load_settings
-    from s1.errors import require
-    from s1.formats import choose_format
-
     require("serve")
     from s1.serve.body import Served
     from s1.serve.listen import bind, make_server

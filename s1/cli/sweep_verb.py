@@ -9,6 +9,9 @@ import argparse
 
 from s1.cli.evaluation import add_benchmark, add_methods, add_output, evaluate_plan, write_report
 from s1.cli.options import add_max_answer, add_wait
+from s1.errors import require
+from s1.evals.run import policies_of
+from s1.policy import BudgetPolicy
 
 NEUTRAL = "Next"
 """Goes on with the thinking without a word of doubt."""
@@ -44,10 +47,6 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.errors import require
-    from s1.evals.run import policies_of
-    from s1.policy import BudgetPolicy
-
     require("report")
     base = BudgetPolicy(max_answer=arguments.max_answer)
     strings = arguments.wait + [base.wait, ("",), (NEUTRAL,)][len(arguments.wait) > 0 :] * arguments.controls

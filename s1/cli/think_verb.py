@@ -8,8 +8,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from s1.budget import Forcing
 from s1.cli.options import (
     add_budget,
     add_model,
@@ -18,12 +19,13 @@ from s1.cli.options import (
     open_engine,
     sampling,
 )
+from s1.drive import drive
+from s1.errors import BadInput
+from s1.formats import choose_format
+from s1.prompt import encode_prompt
 from s1.span_text import SpanText
 from s1.terminal import visible
-
-if TYPE_CHECKING:
-    from s1.budget import Forcing
-    from s1.types import Generation, Owner, Phase
+from s1.types import Generation, Owner, Phase, to_json
 
 FORCED, PLAIN = "\x1b[1;33m", "\x1b[0m"
 
@@ -38,13 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.budget import Forcing
-    from s1.drive import drive
-    from s1.errors import BadInput
-    from s1.formats import choose_format
-    from s1.prompt import encode_prompt
-    from s1.types import to_json
-
     question = _standard_input() if arguments.question == "-" else arguments.question
     if not question.strip():
         raise BadInput("The question is empty.", "Give a text, or - and a text on standard input.")
@@ -76,8 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _standard_input() -> str:
-    from s1.errors import BadInput
-
     try:
         text = sys.stdin.read().strip()
         text.encode()  # some locales read wrong bytes as lone surrogates
