@@ -15,10 +15,20 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from s1.cli.evaluation import write_report
 from s1.cli.options import DEMO, silence_libraries
 from s1.cli.progress import ProgressBar, duration
+from s1.engines import load_engine
+from s1.errors import require
+from s1.evals.run import Plan, evaluate, policies_of
+from s1.formats import FORMATS, choose_format
 from s1.jsonl import locked
+from s1.petri import world
+from s1.policy import BudgetPolicy
+from s1.report.text import metrics_text
 from s1.terminal import visible
+from s1.train.sft import train
+from s1.train.trainer import use_one_gpu
 
 
 class Sizes(NamedTuple):
@@ -47,25 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.errors import require
-
     require("hf", "data", "train", "report")
     with locked(arguments.out):
         return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from s1.cli.evaluation import write_report
     from s1.data.read_traces import read_traces
-    from s1.engines import load_engine
-    from s1.evals.run import Plan, evaluate, policies_of
-    from s1.formats import FORMATS, choose_format
-    from s1.petri import world
     from s1.petri.training import make_dataset
-    from s1.policy import BudgetPolicy
-    from s1.report.text import metrics_text
-    from s1.train.sft import train
-    from s1.train.trainer import use_one_gpu
 
     use_one_gpu()
     silence_libraries()

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from s1.cli.options import add_settings, silence_libraries
 from s1.cli.progress import ProgressBar
+from s1.config import load_settings
+from s1.errors import BadConfig, Interrupted, require
+from s1.formats import get_format
+from s1.jsonl import locked
+from s1.petri import world
 from s1.terminal import visible
+from s1.train.model import require_gpu, save_merged
+from s1.train.plan import devices_named
+from s1.train.settings import TrainSettings, train_recipe
+from s1.train.sft import plan_train, train
+from s1.train.trainer import check_tracker, is_first_process, processes, use_one_gpu
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,15 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from s1.config import load_settings
     from s1.data.read_traces import read_traces
-    from s1.errors import BadConfig, require
-    from s1.formats import get_format
-    from s1.jsonl import locked
-    from s1.train.model import require_gpu
-    from s1.train.settings import TrainSettings, train_recipe
-    from s1.train.sft import plan_train, train
-    from s1.train.trainer import check_tracker, is_first_process, processes, use_one_gpu
 
     if arguments.gpus == 1:
         use_one_gpu()
@@ -73,8 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_tracker(arguments.track)
     base, fmt, defaults = arguments.base, "s1", TrainSettings()
     if base == "petri":
-        from s1.petri import world
-
         base, fmt, defaults = str(world.base_model()), "petri", world.train_settings()
     if arguments.recipe:
         recipe = train_recipe(arguments.recipe)
@@ -87,8 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = get_format(arguments.format or fmt)
     silence_libraries()
     if arguments.plan:
-        from s1.train.plan import devices_named
-
         gpus, device = devices_named(arguments.on) if arguments.on else (arguments.gpus, None)
         traces = read_traces(arguments.dataset)
         print(visible(plan_train(base, traces, chosen, settings, gpus, device)))
@@ -108,24 +106,18 @@ def run(arguments: argparse.Namespace) -> int:
     if not is_first_process():
         return 0
     if arguments.merge:
-        from s1.train.model import save_merged
-
         out = save_merged(out, base)
     print(visible(f"Written to {out}"))
     return 0
 
 
 def _note(text: str) -> None:
-    from s1.train.trainer import is_first_process
-
     if is_first_process():
         print(visible(text), file=sys.stderr)
 
 
 def _launch(processes: int) -> None:
     """Run this command in several processes with torchrun. Raises Interrupted when one of them fails."""
-    from s1.errors import Interrupted
-
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     done = subprocess.run([sys.executable, *launcher, "-m", "s1", *sys.argv[1:]], check=False)
     if done.returncode:
