@@ -54,11 +54,9 @@ def _untrained(file: Path) -> Iterator[tuple[tuple[str, str], tuple[tuple[int, i
 
 
 def _spans(value: Any, file: Path, number: int) -> tuple[tuple[int, int], ...]:
-    def is_place(place: Any) -> bool:
-        return isinstance(place, int) and not isinstance(place, bool)
-
+    # The type of True is not int.
     good = isinstance(value, list) and all(
-        isinstance(part, list) and len(part) == 2 and all(map(is_place, part)) for part in value
+        isinstance(part, list) and [type(place) for place in part] == [int, int] for part in value
     )
     if not good:
         raise BadInput(

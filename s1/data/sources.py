@@ -77,26 +77,22 @@ class Source:
         unknown = sorted(set(self.columns) - set(POOL_FIELDS))
         if "question" not in self.columns or unknown:
             wrong = f"unknown column {unknown[0]!r}" if unknown else "no question column"
-            raise BadConfig(f"Source {self.name}: {wrong}.", f"Columns are: {', '.join(POOL_FIELDS)}.")
+            raise self.mistake(wrong, f"Columns are: {', '.join(POOL_FIELDS)}.")
         for column, wanted in self.where.items():
             if isinstance(wanted, Mapping) and (len(wanted) != 1 or next(iter(wanted)) not in CONDITIONS):
-                raise BadConfig(
-                    f"Source {self.name}: the condition on {column} is unknown.",
-                    f"Use a value, a list, or one of: {', '.join(CONDITIONS)}.",
-                )
+                known = f"Use a value, a list, or one of: {', '.join(CONDITIONS)}."
+                raise self.mistake(f"the condition on {column} is unknown", known)
         if self.sample is not None and self.sample < (0 if self.keep else 1):
-            raise BadConfig(
-                f"Source {self.name}: sample is {self.sample}.", "Use at least 1, or leave it out."
-            )
+            raise self.mistake(f"sample is {self.sample}", "Use at least 1, or leave it out.")
         if self.prepare and self.prepare not in PREPARE:
-            raise BadConfig(
-                f"Source {self.name}: no function is named {self.prepare!r}.", f"Known: {', '.join(PREPARE)}."
-            )
+            raise self.mistake(f"no function is named {self.prepare!r}", f"Known: {', '.join(PREPARE)}.")
         is_text = all(isinstance(v, str) for v in self.keep.values())
         if self.keep and not ({"file"} <= set(self.keep) <= {"file", "by"} and is_text):
-            raise BadConfig(
-                f"Source {self.name}: keep is {dict(self.keep)}.", "Write {file: PATH, by: COLUMN}."
-            )
+            raise self.mistake(f"keep is {dict(self.keep)}", "Write {file: PATH, by: COLUMN}.")
+
+    def mistake(self, wrong: str, hint: str) -> BadConfig:
+        """An error in the description."""
+        return BadConfig(f"Source {self.name}: {wrong}.", hint)
 
 
 def read_sources(path: str | Path = BUILT_IN) -> dict[str, Source]:
@@ -306,19 +302,17 @@ def _listed(source: Source) -> frozenset[str]:
         return frozenset()
     path = Path(source.keep["file"])
     if not path.is_file():
-        raise BadConfig(
-            f"Source {source.name}: the keep file {path} is missing.", "Paths start at the YAML file."
-        )
+        raise source.mistake(f"the keep file {path} is missing", "Paths start at the YAML file.")
     if not path.name.endswith(KINDS):
         found = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
     else:
         column = source.keep.get("by", "question_hash")
         rows = [row for _, row in rows_of(path)]
         if not any(column in row for row in rows):
-            raise BadConfig(f"Source {source.name}: {path} has no column {column!r}.", "Name it with `by`.")
+            raise source.mistake(f"{path} has no column {column!r}", "Name it with `by`.")
         found = {str(row[column]).strip() for row in rows if row.get(column) is not None}
     if not found - {""}:
-        raise BadConfig(f"Source {source.name}: {path} lists nothing.", "Write one id a line.")
+        raise source.mistake(f"{path} lists nothing", "Write one id a line.")
     return frozenset(found - {""})
 
 
