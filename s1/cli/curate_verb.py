@@ -41,11 +41,9 @@ OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "pool",
-        nargs="+",
-        metavar="[STAGE] POOL",
+        "pool", nargs="+", metavar="[STAGE] POOL",
         help="files or folders (Parquet, JSONL, JSON, CSV); petri is the small world",
-    )
+    )  # fmt: skip
     add = parser.add_argument
     add("--out", type=Path, help="output folder")
     add("--n", type=int, help="how many rows to select (default: 1000)")
@@ -55,19 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--column", action="append", metavar="FIELD=NAME", help="the file's column for a pool column")
     add("--set", action="append", metavar="NAME=VALUE", help="change one setting, such as profile=official")
     add(
-        "--config",
-        type=Path,
+        "--config", type=Path,
         help="YAML with CurateSettings (s1.data.pipeline), or with ApiSettings (s1.clients.chat) for teach, "
         "difficulty and diversity",
-    )
+    )  # fmt: skip
     add("--sources", type=Path, metavar="YAML", help="your own sources, besides those of the paper")
     add = parser.add_argument_group("stages that call models").add_argument
     add(
-        "--model",
-        action="append",
-        metavar="NAME",
+        "--model", action="append", metavar="NAME",
         help="model on the server of --url, NAME@URL[@KEY_ENV] on another, or an engine spec without --url",
-    )
+    )  # fmt: skip
     add(
         "--url",
         help="OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY",
@@ -75,25 +70,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--judge", metavar="NAME", help="model that grades what symbols cannot decide")
     add("--samples", type=int, metavar="K", help="traces or attempts for each question (default: 1)")
     add(
-        "--most-solved",
-        type=float,
-        metavar="X",
+        "--most-solved", type=float, metavar="X",
         help="drop what a model solves in more than this share (default: 0)",
-    )
+    )  # fmt: skip
     add(
-        "--max-usd",
-        type=float,
-        metavar="X",
+        "--max-usd", type=float, metavar="X",
         help="spending cap; needs usd_per_million_in and usd_per_million_out",
-    )
+    )  # fmt: skip
     add("--domains", type=Path, metavar="YAML", help="another list of subjects than the MSC")
     add = parser.add_argument_group("where the work is done").add_argument
     add("--executor", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
     add(
-        "--workers",
-        type=int,
+        "--workers", type=int,
         help="processes on this machine (default: one for 16 MB of files, at most one for each processor)",
-    )
+    )  # fmt: skip
     add("--ray-address", metavar="ADDRESS", help="cluster to join (default: RAY_ADDRESS, else a local one)")
 
 

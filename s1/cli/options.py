@@ -25,10 +25,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """--model and --format."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model",
-        default="petri",
+        "--model", default="petri",
         help="checkpoint folder, Hub id or engine spec (default: petri, the small model that ships)",
-    )
+    )  # fmt: skip
     add_format(group)
 
 
@@ -71,11 +70,9 @@ def add_wait(options: Options, note: str = "") -> None:
 
 def add_max_answer(options: Options) -> None:
     options.add_argument(
-        "--max-answer",
-        type=int,
-        metavar="N",
+        "--max-answer", type=int, metavar="N",
         help="end the answer after N tokens (default: what the context leaves)",
-    )
+    )  # fmt: skip
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> Options:
@@ -96,12 +93,9 @@ def add_settings(options: Options, settings: str) -> None:
     """--config and --set, which `s1.config.load_settings` reads."""
     options.add_argument("--config", type=Path, metavar="FILE", help=f"YAML file with {settings}")
     options.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
+        "--set", action="append", default=[], metavar="NAME=VALUE",
         help="change one setting; may be given several times",
-    )
+    )  # fmt: skip
 
 
 def limit(text: str) -> int | None:

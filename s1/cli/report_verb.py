@@ -34,11 +34,9 @@ from s1.types import to_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", type=Path, nargs="+", metavar="folder", help="a run folder")
     parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
+        "--out", type=Path, metavar="FILE",
         help="with several runs: the page (default: runs.html beside the first)",
-    )
+    )  # fmt: skip
     add_grading(parser)
     parser.add_argument(
         "--json", action="store_true", help="print metrics.json to stdout instead of the table"

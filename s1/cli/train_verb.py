@@ -26,11 +26,9 @@ from s1.train.trainer import check_tracker, is_first_process, processes, use_one
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="output folder of s1 curate, or a file of traces")
     parser.add_argument(
-        "--base",
-        required=True,
-        metavar="MODEL",
+        "--base", required=True, metavar="MODEL",
         help="checkpoint folder or Hub id; petri: the model that ships",
-    )
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the trained model")
     parser.add_argument(
         "--plan", action="store_true", help="only say what the run takes: steps, tokens, FLOPs, memory, hours"
@@ -39,17 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on", metavar="GPUS", help="the GPUs to plan for, as in 8xH100 (default: what is here)"
     )
     parser.add_argument(
-        "--recipe",
-        metavar="NAME",
+        "--recipe", metavar="NAME",
         help="s1-32b (the paper's), 7b-8gpu, 7b-1gpu, lora-1gpu, qlora-24gb or laptop (docs/guides/train.md)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--gpus",
-        type=int,
-        default=1,
-        metavar="N",
+        "--gpus", type=int, default=1, metavar="N",
         help="processes to start here, one for each GPU (default: 1)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--format", metavar="NAME", help="thinking format to teach (default: s1; petri for --base petri)"
     )
@@ -57,12 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--merge", action="store_true", help="also write base and adapter as one model, to DIR/merged"
     )
     parser.add_argument(
-        "--track",
-        choices=("tensorboard", "wandb", "trackio"),
-        default="",
-        metavar="NAME",
+        "--track", choices=("tensorboard", "wandb", "trackio"), default="", metavar="NAME",
         help="tensorboard, wandb or trackio: also log every step there",
-    )
+    )  # fmt: skip
     add_settings(parser, "TrainSettings (s1.train.settings)")
 
 
