@@ -11,14 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from s1.budget import Forcing
-from s1.cli.options import (
-    add_budget,
-    add_model,
-    add_sampling,
-    budget_policy,
-    open_engine,
-    sampling,
-)
+from s1.cli.options import add_budget, add_model, add_sampling, budget_policy, open_engine, sampling
 from s1.drive import drive
 from s1.errors import BadInput
 from s1.formats import choose_format
