@@ -34,7 +34,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 
@@ -134,11 +134,9 @@ def write_dataset(ledger: Ledger, out: Path) -> None:
 
 
 def _dataset(ledger: Ledger) -> Iterator[pl.DataFrame]:
-    at = 0
+    chosen = ledger.kept.select("id", "chosen")
     for rows in ledger.pool.gather(ledger.kept):
-        why = ledger.kept["chosen"][at : at + rows.height]
-        yield dataset_rows(rows.with_columns(why), ledger.settings.trace_prefix)
-        at += rows.height
+        yield dataset_rows(rows.join(chosen, on="id", maintain_order="left"), ledger.settings.trace_prefix)
 
 
 def write_stage(ledger: Ledger, out: Path, settings: Any = None) -> None:
@@ -191,22 +189,19 @@ def _ahead(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 def _write_rejected(ledger: Ledger, path: Path) -> None:
     """One object a line; only rows that could not be read say where they came from."""
-    unread = ledger.rejected.filter(stage="reading")
-    rows = ledger.rejected.filter(pl.col("stage") != "reading").drop("_question")
+    with path.open("w", encoding="utf-8") as file:
+        for rows in _rejected(ledger):
+            ordered = rows.select("id", "source", "stage", "reason", "question", "file", "row", "field")
+            for row in ordered.iter_rows(named=True):
+                kept = {k: v for k, v in row.items() if v is not None or k not in ("file", "row", "field")}
+                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+
+
+def _rejected(ledger: Ledger) -> Iterator[pl.DataFrame]:
+    """The rejected rows with their questions: those that could not be read first."""
+    yield ledger.rejected.filter(stage="reading").rename({"_question": "question"})
+    rows = ledger.rejected.filter(pl.col("stage") != "reading")
     places = ledger.pool.index.select("id", "_part", "_row", "_question_bytes")
     wanted = rows.select("id").join(places, on="id", maintain_order="left")
-    with path.open("w", encoding="utf-8") as file:
-        _write_lines(file, unread.drop("_question"), unread["_question"])
-        at = 0
-        for texts in ledger.pool.gather(wanted, ["question"]):
-            _write_lines(file, rows[at : at + texts.height], texts["question"])
-            at += texts.height
-
-
-def _write_lines(file: IO[str], rows: pl.DataFrame, questions: pl.Series) -> None:
-    ordered = rows.select(
-        "id", "source", "stage", "reason", questions.alias("question"), "file", "row", "field"
-    )
-    for row in ordered.iter_rows(named=True):
-        kept = {k: v for k, v in row.items() if v is not None or k not in ("file", "row", "field")}
-        file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+    for questions in ledger.pool.gather(wanted, ["question"]):
+        yield questions.join(rows, on="id", maintain_order="left")
