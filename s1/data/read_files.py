@@ -183,11 +183,17 @@ def _json_rows(path: Path) -> Rows:
     damage = next((b for b in blocks if isinstance(b, BadRow)), None)
     text = b"".join(b for b in blocks if isinstance(b, bytes)).decode("utf-8-sig", errors="surrogateescape")
     at = len(text) - len(text.lstrip())
+    lists = []
     if text[at : at + 1] == "{":
-        yield from enumerate(map(_object, _only_list(path, text)), 1)
+        with contextlib.suppress(ValueError, RecursionError):
+            lists = [v for v in json.loads(text).values() if isinstance(v, list)]
+    if len(lists) == 1:
+        yield from enumerate(map(_object, lists[0]), 1)
         return
     if text[at : at + 1] != "[":
-        raise _no_list(path)
+        raise BadInput(
+            f"{path}: expected a JSON list of objects.", "Name a file of one object a line .jsonl."
+        )
     decoder, at = json.JSONDecoder(), at + 1
     for number in itertools.count(1):
         while text[at : at + 1] in (" ", "\t", "\r", "\n", ","):
@@ -201,20 +207,6 @@ def _json_rows(path: Path) -> Rows:
             yield number, damage or BadRow("", f"not JSON, or cut short ({error})")
             return
         yield number, _object(value) if at - start <= MAX_ROW else BadRow("", TOO_LONG)
-
-
-def _only_list(path: Path, text: str) -> list[Any]:
-    try:
-        lists = [v for v in json.loads(text).values() if isinstance(v, list)]
-    except (ValueError, RecursionError):
-        lists = []
-    if len(lists) != 1:
-        raise _no_list(path)
-    return lists[0]
-
-
-def _no_list(path: Path) -> BadInput:
-    return BadInput(f"{path}: expected a JSON list of objects.", "Name a file of one object a line .jsonl.")
 
 
 def _csv_rows(path: Path) -> Rows:
