@@ -163,7 +163,7 @@ def _settled(
             "Each row needs at least a question. Check the column mapping and the filter.",
         )
     index, repeated = settle_ids(pl.concat(indexes, how="diagonal"), parts)
-    return Pool(index, parts, rejects_frame([*rejects, *repeated]), files)
+    return Pool(index, parts, pl.DataFrame([*rejects, *repeated], REJECT_COLUMNS), files)
 
 
 def pool_of_frame(
@@ -173,7 +173,8 @@ def pool_of_frame(
     rows = conform(rows)
     parts = [rows.slice(at, FRAME_ROWS) for at in range(0, max(rows.height, 1), FRAME_ROWS)]
     index = pl.concat(index_part(part, number) for number, part in enumerate(parts))
-    return Pool(index.drop("_suffix"), parts, rejects_frame() if rejects is None else rejects, files)
+    rejects = pl.DataFrame(schema=REJECT_COLUMNS) if rejects is None else rejects
+    return Pool(index.drop("_suffix"), parts, rejects, files)
 
 
 def join_pools(pools: Sequence[Pool]) -> Pool:
@@ -182,16 +183,6 @@ def join_pools(pools: Sequence[Pool]) -> Pool:
     rejects = [reject for p in pools for reject in p.rejects.to_dicts()]
     files = tuple(file for p in pools for file in p.files)
     return _settled(frames, [index_part(f, n) for n, f in enumerate(frames)], rejects, files)
-
-
-def rejects_frame(rejects: Sequence[Mapping[str, Any]] = ()) -> pl.DataFrame:
-    """Rejected rows as a frame with REJECT_COLUMNS; what a row does not say is null."""
-    return pl.DataFrame(
-        {
-            c: pl.Series(c, [r.get(c) for r in rejects], dtype=pl.Int64 if c == "row" else pl.String)
-            for c in REJECT_COLUMNS
-        }
-    )
 
 
 def conform(rows: pl.DataFrame) -> pl.DataFrame:

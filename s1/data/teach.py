@@ -10,7 +10,8 @@ import polars as pl
 
 from s1.clients.call_cache import CallCache
 from s1.clients.map_calls import Caller, Watch, check_samples, map_calls, no_watch
-from s1.data.pool import Pool, pool_of_frame, rejects_frame
+from s1.data.pool import Pool, pool_of_frame
+from s1.data.validate_rows import REJECT_COLUMNS
 from s1.errors import BadInput
 from s1.formats import without_delimiters
 
@@ -61,7 +62,7 @@ def teach(
             new = {"id": number, "thinking": thinking, "attempt": answer}
             rows.append({**row, **new, "trace_by": teacher.name, "correct": None, "trace_tokens": None})
         frames.append(pl.DataFrame(rows, schema=questions.schema))
-    all_rejects = pl.concat([pool.rejects, rejects_frame(rejects)])
+    all_rejects = pl.concat([pool.rejects, pl.DataFrame(rejects, REJECT_COLUMNS)])
     taught = pool_of_frame(pl.concat(frames), rejects=all_rejects, files=pool.files)
     totals = [sum(c[i] for c in costs.values()) for i in range(3)]
     return Taught(taught, int(totals[0]), int(totals[1]), float(totals[2]))

@@ -22,7 +22,10 @@ from s1.errors import BadInput
 from s1.formats import DELIMITERS, without_delimiters
 
 TEXT_COLUMNS = ("id", "question", "answer", "source", "domain", "cot_type", "thinking", "attempt", "trace_by")
-REJECT_COLUMNS = ("id", "source", "file", "row", "field", "reason", "question")
+REJECT_COLUMNS: Mapping[str, Any] = {
+    "id": pl.String, "source": pl.String, "file": pl.String, "row": pl.Int64, "field": pl.String,
+    "reason": pl.String, "question": pl.String,
+}  # fmt: skip
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "question_hash", "unique_id"),
     "question": ("question", "problem", "query"),
