@@ -73,7 +73,7 @@ def collect(arguments: argparse.Namespace) -> None:
             raise BadConfig(
                 f"No source is named {name!r}.", f"Known: {', '.join(known)}; add yours with --sources."
             )
-        pool = load_source(known[name], path or None, seed=arguments.seed or 0)
+        pool = load_source(known[name], path or None, seed=arguments.seed)
         print(
             visible(f"{name}: {pool.index.height:,} questions, {pool.rejects.height} rejected"),
             file=sys.stderr,
@@ -83,7 +83,7 @@ def collect(arguments: argparse.Namespace) -> None:
 
 
 def teach(arguments: argparse.Namespace) -> None:
-    if len(arguments.model or ()) != 1:
+    if len(arguments.model) != 1:
         raise BadConfig("curate teach needs one teacher.", "Name it with --model.")
     settings = _api_settings(arguments)
     with (
@@ -91,7 +91,7 @@ def teach(arguments: argparse.Namespace) -> None:
         _open_models(arguments, settings) as (models, _, cache),
         ProgressBar("teach") as bar,
     ):
-        taught = ask_teacher(pool, models[0], cache, samples=_samples(arguments), progress=bar.show_calls)
+        taught = ask_teacher(pool, models[0], cache, samples=arguments.samples, progress=bar.show_calls)
     if not taught.pool.index.height:
         raise Interrupted(f"No trace came back: {taught.pool.rejects['reason'][-1]}.")
     notes = [f"{taught.tokens_in:,} tokens in, {taught.tokens_out:,} out, {taught.usd:.2f} dollars."]
@@ -106,17 +106,17 @@ def teach(arguments: argparse.Namespace) -> None:
 
 def difficulty(arguments: argparse.Namespace) -> None:
     settings = _api_settings(arguments)
-    rule = CurateSettings(most_solved=arguments.most_solved or 0.0)
+    rule = CurateSettings(most_solved=arguments.most_solved)
     with _open_pool(arguments) as pool:
         with _open_models(arguments, settings) as (models, judge, cache), ProgressBar("difficulty") as bar:
             prepared = attempt_questions(
-                pool, models, judge, cache, samples=_samples(arguments), progress=bar.show_calls
+                pool, models, judge, cache, samples=arguments.samples, progress=bar.show_calls
             )
         _finish(arguments, prepared, settings, rule)
 
 
 def diversity(arguments: argparse.Namespace) -> None:
-    if len(arguments.model or ()) > 1:
+    if len(arguments.model) > 1:
         raise BadConfig("curate diversity takes one classifier.", "Name one --model.")
     settings = _api_settings(arguments)
     domains = read_domains(arguments.domains) if arguments.domains else None
@@ -145,20 +145,18 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
 @contextmanager
 def _open_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
     """The pool that was named, on disk; its traces measured where a tokenizer is given."""
-    tokenizer = getattr(arguments, "tokenizer", None)
+    tokenizer = arguments.tokenizer
     if arguments.pool == ["petri"]:
         pool = world.pool()
         if tokenizer:
             pool = pool_of_frame(with_trace_tokens(pool.rows, tokenizer), files=pool.files)
         yield pool
         return
-    columns = dict(split_pairs(arguments.column or ()))
+    columns = dict(split_pairs(arguments.column))
     workers = arguments.workers
     if workers is None and arguments.executor != "ray":
         workers = _workers_for(arguments.pool)
-    with open_executor(
-        arguments.executor or "local", workers=workers, address=arguments.ray_address
-    ) as executor:
+    with open_executor(arguments.executor, workers=workers, address=arguments.ray_address) as executor:
         yield read_pool(arguments.pool, columns, tokenizer=tokenizer, work=arguments.work, executor=executor)
 
 
@@ -170,9 +168,9 @@ def _workers_for(paths: Sequence[str]) -> int:
 
 
 def _curate_settings(arguments: argparse.Namespace) -> CurateSettings:
-    n, seed = 1000 if arguments.n is None else arguments.n, arguments.seed or 0
+    n, seed = arguments.n, arguments.seed
     defaults = curate_settings(n, seed) if arguments.pool == ["petri"] else CurateSettings(n=n, seed=seed)
-    return load_settings(defaults, arguments.config, arguments.set or ())
+    return load_settings(defaults, arguments.config, arguments.set)
 
 
 def _benchmarks(arguments: argparse.Namespace) -> pl.DataFrame | None:
@@ -226,13 +224,9 @@ def _print_hits(ledger: Ledger) -> None:
 
 
 def _api_settings(arguments: argparse.Namespace) -> ApiSettings:
-    settings = load_settings(ApiSettings(), arguments.config, arguments.set or ())
+    settings = load_settings(ApiSettings(), arguments.config, arguments.set)
     given = {"url": arguments.url, "max_usd": arguments.max_usd}
     return replace(settings, **{k: v for k, v in given.items() if v is not None})
-
-
-def _samples(arguments: argparse.Namespace) -> int:
-    return 1 if arguments.samples is None else int(arguments.samples)
 
 
 @contextmanager
@@ -241,7 +235,7 @@ def _open_models(
 ) -> Iterator[tuple[list[Caller], Caller | None, CallCache]]:
     """The models, the judge and the call cache of the output folder; engines are closed at the end."""
     with ExitStack() as stack:
-        specs = [*(arguments.model or ()), *filter(None, [arguments.judge])]
+        specs = [*arguments.model, *filter(None, [arguments.judge])]
         callers = [stack.enter_context(open_caller(spec, arguments.url, settings)) for spec in specs]
         judge = callers.pop() if arguments.judge else None
         yield callers, judge, stack.enter_context(CallCache(arguments.out / "journal.jsonl"))

@@ -37,6 +37,11 @@ OPTIONS = {
     "": (*READING, "tokenizer", "n", "seed", "against"),
 }  # fmt: skip
 """The options that each stage takes; "" is the whole pipeline. Any other is an error, not ignored."""
+DEFAULTS = {
+    "n": 1000, "seed": 0, "samples": 1, "most_solved": 0.0, "executor": "local", "column": (), "set": (),
+    "model": (),
+}  # fmt: skip
+"""Set once it is known which options were given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     from s1.data.ingest import work_folder
     from s1.data.output import refuse_other_stage
 
+    vars(arguments).update({o: v for o, v in DEFAULTS.items() if getattr(arguments, o) is None})
     with work_folder(arguments.out) as arguments.work:  # locks the output folder
         if stage and arguments.out is not None:
             refuse_other_stage(arguments.out, stage)
