@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s1.errors import MissingExtra
+from s1.errors import require
 
 if TYPE_CHECKING:
     from s1.data.ledger import Stage
@@ -20,10 +20,8 @@ def funnel_figure(stages: Sequence[Stage], path: Path) -> None:
 
     Raises MissingExtra without matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "report") from error
+    require("report")
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -37,7 +37,7 @@ from s1.config import read_yaml
 from s1.data.pool import Pool, pool_of_rows
 from s1.data.read_files import KINDS, BadRow, data_files, raw_rows, rows_of
 from s1.data.source_rows import PREPARE, SourceRow, seeded_key
-from s1.errors import BadConfig, BadInput, MissingExtra, first_line
+from s1.errors import BadConfig, BadInput, first_line, require
 from s1.types import from_json
 
 PARQUET_COPY = "refs/convert/parquet"
@@ -185,11 +185,10 @@ def _hub_rows(source: Source) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def _hub_split(source: Source, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
-    try:
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetNotFoundError
-    except ImportError as error:
-        raise MissingExtra("datasets", "data") from error
+    require("data")
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
     access = source.access or (
         f"Check the name and the connection. If it is gated, accept its terms at "
         f"https://huggingface.co/datasets/{source.hub} and run: hf auth login. Or give local files: {source.name}=PATH."
