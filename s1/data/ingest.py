@@ -121,7 +121,7 @@ def store_index(index: pl.DataFrame, pool_file: Path) -> None:
 
 
 def _stored_index(pool_file: Path) -> pl.DataFrame | None:
-    """What `store_index` wrote, with the columns that `settle_ids` needs.
+    """What `store_index` wrote, with the columns that `Pool` needs before its ids are settled.
 
     None where it is missing, cannot be read, or does not belong to the content that the pool file has now.
     """

@@ -44,7 +44,7 @@ TEXTS = ("question", "answer", "cot_type", "thinking", "attempt")
 LIGHT = ("source", "domain", "trace_by", "correct", "trace_tokens")
 """Columns that the index holds, besides the id and solved_MODEL."""
 GATHER_BYTES = 1 << 28
-"""Text that `gather` holds at once."""
+"""Text that `Pool.gather` holds at once."""
 
 
 class Part(NamedTuple):
@@ -53,9 +53,6 @@ class Part(NamedTuple):
     path: Path
     start: int
     rows: int
-
-
-Parts = Sequence["Part | pl.DataFrame"]
 
 
 def no_reasons(rows: pl.DataFrame) -> pl.Series:
@@ -79,7 +76,7 @@ def spaces_only(texts: pl.Series) -> pl.Series:
 
 
 def index_part(rows: pl.DataFrame, part: int) -> pl.DataFrame:
-    """The index of one part, before `settle_ids`.
+    """The index of one part, before `pool._settle_ids`.
 
     A row without an id gets one from question and source, and a `_suffix` that tells its traces apart. `_file`
     and `_at` say where the row was read.
@@ -138,38 +135,7 @@ def _joined(columns: Sequence[str]) -> pl.Expr:
     return pl.concat_str(parts)
 
 
-def settle_ids(index: pl.DataFrame, parts: Parts) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
-    """The index with one row for each id, sorted by id, and the other rows as rejects.
-
-    A derived id that several rows share gets the suffix of each trace. Which of several rows with the same id
-    stays does not depend on their order: the first by question, thinking, attempt, answer, teacher, place.
-    """
-    again = pl.col("_suffix").is_not_null() & pl.col("id").is_duplicated()
-    longer = pl.concat_str("id", pl.lit("-"), "_suffix")
-    index = index.with_columns(id=pl.when(again).then(longer).otherwise("id")).drop("_suffix").sort("id")
-    repeated = index.filter(pl.col("id").is_duplicated())
-    rejects: list[dict[str, Any]] = []
-    place = [c for c in ("_file", "_at") if c in index.columns]
-    if repeated.height:
-        firsts = [index.filter(pl.col("id").is_unique())]
-        order = ["question", "thinking", "attempt", "answer", "trace_by"]
-        for group in _by_bytes(repeated, "_bytes", whole="id"):
-            full = group.drop("trace_by").hstack(gather_all(parts, group, order).drop("id"))
-            full = full.sort(["id", *order, *place], nulls_last=True)
-            full = full.with_columns(_times=pl.len().over("id"))
-            first = full["id"].is_first_distinct()
-            firsts.append(full.filter(first).select(index.columns))
-            reason = pl.concat_str(pl.lit("the id appears "), "_times", pl.lit(" times; one row was kept"))
-            where = {"file": "_file", "row": "_at"} if place else {}
-            bad = full.filter(~first).select(
-                "id", "source", "question", field=pl.lit("id"), reason=reason, **where
-            )
-            rejects += bad.to_dicts()
-        index = pl.concat(firsts).sort("id")
-    return index.drop(place), rejects
-
-
-def _by_bytes(rows: pl.DataFrame, size: str, *, whole: str | None = None) -> Iterator[pl.DataFrame]:
+def by_bytes(rows: pl.DataFrame, size: str, *, whole: str | None = None) -> Iterator[pl.DataFrame]:
     """`rows` in pieces of about GATHER_BYTES; rows with the same value of `whole` stay together."""
     piece = (pl.col(size).cast(pl.Int64).cum_sum() - pl.col(size)) // GATHER_BYTES
     numbered = rows.with_columns(_piece=piece)
@@ -189,32 +155,6 @@ def load(part: Part | pl.DataFrame, rows: pl.DataFrame, columns: Sequence[str]) 
     nulls = [pl.Series(c, [None] * rows.height, dtype=pl.String) for c in texts if c not in names]
     found: dict[str, Any] = {s.name: s for s in [*frame.get_columns(), *nulls]}
     return rows.select("id", *(found.get(c, pl.col(c)) for c in columns if c != "id"))
-
-
-def gather(parts: Parts, rows: pl.DataFrame, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
-    """The rows named by `rows` (of the index), in that order, in pieces of about GATHER_BYTES.
-
-    `columns` limits the columns, of which `id` always comes first; without it, all pool columns.
-    """
-    names = list(pool_types(rows.columns)) if columns is None else ["id", *columns]
-    size = "_question_bytes" if columns == ["question"] else "_bytes"
-    keep = {*names, "_part", "_row", size} - set(TEXTS)
-    for piece in _by_bytes(rows.select(c for c in rows.columns if c in keep), size):
-        found = []
-        for (number,), group in piece.with_row_index("_order").partition_by("_part", as_dict=True).items():
-            part = parts[number]
-            taken = load(part, group, [*names, "_order"])
-            # A few rows of a part would keep all of its texts in memory.
-            few = isinstance(part, Part) and 4 * len(taken) < part.rows
-            found.append(pickle.loads(pickle.dumps(taken)) if few else taken)
-        yield pl.concat(found).sort("_order").select(names)
-
-
-def gather_all(parts: Parts, rows: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """`gather` in one frame."""
-    types = pool_types(rows.columns)
-    names = list(types) if columns is None else ["id", *columns]
-    return pl.concat([pl.DataFrame(schema={n: types[n] for n in names}), *gather(parts, rows, columns)])
 
 
 def hash_index(index: pl.DataFrame) -> str:

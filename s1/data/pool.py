@@ -23,6 +23,7 @@ file column} overrides, and {"id": ""} leaves a column of the file unread. A row
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,17 +34,7 @@ import polars as pl
 
 from s1.data.executor import Executor
 from s1.data.ingest import PIECE_BYTES, ingest
-from s1.data.partitions import (
-    TEXTS,
-    Part,
-    gather,
-    gather_all,
-    hash_of,
-    index_part,
-    load,
-    map_kept,
-    settle_ids,
-)
+from s1.data.partitions import TEXTS, Part, by_bytes, hash_of, index_part, load, map_kept
 from s1.data.read_files import Rows, data_files
 from s1.data.validate_rows import ALIASES, REJECT_COLUMNS, Reader, Seen, pool_types, row_frames
 from s1.errors import BadInput, first_line
@@ -74,12 +65,30 @@ class Pool:
         return self.gather_all(self.index)
 
     def gather(self, rows: pl.DataFrame, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
-        """Rows of the index with their texts, in their order, a piece at a time (see `partitions.gather`)."""
-        return gather(self.parts, rows, columns)
+        """The rows named by `rows` (of the index), in that order, in pieces of about GATHER_BYTES.
+
+        `columns` limits the columns, of which `id` always comes first; without it, all pool columns.
+        """
+        names = list(pool_types(rows.columns)) if columns is None else ["id", *columns]
+        size = "_question_bytes" if columns == ["question"] else "_bytes"
+        keep = {*names, "_part", "_row", size} - set(TEXTS)
+        for piece in by_bytes(rows.select(c for c in rows.columns if c in keep), size):
+            found = []
+            for (number,), group in (
+                piece.with_row_index("_order").partition_by("_part", as_dict=True).items()
+            ):
+                part = self.parts[number]
+                taken = load(part, group, [*names, "_order"])
+                # A few rows of a part would keep all of its texts in memory.
+                few = isinstance(part, Part) and 4 * len(taken) < part.rows
+                found.append(pickle.loads(pickle.dumps(taken)) if few else taken)
+            yield pl.concat(found).sort("_order").select(names)
 
     def gather_all(self, rows: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """`gather` in one frame."""
-        return gather_all(self.parts, rows, columns)
+        types = pool_types(rows.columns)
+        names = list(types) if columns is None else ["id", *columns]
+        return pl.concat([pl.DataFrame(schema={n: types[n] for n in names}), *self.gather(rows, columns)])
 
     def map_rows(
         self, rows: pl.DataFrame, columns: Sequence[str], function: FrameFunction, *, name: str, key: str = ""
@@ -162,8 +171,35 @@ def _settled(
             f"No usable row in {', '.join(files) or 'an empty list of files'} ({why}).",
             "Each row needs at least a question. Check the column mapping and the filter.",
         )
-    index, repeated = settle_ids(pl.concat(indexes, how="diagonal"), parts)
-    return Pool(index, parts, pl.DataFrame([*rejects, *repeated], REJECT_COLUMNS), files)
+    index = pl.concat(indexes, how="diagonal")
+    return _settle_ids(Pool(index, parts, pl.DataFrame(rejects, REJECT_COLUMNS), files))
+
+
+def _settle_ids(pool: Pool) -> Pool:
+    """The pool with one row for each id, its index sorted by id, and the other rows among the rejects.
+
+    A derived id that several rows share gets the suffix of each trace. Which of several rows with the same id
+    stays does not depend on their order: the first by question, thinking, attempt, answer, teacher, place.
+    """
+    again = pl.col("_suffix").is_not_null() & pl.col("id").is_duplicated()
+    longer = pl.concat_str("id", pl.lit("-"), "_suffix")
+    index = pool.index.with_columns(id=pl.when(again).then(longer).otherwise("id")).drop("_suffix").sort("id")
+    repeated = index.filter(pl.col("id").is_duplicated())
+    rejects, place = [pool.rejects], ["_file", "_at"]
+    if repeated.height:
+        firsts = [index.filter(pl.col("id").is_unique())]
+        order = ["question", "thinking", "attempt", "answer", "trace_by"]
+        for group in by_bytes(repeated, "_bytes", whole="id"):
+            full = group.drop("trace_by").hstack(pool.gather_all(group, order).drop("id"))
+            full = full.sort(["id", *order, *place], nulls_last=True)
+            full = full.with_columns(_times=pl.len().over("id"))
+            first = full["id"].is_first_distinct()
+            firsts.append(full.filter(first).select(index.columns))
+            reason = pl.concat_str(pl.lit("the id appears "), "_times", pl.lit(" times; one row was kept"))
+            what = {"file": "_file", "row": "_at", "field": pl.lit("id"), "reason": reason}
+            rejects.append(full.filter(~first).select("id", "source", "question", **what))
+        index = pl.concat(firsts).sort("id")
+    return replace(pool, index=index.drop(place), rejects=pl.concat(rejects, how="diagonal"))
 
 
 def pool_of_frame(
