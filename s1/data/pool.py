@@ -196,7 +196,7 @@ def _settle_ids(pool: Pool) -> Pool:
             first = full["id"].is_first_distinct()
             firsts.append(full.filter(first).select(index.columns))
             reason = pl.concat_str(pl.lit("the id appears "), "_times", pl.lit(" times; one row was kept"))
-            what = {"file": "_file", "row": "_at", "field": pl.lit("id"), "reason": reason}
+            what: dict[str, Any] = {"file": "_file", "row": "_at", "field": pl.lit("id"), "reason": reason}
             rejects.append(full.filter(~first).select("id", "source", "question", **what))
         index = pl.concat(firsts).sort("id")
     return replace(pool, index=index.drop(place), rejects=pl.concat(rejects, how="diagonal"))
