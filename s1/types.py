@@ -38,6 +38,7 @@ class Question:
 
     id: str
     text: str
+    """The whole user message (section 3.1), with the choices where it has any."""
     answer: str | None = None
     source: str = ""
     choices: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from s1.errors import BadConfig, BadInput
 from s1.methods import Method, QuestionTooLong, Task
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
-from s1.types import Generation, Question
+from s1.types import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def begin(task: Task, policy: BudgetPolicy) -> Forcing:
 
     Raises QuestionTooLong, or BadConfig for a policy that fits no question.
     """
-    prompt = task.engine.render([{"role": "user", "content": question_text(task.question)}])
+    prompt = task.engine.render([{"role": "user", "content": task.question.text}])
     try:
         return Forcing(encode_prompt(task.engine, task.fmt, policy, prompt), task.sampling)
     except (BadInput, BadConfig) as error:
@@ -53,11 +53,3 @@ def begin(task: Task, policy: BudgetPolicy) -> Forcing:
         if isinstance(error, BadConfig) and least >= task.engine.context:
             raise
         raise QuestionTooLong(error.message, error.hint) from None
-
-
-def question_text(question: Question) -> str:
-    """The user message: the bare question, followed by its choices where it has any (section 3.1)."""
-    if not question.choices or question.meta.get("choices_in_text"):
-        return question.text
-    letters = (f"{chr(ord('A') + i)}) {choice}" for i, choice in enumerate(question.choices))
-    return question.text + "\n\n" + "\n".join(letters)

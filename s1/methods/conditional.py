@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 from s1.errors import BadConfig
 from s1.formats import ThinkingFormat
 from s1.methods import Method, Task, label_with
-from s1.methods.budget_forcing import BudgetForcing, question_text
+from s1.methods.budget_forcing import BudgetForcing
 from s1.methods.rollouts import check_count
 from s1.policy import BudgetPolicy
 from s1.types import Generation
@@ -105,7 +105,7 @@ class Conditional(Method):
         return fmt
 
     async def answer(self, task: Task) -> Generation:
-        question = replace(task.question, text=self.asked(question_text(task.question)), choices=())
+        question = replace(task.question, text=self.asked(task.question.text))
         asked = replace(task, question=question, fmt=self.forced_format(task.fmt))
         return replace(await BudgetForcing(self.forced_policy()).answer(asked), policy=self.key)
 

@@ -28,7 +28,6 @@ from s1.engines.model_id import model_id
 from s1.errors import BadConfig, BadInput, EngineFailure
 from s1.formats import FORMATS, open_prompt
 from s1.methods import Scored
-from s1.methods.budget_forcing import question_text
 from s1.petri import world
 from s1.types import Generation, Question, Sampling
 
@@ -251,7 +250,7 @@ class PetriReward:
 
     def encode(self, question: Question, rollout: str) -> tuple[int, ...]:
         """The token ids of a rollout as the model saw them, with its prompt and the opened thinking."""
-        prompt = self.engine.render([{"role": "user", "content": question_text(question)}])
+        prompt = self.engine.render([{"role": "user", "content": question.text}])
         return self.engine.encode(open_prompt(prompt, FORMATS["petri"]) + rollout)
 
     def probabilities(self, rollouts: Sequence[LabelledRollout]) -> list[float]:

@@ -1,12 +1,14 @@
 """Conditional control: what the model is asked, how its steps end, what Control is measured against."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
+from s1.evals.benchmarks import load_benchmark
 from s1.evals.run import policy_record
 from s1.evals.run_metrics import metrics_of
 from s1.evals.scaling import control
@@ -54,9 +56,17 @@ def test_the_request_follows_the_question(method, request_):
 
 
 def test_the_request_follows_the_choices():
-    question = Question("q", "Which?", "B", choices=("four", "five"))
+    question = Question("q", "Which?\n\nA) four\nB) five", "B", choices=("four", "five"))
     found, _ = answer(TokenConditional(8), ["t</think>", " B<|end|>"], question=question)
     assert "Which?\n\nA) four\nB) five\n\nThink for up to 8 tokens.<|assistant|>" in prompt(found)
+
+
+def test_choices_are_shown_once(tmp_path):
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps({"question": "Which?", "choices": ["four", "five"], "answer": "B"}))
+    (question,) = load_benchmark(file).questions
+    found, _ = answer(BudgetForcing(), ["t</think>", " B<|end|>"], question=question)
+    assert prompt(found).count("A) four") == 1
 
 
 def test_a_token_limit_binds_only_when_it_is_forced():
