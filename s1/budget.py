@@ -60,7 +60,8 @@ class Forcing:
     grace_used: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the model's tokens of the answer, where they are asked for."""
-    _spans: list[tuple[Phase, Owner, list[int]]] = field(default_factory=list)
+    spans: list[tuple[Phase, Owner, list[int]]] = field(default_factory=list)
+    """The tokens so far in runs of one phase and owner."""
     _in_grace: bool = False
     _suppressed: bool = False  # the last event was a suppressed end
     _masked: bool = False  # below the minimum, and the wait string does not fit
@@ -150,7 +151,7 @@ class Forcing:
         return self.limit - len(self.encoded.transition) - len(self.thinking)
 
     def _prefix(self) -> tuple[int, ...]:
-        return tuple(chain.from_iterable(ids for _, _, ids in self._spans))
+        return tuple(chain.from_iterable(ids for _, _, ids in self.spans))
 
     # --- what the engine decoded -------------------------------------------------------------------
 
@@ -287,12 +288,12 @@ class Forcing:
         surplus = len(self.thinking) - self.limit
         is_over = surplus > 0
         while surplus > 0:
-            ids = self._spans[-1][2]
+            ids = self.spans[-1][2]
             drop = min(surplus, len(ids))
             del ids[len(ids) - drop :], self.thinking[len(self.thinking) - drop :]
             surplus -= drop
             if not ids:
-                self._spans.pop()
+                self.spans.pop()
         return is_over
 
     def _at_sentence_end(self) -> bool:
@@ -305,15 +306,10 @@ class Forcing:
     def _own(self, phase: Phase, by: Owner, ids: Sequence[int]) -> None:
         if not ids:
             return
-        if self._spans and self._spans[-1][:2] == (phase, by):
-            self._spans[-1][2].extend(ids)
+        if self.spans and self.spans[-1][:2] == (phase, by):
+            self.spans[-1][2].extend(ids)
         else:
-            self._spans.append((phase, by, list(ids)))
-
-    @property
-    def spans(self) -> Sequence[tuple[Phase, Owner, Sequence[int]]]:
-        """The tokens so far in runs of one phase and owner."""
-        return self._spans
+            self.spans.append((phase, by, list(ids)))
 
     @property
     def cut(self) -> bool:
@@ -352,10 +348,10 @@ class Forcing:
         error: str | None = None,
     ) -> Generation:
         """The generation, complete or ended early by `error`. Times in seconds."""
-        texts = texts_of([ids for _, _, ids in self._spans], self.encoded.decode)
+        texts = texts_of([ids for _, _, ids in self.spans], self.encoded.decode)
         segments = tuple(
             Segment(tuple(ids), text, phase, by)
-            for (phase, by, ids), text in zip(self._spans, texts, strict=True)
+            for (phase, by, ids), text in zip(self.spans, texts, strict=True)
         )
         return Generation(
             question_id=question_id,

@@ -44,10 +44,8 @@ class BudgetPolicy:
     def __post_init__(self) -> None:
         for name in ("max_thinking", "min_thinking", "waits", "max_answer", "grace"):
             value = getattr(self, name)
-            if value is not None and type(value) is not int:
-                raise BadConfig(f"{name} is {value!r}.", "Use a whole number.")
-            if value is not None and value < 0:
-                raise BadConfig(f"{name} is {value}.", "Use 0 or more.")
+            if value is not None and (type(value) is not int or value < 0):
+                raise BadConfig(f"{name} is {value!r}.", "Use a whole number of 0 or more.")
         if self.max_thinking is not None and self.min_thinking > self.max_thinking:
             raise BadConfig(
                 f"min_thinking {self.min_thinking} is above max_thinking {self.max_thinking}.",

@@ -221,7 +221,7 @@ def open_run(path: str | Path, config: RunConfig, questions: Iterable[Question])
     path, asked = Path(path), tuple(questions)
     _check_ids(asked)
     check_folder(path)
-    text = b"".join(dump_line(to_json(q)) for q in asked)
+    text, here = b"".join(dump_line(to_json(q)) for q in asked), installed(LIBRARIES)
     about = QuestionsFile(len(asked), hashlib.sha256(text).hexdigest())
     path.mkdir(parents=True, exist_ok=True)
     log = AppendLog[Key](path / GENERATIONS, lock=path / LOCK)
@@ -229,11 +229,11 @@ def open_run(path: str | Path, config: RunConfig, questions: Iterable[Question])
         if (path / CONFIG).exists():
             stored = read_config(path)
             _check_same(path, stored, config, about, asked)
-            if versions() not in stored.versions:
-                write_json(path / CONFIG, replace(stored, versions=(*stored.versions, versions())))
+            if here not in stored.versions:
+                write_json(path / CONFIG, replace(stored, versions=(*stored.versions, here)))
         else:
             write_bytes(path / QUESTIONS, text)
-            write_json(path / CONFIG, RunRecord(SCHEMA, about, config, (versions(),)))
+            write_json(path / CONFIG, RunRecord(SCHEMA, about, config, (here,)))
         return Run(path, config, asked, log)
     except BaseException:
         log.close()
@@ -326,11 +326,6 @@ def existing(path: str | Path, name: str) -> Path:
     if not file.exists():
         raise BadInput(f"{file} is missing.", f"Grade the run first: s1 report {path}.")
     return file
-
-
-def versions() -> dict[str, str]:
-    """Python and the libraries that can change a result, as installed here."""
-    return installed(LIBRARIES)
 
 
 def _check_same(

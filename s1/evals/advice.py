@@ -6,12 +6,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from s1.evals.intervals import CONFIDENCE, paired_difference
+from s1.evals.intervals import CONFIDENCE, POWER, paired_difference
 from s1.evals.metrics import Advice
 
 MARGIN = 2.0
 """Percentage points below the best that the advice still calls not worse."""
-POWER = 0.8
 
 
 def advise(prices: Sequence[float], scores: Mapping[str, Sequence[float]]) -> Advice:

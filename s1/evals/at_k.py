@@ -10,6 +10,7 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from s1.errors import BadInput
 from s1.grading import candidates
@@ -32,7 +33,7 @@ def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int, kind:
     hits = sum(right)
     counts = _sizes(tuple(a for a, r in zip(answers, right, strict=True) if a is not None and not r), kind)
     silent = len(answers) - hits - sum(counts)
-    chance = 0
+    won = Fraction(0)
     for votes in range(1, min(hits, k) + 1):
         # ways[used][tied]: subsets of the other answers, none with more than `votes`, `tied` with as many
         ways: dict[tuple[int, int], int] = {(0, 0): 1}
@@ -42,8 +43,8 @@ def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int, kind:
             rest = k - votes - used
             if rest <= silent:
                 subsets = number * math.comb(hits, votes) * math.comb(silent, rest)
-                chance += _share(subsets, tied + 1, k)
-    return chance / (math.comb(len(answers), k) * _shares(k))
+                won += Fraction(subsets, tied + 1)
+    return float(won / math.comb(len(answers), k))
 
 
 @functools.lru_cache(maxsize=64)
@@ -66,12 +67,3 @@ def _with_answer(
         for taken in range(min(count, votes, room - used) + 1):
             extended[used + taken, tied + (taken == votes)] += number * math.comb(count, taken)
     return extended
-
-
-def _shares(k: int) -> int:
-    return math.lcm(*range(1, k + 1))
-
-
-def _share(subsets: int, tied: int, k: int) -> int:
-    """`subsets` times 1/tied, in units that keep the sum an integer."""
-    return subsets * (_shares(k) // tied)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from s1.errors import BadConfig, BadInput, first_line
+from s1.config import read_yaml
+from s1.errors import BadConfig, BadInput
 from s1.types import from_json
 
 
@@ -90,18 +91,9 @@ KNOWN: dict[str, BenchmarkSource] = {
 
 
 def read_source(file: Path) -> BenchmarkSource:
-    """The source that a YAML file describes. Raises BadInput, or BadConfig naming the key that is wrong."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}.", "Give a file that exists.") from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"{file} is not valid YAML: {first_line(error)}.", "Correct the file.") from error
-    if not isinstance(data, Mapping):
-        raise BadInput(f"{file} does not describe a benchmark.", "Give at least path or hub.")
-    values = {"name": file.stem, **{key: value for key, value in data.items() if value is not None}}
+    """The source that a YAML file describes. Raises BadConfig naming the key that is wrong."""
+    given = {key: value for key, value in read_yaml(file).items() if value is not None}
+    values = {"name": file.stem, **given}
     if isinstance(values.get("version"), (int, float)):
         values["version"] = str(values["version"])
     try:

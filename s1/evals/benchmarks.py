@@ -11,13 +11,12 @@ A row that cannot be used is an error: no benchmark ever loses questions silentl
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
+import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from s1.data.read_files import file_kind, rows_of
 from s1.errors import BadConfig, BadInput, MissingExtra
@@ -30,7 +29,7 @@ from s1.types import Question, from_json
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Questions in file order, with what is needed to tell whether two runs used the same ones."""
+    """Questions in file order."""
 
     name: str
     kind: str
@@ -38,8 +37,6 @@ class Benchmark:
     questions: tuple[Question, ...]
     version: str
     """File name and hash of the content, or Hub set, split and revision."""
-    hash: str
-    """First 16 hex digits of SHA-256 over ids, texts, answers and choices, in order."""
 
 
 LOADERS: dict[str, str] = {"petri": "s1.petri.world:benchmark"}
@@ -64,7 +61,8 @@ def load_benchmark(
         raise BadConfig(f"A limit of {limit} questions leaves nothing.", "Give a limit of 1 or more.")
     name = str(name_or_path)
     if name in LOADERS and path is None:
-        return _first(_made(LOADERS[name]), limit)
+        made: Benchmark = pkgutil.resolve_name(LOADERS[name])()
+        return replace(made, questions=made.questions[:limit])
     source = _source(name, path)
     if columns is not None:
         source = replace(source, columns=from_json(BenchmarkColumns, columns))
@@ -91,25 +89,7 @@ def load_benchmark(
     if source.version:
         version = f"{source.version}, {version}"
     kind = kind or _guess_kind(questions)
-    return _first(Benchmark(source.name, kind, questions, version, questions_hash(questions)), limit)
-
-
-def questions_hash(questions: Sequence[Question]) -> str:
-    """Equal for the same questions in the same order."""
-    content = [[q.id, q.text, q.answer, list(q.choices)] for q in questions]
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def _first(benchmark: Benchmark, limit: int | None) -> Benchmark:
-    if limit is None or limit >= len(benchmark.questions):
-        return benchmark
-    questions = benchmark.questions[:limit]
-    return replace(benchmark, questions=questions, hash=questions_hash(questions))
-
-
-def _made(target: str) -> Benchmark:
-    module, _, function = target.partition(":")
-    return cast(Callable[[], Benchmark], getattr(importlib.import_module(module), function))()
+    return Benchmark(source.name, kind, questions[:limit], version)
 
 
 def _source(name: str, path: str | Path | None) -> BenchmarkSource:

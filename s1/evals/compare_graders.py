@@ -41,18 +41,6 @@ class GraderComparison:
         return len(verdicts | ({self.judge} if self.judge is not None else set())) > 1
 
 
-@dataclass(frozen=True, slots=True)
-class GraderAgreement:
-    """How many generations each grader calls right, how many the judge saw, on how many they disagree."""
-
-    generations: int
-    strict: int
-    official: int
-    judged: int
-    judge: int
-    disagree: int
-
-
 def compare_graders(path: str | Path, judge: Judge | None = None) -> list[GraderComparison]:
     """Every generation of a run under each grader, in the order of the run; those with an error are left out."""
     kind = read_config(path).config.kind
@@ -71,16 +59,16 @@ def compare_graders(path: str | Path, judge: Judge | None = None) -> list[Grader
     ]
 
 
-def agreement(compared: Sequence[GraderComparison]) -> GraderAgreement:
-    """The counts over all comparisons."""
-    return GraderAgreement(
-        generations=len(compared),
-        strict=sum(c.strict.outcome == "right" for c in compared),
-        official=sum(c.official.outcome == "right" for c in compared),
-        judged=sum(c.judge is not None for c in compared),
-        judge=sum(c.judge is True for c in compared),
-        disagree=sum(c.disagree for c in compared),
-    )
+def agreement(compared: Sequence[GraderComparison]) -> dict[str, int]:
+    """How many generations each grader calls right, how many the judge saw, on how many they disagree."""
+    return {
+        "generations": len(compared),
+        "strict": sum(c.strict.outcome == "right" for c in compared),
+        "official": sum(c.official.outcome == "right" for c in compared),
+        "judged": sum(c.judge is not None for c in compared),
+        "judge": sum(c.judge is True for c in compared),
+        "disagree": sum(c.disagree for c in compared),
+    }
 
 
 def verdicts_of(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+POWER = 0.8
 DRAWS = 10_000
 _CHUNK = 1_000
 PRIOR = 2
@@ -56,12 +57,12 @@ def weights(n: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[Floats]:
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n) / n
 
 
-def bounds(values: Any, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def bounds(values: Any) -> tuple[float, float]:
     """The percentile interval of bootstrap values, leaving out those that are not finite."""
     import numpy as np
 
     array = np.asarray(values, dtype=float)
-    low, high = np.quantile(array[np.isfinite(array)], [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(array[np.isfinite(array)], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -166,10 +167,8 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
-def smallest_difference(
-    n: int, *, discordant: float = 0.2, step: float = 1.0, power: float = 0.8, confidence: float = CONFIDENCE
-) -> float:
-    """The smallest true difference that two runs on the same n questions show with this power.
+def smallest_difference(n: int, *, discordant: float = 0.2, step: float = 1.0) -> float:
+    """The smallest true difference that two runs on the same n questions show with 80 % power.
 
     `discordant` is the mean squared difference of a question's scores: with one sample, the share of questions
     on which the runs disagree. `step` is the smallest difference that one question can show, 1 / samples; the
@@ -177,7 +176,7 @@ def smallest_difference(
     (McNemar's with one sample), normal approximation.
     """
     normal = NormalDist()
-    z = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    z = normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(POWER)
     return min(1.0, max(z * math.sqrt(discordant / n), z * z * step / n))
 
 

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s1.errors import BadConfig, BadInput, first_line, nearest
+from s1.config import read_yaml
+from s1.errors import BadConfig, BadInput, nearest
 from s1.evals.benchmarks import Benchmark
 from s1.evals.metrics import Metrics
 from s1.evals.run import Plan, RunProgress, evaluate, policies_of
@@ -97,17 +98,10 @@ def load_recipe(name: str, *, petri: bool = False, changes: Mapping[str, Any] | 
 
     Raises BadConfig for an unknown recipe or field.
     """
-    import yaml
-
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise BadConfig(f"Unknown recipe {name!r}.", nearest(name, recipe_names()))
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path} is not valid YAML: {first_line(error)}", "Correct the file.") from error
-    if not isinstance(data, dict):
-        raise BadConfig(f"{path} is not a mapping.", SEE)
+    data = dict(read_yaml(path))
     small = data.pop("petri", {})
     data = _merged(_merged(data, small if petri else {}), changes or {})
     try:

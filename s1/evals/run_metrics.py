@@ -9,6 +9,7 @@ import itertools
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from s1.errors import BadInput
@@ -35,7 +36,7 @@ from s1.evals.metrics import (
     Point,
     Slope,
 )
-from s1.evals.scaling import SMALLEST_STEP, Unit, control, performance, robust_scaling, scaling
+from s1.evals.scaling import Unit, control, pair_slopes, performance, robust_scaling, scaling
 from s1.methods import spent_on
 from s1.runs import Key, PolicyRecord, RunRecord, key_of
 from s1.types import Generation, Grade, Outcome, Question, Spent, from_json, to_json
@@ -64,9 +65,9 @@ class GradedGeneration(NamedTuple):
 
     @property
     def forced_share(self) -> float | None:
-        """The share of the tokens after the prompt that the forcing appended; None without token ids."""
+        """Percent of the tokens after the prompt that the forcing appended; None without token ids."""
         written = sum(len(s.token_ids) for s in self.generation.segments if s.phase != "prompt")
-        return self.generation.forced_tokens / written if written else None
+        return 100 * self.generation.forced_tokens / written if written else None
 
 
 Bounded = tuple[float, float | None, float | None]
@@ -82,7 +83,6 @@ def metrics_of(
     grades: Mapping[Key, Grade],
     *,
     grading: str | None = None,
-    seed: int = 0,
     draws: int = DRAWS,
 ) -> Metrics:
     """All numbers of a run; `grading` names the profile of the grades where it is not that of the config.
@@ -97,7 +97,7 @@ def metrics_of(
     cells = {p.key: [table[p.key, q][s] for q in complete for s in range(samples)] for p in policies}
     points = tuple(_point(p, cells[p.key], samples, config.kind) for p in policies)
     scores = {key: _by_question([g.right for g in cell], samples) for key, cell in cells.items()}
-    tokens, accuracies = _resampled(cells, samples, len(complete), seed, draws)
+    tokens, accuracies = _resampled(cells, samples, len(complete), draws)
     per_doubling, robust_per_doubling = _slopes(points, tokens, accuracies, "doubling")
     per_1k, robust_per_1k = _slopes(points, tokens, accuracies, "1k")
     steps = _steps(policies) if complete else []
@@ -141,9 +141,6 @@ def _table(
     samples: int,
 ) -> dict[tuple[str, str], dict[int, GradedGeneration]]:
     """(policy, question) -> sample -> generation and grade, with an empty entry where nothing was generated."""
-    repeated = [key for key, count in Counter(keys).items() if count > 1]
-    if repeated:
-        raise BadInput(f"Two policies have the key {repeated[0]!r}.", "Remove one of them.")
     table: dict[tuple[str, str], dict[int, GradedGeneration]] = {(p, q): {} for p in keys for q in ids}
     for g in generations:
         if (g.policy, g.question_id) not in table or not 0 <= g.sample < samples:
@@ -183,17 +180,11 @@ def _point(policy: PolicyRecord, cell: Sequence[GradedGeneration], samples: int,
         thinking_tokens=_mean(tokens),
         thinking_tokens_median=statistics.median(tokens) if tokens else None,
         thinking_tokens_max=max(tokens, default=None),
-        spent=MeanSpent(
-            thinking=_mean([s.thinking for s in spent]),
-            answer=_mean([s.answer for s in spent]),
-            reward=_mean([s.reward for s in spent]),
-            rollouts=_mean([s.rollouts for s in spent]),
-            failed=_mean([s.failed for s in spent]),
-        ),
+        spent=MeanSpent(*(_mean([getattr(s, f.name) for s in spent]) for f in fields(MeanSpent))),
         answer_tokens=_mean([g.answer_tokens for g in generations]),
         waits_appended=_mean([g.waits for g in generations]),
-        forced_share=_percent([share for g in whole if (share := g.forced_share) is not None]),
-        cut_share=_percent([g.cut for g in generations]),
+        forced_share=_mean([share for g in whole if (share := g.forced_share) is not None]),
+        cut_share=_mean([100 * g.cut for g in generations]),
         outcomes={outcome: counts[outcome] for outcome in get_args(Outcome)},
         seconds=_mean([g.seconds for g in generations]),
         exact=all(g.generation.exact for g in cell),
@@ -243,7 +234,7 @@ def _controls(
     )
 
 
-def _resampled(cells: Cells, samples: int, n: int, seed: int, draws: int) -> tuple[Floats, Floats]:
+def _resampled(cells: Cells, samples: int, n: int, draws: int) -> tuple[Floats, Floats]:
     """Mean thinking tokens spent, and accuracies in percent, of every policy in every draw: (draws, policies)."""
     import numpy as np
 
@@ -257,7 +248,7 @@ def _resampled(cells: Cells, samples: int, n: int, seed: int, draws: int) -> tup
     whole = per_question([not g.failed for g in cell] for cell in cells.values())
     spent = per_question([0 if g.failed else g.spent.thinking for g in cell] for cell in cells.values())
     tokens, accuracies = [], []
-    for block in weights(n, draws=draws, seed=seed):
+    for block in weights(n, draws=draws):
         with np.errstate(invalid="ignore", divide="ignore"):
             tokens.append((block @ spent) / (block @ whole))
         accuracies.append(100 * (block @ right))
@@ -279,13 +270,7 @@ def _slopes(
     chosen = forced if len(forced) > 1 else range(len(points)) if len(others) < 2 else ()
     used = [i for i in chosen if points[i].spent.thinking is not None and (points[i].cost > 0 or per == "1k")]
     x, y = [points[i].cost for i in used], [points[i].accuracy or 0.0 for i in used]
-    pairs = list(itertools.combinations(used, 2))
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        axis = np.log2(np.where(tokens > 0, tokens, np.nan)) if per == "doubling" else tokens / 1000
-        step = axis[:, second] - axis[:, first]
-        rise = accuracies[:, second] - accuracies[:, first]
-        slopes = np.where(np.abs(step) > SMALLEST_STEP, rise / step, np.nan)
+    slopes = pair_slopes(tokens[:, used], accuracies[:, used], per)
     slopes = slopes[np.isfinite(slopes).any(axis=1)]
 
     def slope(value: float | None, average: Any) -> Slope | None:
@@ -329,17 +314,9 @@ def _steps(policies: Sequence[PolicyRecord]) -> list[tuple[str, str]]:
     return steps + [pair for chain in chains for pair in itertools.pairwise(chain)]
 
 
-def _flip(
-    before: str,
-    after: str,
-    cells: Cells,
-    scores: Mapping[str, Sequence[float]],
-    samples: int,
-) -> Flip:
-    rights = ({i: g.right for i, g in enumerate(cells[key])} for key in (before, after))
-    found = flips(*rights)
-    shares = (dict(enumerate(scores[key])) for key in (before, after))
-    change = paired_difference(*shares)
+def _flip(before: str, after: str, cells: Cells, scores: Mapping[str, Sequence[float]], samples: int) -> Flip:
+    found = flips(*({i: g.right for i, g in enumerate(cells[key])} for key in (before, after)))
+    change = paired_difference(*(dict(enumerate(scores[key])) for key in (before, after)))
     return Flip(
         before, after, len(scores[before]), found.wrong_to_right, found.right_to_wrong,
         found.p if samples == 1 else None, 100 * change.mean, 100 * change.low, 100 * change.high,
@@ -353,10 +330,6 @@ def _by_question(values: Sequence[float], samples: int) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
-
-
-def _percent(values: Sequence[float]) -> float | None:
-    return 100 * statistics.fmean(values) if values else None
 
 
 def _rounded(value: Any) -> Any:

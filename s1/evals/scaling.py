@@ -8,13 +8,15 @@ same number of tokens have a slope of any size and dominate the mean.
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from s1.errors import BadInput
+
+if TYPE_CHECKING:
+    from s1.evals.intervals import Floats
 
 Unit = Literal["doubling", "1k"]
 SMALLEST_STEP = 1e-9
@@ -42,7 +44,7 @@ def scaling(tokens: Sequence[float], accuracies: Sequence[float], per: Unit = "d
     >>> round(scaling([8033, 9651], [30.0, 36.7], per="1k"), 2)
     4.14
     """
-    slopes = _slopes(tokens, accuracies, per)
+    slopes = _known_slopes(tokens, accuracies, per)
     return statistics.fmean(slopes) if slopes else None
 
 
@@ -50,7 +52,7 @@ def robust_scaling(
     tokens: Sequence[float], accuracies: Sequence[float], per: Unit = "doubling"
 ) -> float | None:
     """Median slope over all pairs of runs (Theil-Sen); otherwise as `scaling`."""
-    slopes = _slopes(tokens, accuracies, per)
+    slopes = _known_slopes(tokens, accuracies, per)
     return statistics.median(slopes) if slopes else None
 
 
@@ -59,11 +61,22 @@ def performance(accuracies: Sequence[float]) -> float | None:
     return max(accuracies, default=None)
 
 
-def _slopes(tokens: Sequence[float], accuracies: Sequence[float], per: Unit) -> list[float]:
+def _known_slopes(tokens: Sequence[float], accuracies: Sequence[float], per: Unit) -> list[float]:
     if per == "doubling" and any(t <= 0 for t in tokens):
         raise BadInput(
             "A run with 0 thinking tokens has no place on a log2 axis.", 'Leave it out or use "1k".'
         )
-    x = [math.log2(t) if per == "doubling" else t / 1000 for t in tokens]
-    pairs = itertools.combinations(zip(x, accuracies, strict=True), 2)
-    return [(b - a) / (t - s) for (s, a), (t, b) in pairs if abs(t - s) > SMALLEST_STEP]
+    slopes = pair_slopes(tokens, accuracies, per)
+    return [float(slope) for slope in slopes if math.isfinite(slope)]
+
+
+def pair_slopes(tokens: Any, accuracies: Any, per: Unit) -> Floats:
+    """The slope of every pair of runs (the last axis of both arrays); NaN where it has none."""
+    import numpy as np
+
+    x, y = np.asarray(tokens, dtype=float), np.asarray(accuracies, dtype=float)
+    first, second = np.triu_indices(x.shape[-1], 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = np.log2(np.where(x > 0, x, np.nan)) if per == "doubling" else x / 1000
+        step = x[..., second] - x[..., first]
+        return np.where(np.abs(step) > SMALLEST_STEP, (y[..., second] - y[..., first]) / step, np.nan)

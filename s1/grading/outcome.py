@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from s1.errors import BadInput, S1Error
-from s1.grading.equivalence import SECONDS, compare
+from s1.grading.equivalence import compare
 from s1.grading.extract import extract_answer
 from s1.grading.normal import clean, number
 from s1.grading.units import split_unit
@@ -14,12 +14,7 @@ from s1.types import Generation, Grade, Question
 
 
 def grade(
-    generation: Generation,
-    question: Question,
-    kind: str = "math",
-    *,
-    profile: str = "strict",
-    timeout: float = SECONDS,
+    generation: Generation, question: Question, kind: str = "math", *, profile: str = "strict"
 ) -> Grade:
     """The grade of one generation. Only the answer phase is read, never the thinking.
 
@@ -42,19 +37,19 @@ def grade(
     if generation.error is not None:
         return Grade("error", None, generation.error)
     try:
-        return _graded(generation, question, kind, profile, timeout)
+        return _graded(generation, question, kind, profile)
     except S1Error:
         raise
     except Exception as error:  # a bug of the grader costs one answer, not the run
         return Grade("error", None, f"grader: {type(error).__name__}: {error}")
 
 
-def _graded(generation: Generation, question: Question, kind: str, profile: str, timeout: float) -> Grade:
+def _graded(generation: Generation, question: Question, kind: str, profile: str) -> Grade:
     extracted = committed(generation, question, kind, profile=profile)
     if extracted is None:
         ended = generation.finish != "length"
         return Grade("no answer", None, "nothing to extract") if ended else Grade("cut", None, "answer limit")
-    verdict = compare(question.answer or "", extracted, kind, timeout)
+    verdict = compare(question.answer or "", extracted, kind)
     if not verdict.equal and _within(question, extracted):
         return Grade("right", extracted, "tolerance")
     return Grade("right" if verdict.equal else "wrong", extracted, verdict.how)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from s1.budget import Forcing
 from s1.engines import engine_options
@@ -27,20 +27,12 @@ IN_FLIGHT = 256
 the first one answers, so that nothing would be saved until nearly the end and cached prefixes would be lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments(Generic[T]):
-    """The arguments of a model, sorted."""
+def read_arguments(
+    spec: str, given: Mapping[str, Any], options: type[T]
+) -> tuple[T, BudgetPolicy, dict[str, Any]]:
+    """Sort the arguments of the model `spec`: the harness's own, the policy, and the options for `load_engine`.
 
-    options: T
-    """The harness's own."""
-    policy: BudgetPolicy
-    engine: Mapping[str, Any]
-    """Options for `load_engine`."""
-
-
-def read_arguments(spec: str, given: Mapping[str, Any], options: type[T]) -> Arguments[T]:
-    """Sort the arguments of the model `spec`. `options` is a dataclass with a default for every field.
-
+    `options` is a dataclass with a default for every field.
     Raises BadConfig for unknown names, all at once, and for values of the wrong type.
     """
     own = [f.name for f in fields(options)]  # type: ignore[arg-type]
@@ -52,7 +44,7 @@ def read_arguments(spec: str, given: Mapping[str, Any], options: type[T]) -> Arg
             nearest(unknown[0], {*POLICY_FIELDS, *own, *known}),
         )
     policy = change_policy(BudgetPolicy(), {n: v for n, v in given.items() if n in POLICY_FIELDS})
-    return Arguments(_read(options, {n: v for n, v in given.items() if n in own}), policy, engine)
+    return _read(options, {n: v for n, v in given.items() if n in own}), policy, engine
 
 
 def change_policy(policy: BudgetPolicy, changes: Mapping[str, Any]) -> BudgetPolicy:

@@ -90,11 +90,10 @@ class S1API(ModelAPI):  # type: ignore[misc]
                 raise refuse("--model-base-url", f"Put the address into the name: s1/openai:{base_url}")
             if api_key is not None:
                 raise refuse("a key as an argument", "Set the environment variable that api_key_env names.")
-            arguments = read_arguments(model_name, given, InspectOptions)
-            self.options = arguments.options
-            self.policy = arguments.policy
-            self._engine_options = arguments.engine
-            self._engine: Engine | None = load_engine(model_name, **arguments.engine)
+            self.options, self.policy, self._engine_options = read_arguments(
+                model_name, given, InspectOptions
+            )
+            self._engine: Engine | None = load_engine(model_name, **self._engine_options)
             self.fmt = choose_format(self._engine, self.options.format)
         except S1Error as error:
             raise _printed(error) from error

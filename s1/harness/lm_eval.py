@@ -93,12 +93,10 @@ class S1LM(LM):  # type: ignore[misc]
         given |= _batch(spec, batch_size, max_batch_size, given)
         if device not in (None, DEFAULT_DEVICE):
             given["device"] = device
-        arguments = read_arguments(spec, given, LMEvalOptions)
-        self.options = arguments.options
+        self.options, self.policy, engine_given = read_arguments(spec, given, LMEvalOptions)
         if self.options.failures not in ("stop", "empty"):
             raise BadConfig(f"failures is {self.options.failures!r}.", "Choose one of: stop, empty.")
-        self.policy = arguments.policy
-        self.engine: Engine = load_engine(spec, **arguments.engine)
+        self.engine: Engine = load_engine(spec, **engine_given)
         self.fmt = choose_format(self.engine, self.options.format)
         self.totals: Counter[str] = Counter()
         self._begins = ""

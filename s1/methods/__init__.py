@@ -8,7 +8,7 @@ costs nothing after a vote of 8.
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -182,8 +182,7 @@ def load_reward(spec: str) -> Reward:
 def _find(name: str, places: Mapping[str, str], what: str) -> Any:
     if name not in places:
         raise BadConfig(f"Unknown {what} {name!r}.", nearest(name, places))
-    module, _, attribute = places[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(places[name])
 
 
 def label_with(name: str, policy: BudgetPolicy) -> str:

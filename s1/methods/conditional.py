@@ -38,14 +38,9 @@ CLASSES = {
 """The prompts of the paper (appendix on test-time scaling methods)."""
 
 
-def asked_tokens(text: str, tokens: int) -> str:
-    """A question that asks for up to `tokens` tokens of thinking."""
-    return f"{text}\n\nThink for up to {tokens} tokens."
-
-
-def asked_steps(text: str, steps: int) -> str:
-    """A question that asks for up to `steps` steps of thinking."""
-    return f"{text}\n\nThink for up to {steps} steps."
+def with_limit(text: str, count: int, unit: Literal["tokens", "steps"]) -> str:
+    """A question that asks for up to `count` tokens or steps of thinking."""
+    return f"{text}\n\nThink for up to {count} {unit}."
 
 
 def step_mark(fmt: ThinkingFormat) -> str:
@@ -131,7 +126,7 @@ class TokenConditional(Conditional):
         return {"max_thinking": self.tokens}
 
     def asked(self, text: str) -> str:
-        return asked_tokens(text, self.tokens)
+        return with_limit(text, self.tokens, "tokens")
 
     def forced_policy(self) -> BudgetPolicy:
         if not self.forced:
@@ -161,7 +156,7 @@ class StepConditional(Conditional):
         return {"max_thinking": TOKENS_PER_STEP * self.steps}
 
     def asked(self, text: str) -> str:
-        return asked_steps(text, self.steps)
+        return with_limit(text, self.steps, "steps")
 
     def forced_format(self, fmt: ThinkingFormat) -> ThinkingFormat:
         return step_format(fmt, self.forced)

@@ -11,6 +11,8 @@ that returns tokens in chunks may decode up to one chunk more before it is stopp
 
 from __future__ import annotations
 
+import bisect
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -23,32 +25,6 @@ from s1.methods.rollouts import check_count, combined, completed, drive_until, s
 from s1.methods.voting import pick_winner
 from s1.policy import BudgetPolicy
 from s1.types import Generation, Spent
-
-
-class _Race:
-    """Which rollouts have finished thinking."""
-
-    def __init__(self, m: int) -> None:
-        self.m = m
-        self.finished: list[tuple[int, int]] = []
-        """(thinking tokens, number of the rollout), shortest first."""
-
-    @property
-    def end(self) -> int | None:
-        """The thinking tokens of the m-th; None while fewer than m have finished."""
-        return self.finished[self.m - 1][0] if len(self.finished) >= self.m else None
-
-    async def think(self, number: int, forcing: Forcing, task: Task) -> Generation | None:
-        """Think to the end, or until this rollout cannot be among the first m. Returns a failed rollout."""
-
-        def is_enough(forcing: Forcing) -> bool:
-            is_out = self.end is not None and len(forcing.thinking) > self.end
-            return forcing.phase != "thinking" or is_out
-
-        found = await drive_until(is_enough, forcing, task)
-        if found is None and forcing.phase != "thinking":
-            self.finished = sorted([*self.finished, (len(forcing.thinking), number)])
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +58,31 @@ class ShortM(Method):
 
     async def answer(self, task: Task) -> Generation:
         self.check(task.sampling, task.reward)
-        began, race = time.perf_counter(), _Race(self.m)
+        began, finished = time.perf_counter(), list[tuple[int, int]]()
         forcings = [begin(member, self.policy) for member in task.members(self.k)]
-        thought = await side_by_side(race.think(i, f, task) for i, f in enumerate(forcings))
+
+        def longest() -> float:
+            """The thinking tokens of the m-th; no limit while fewer than m have finished."""
+            return finished[self.m - 1][0] if len(finished) >= self.m else math.inf
+
+        async def think(number: int, forcing: Forcing) -> Generation | None:
+            """Think to the end, or until this rollout cannot be among the first m. Returns a failed rollout."""
+            found = await drive_until(
+                lambda f: f.phase != "thinking" or len(f.thinking) > longest(), forcing, task
+            )
+            if found is None and forcing.phase != "thinking":
+                bisect.insort(finished, (len(forcing.thinking), number))
+            return found
+
+        thought = await side_by_side(think(i, f) for i, f in enumerate(forcings))
         answers = await side_by_side(
-            drive(forcings[i], task.engine, task.question.id, task.sample) for _, i in race.finished[: self.m]
+            drive(forcings[i], task.engine, task.question.id, task.sample) for _, i in finished[: self.m]
         )
         failed = [g for g in (*answers, *thought) if g is not None and g.error is not None]
         voters = completed(answers)
         if not voters:
             return combined(self, failed, None, began)
-        lengths = [len(f.thinking) for f in forcings]
-        if race.end is not None:
-            lengths = [min(tokens, race.end) for tokens in lengths]
-        spent = Spent(sum(lengths), sum(g.answer_tokens for g in answers), 0, self.k, len(failed))
+        thinking = int(sum(min(len(f.thinking), longest()) for f in forcings))
+        spent = Spent(thinking, sum(g.answer_tokens for g in answers), 0, self.k, len(failed))
         chosen = replace(await pick_winner(task, voters, "majority"), first_token_seconds=None)
         return combined(self, [*answers, *failed], chosen, began, spent=spent)

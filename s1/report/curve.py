@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -77,16 +78,13 @@ def series_of(dots: Sequence[Dot]) -> list[Series]:
     for dot in sorted(dots, key=lambda d: d.point.cost):
         kind = dot.point.kind
         lines.setdefault((kind, dot.point.wait if kind == "wait" else ()), []).append(dot)
-    found, waits, others = [], 0, 0
+    found, waits, others = [], itertools.cycle(WAIT_STYLES), itertools.cycle(OTHER_STYLES)
     for kind, wait in sorted(lines, key=lambda line: [*STYLES, line[0]].index(line[0])):
         style = STYLES.get(kind)
         if style is None:
-            style = Style(kind, *OTHER_STYLES[others % len(OTHER_STYLES)])
-            others += 1
+            style = Style(kind, *next(others))
         elif kind == "wait" and several:
-            legend = f"{style.legend} {'/'.join(map(repr, wait))}"
-            style = Style(legend, *WAIT_STYLES[waits % len(WAIT_STYLES)])
-            waits += 1
+            style = Style(f"{style.legend} {'/'.join(map(repr, wait))}", *next(waits))
         found.append(Series(kind, style, lines[kind, wait]))
     return found
 
@@ -130,9 +128,9 @@ def has_rollouts(metrics: Metrics) -> bool:
     return any((p.spent.rollouts or 1) > 1 for p in metrics.points)
 
 
-def axis_of(metrics: Metrics) -> str:
+def axis_of(*runs: Metrics) -> str:
     """What the horizontal axis counts."""
-    return "mean thinking tokens" + " of all rollouts" * has_rollouts(metrics)
+    return "mean thinking tokens" + " of all rollouts" * any(map(has_rollouts, runs))
 
 
 def name_of(metrics: Metrics) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from s1.errors import BadInput, MissingExtra
+from s1.errors import BadInput, require
 from s1.evals.metrics import Metrics, Point
 from s1.jsonl import write_bytes
 from s1.report.curve import (
@@ -92,7 +92,7 @@ def page_figure(metrics: Metrics) -> str:
     series = series_of(dots)
     with _figure(series, axis_of(metrics)) as figure:
         _label(figure.axes[0], dots, series)
-        return _svg(figure, series, {id(dot): link(dot.point) for dot in dots}, {})
+        return _svg(figure, [_anchor(dot, link(dot.point)) for line in series for dot in line.dots])
 
 
 def overlay_figure(runs: Sequence[tuple[str, str, Metrics]], pages: Mapping[str, str]) -> str:
@@ -100,21 +100,20 @@ def overlay_figure(runs: Sequence[tuple[str, str, Metrics]], pages: Mapping[str,
 
     `pages` has the address of a run's page by its name, for the runs that have one; their dots are links.
     """
-    lines, links, names, groups = list[Series](), dict[int, str](), dict[int, str](), list[str]()
+    lines, anchors, groups = list[Series](), list[str](), list[str]()
     for at, (name, colour, metrics) in enumerate(runs):
         for number, line in enumerate(series_of(dots_of(metrics))):
             legend = name if number == 0 else ""
             groups.append(f"run-{at}")
             lines.append(line._replace(style=line.style._replace(legend=legend, colour=colour)))
             for dot in line.dots:
-                names[id(dot)] = name
-                links[id(dot)] = f"{pages[name]}{link(dot.point)}" if name in pages else ""
+                anchors.append(
+                    _anchor(dot, pages[name] + link(dot.point) if name in pages else "", f"{name} · ")
+                )
     if not lines:
         return ""
-    rollouts = any("rollouts" in axis_of(metrics) for _, _, metrics in runs)
-    axis = "mean thinking tokens" + " of all rollouts" * rollouts
-    with _figure(lines, axis, groups=groups) as figure:
-        return _svg(figure, lines, links, names)
+    with _figure(lines, axis_of(*(metrics for _, _, metrics in runs)), groups=groups) as figure:
+        return _svg(figure, anchors)
 
 
 def link(point: Point) -> str:
@@ -122,20 +121,13 @@ def link(point: Point) -> str:
     return f"#policy={quote(point.key, safe=KEPT)}"
 
 
-def _svg(figure: Any, series: Sequence[Series], links: Mapping[int, str], names: Mapping[int, str]) -> str:
-    """The drawn figure as an element: each dot gets the link and the tooltip with its name; "" is no link."""
-    dots = [dot for line in series for dot in line.dots]
+def _svg(figure: Any, anchors: Sequence[str]) -> str:
+    """The drawn figure as an element, with the tag that opens the link of each dot."""
     figure.patch.set_visible(False)
-    for number, drawn in enumerate(figure.axes[0].lines[-len(dots) :]):
+    for number, drawn in enumerate(figure.axes[0].lines[-len(anchors) :]):
         drawn.set_url(f"dot-{number}")
     file = io.StringIO()
     figure.savefig(file, format="svg")
-
-    def anchor(found: re.Match[str]) -> str:
-        dot = dots[int(found[1])]
-        name, href = names.get(id(dot), ""), links[id(dot)]
-        target = f' href="{escape(href)}"' if href else ""
-        return f'<a class="dot"{target}><title>{escape(f"{name} · " * bool(name) + _tip(dot))}</title>'
 
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace("*{", ".curve *{", 1)
@@ -143,14 +135,17 @@ def _svg(figure: Any, series: Sequence[Series], links: Mapping[int, str], names:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     for colour, variable in THEME.items():
         svg = svg.replace(colour, variable)
-    return re.sub(r'<a xlink:href="dot-(\d+)"[^>]*>', anchor, svg)
+    return re.sub(r'<a xlink:href="dot-(\d+)"[^>]*>', lambda found: anchors[int(found[1])], svg)
 
 
-def _tip(dot: Dot) -> str:
-    return (
-        f"{dot.point.label}: {dot.accuracy:.1f} % [{dot.low:.1f}, {dot.high:.1f}], "
+def _anchor(dot: Dot, href: str, run: str = "") -> str:
+    """The tag that opens the link of a dot, with its tooltip; "" is no link."""
+    target = f' href="{escape(href)}"' if href else ""
+    tip = (
+        f"{run}{dot.point.label}: {dot.accuracy:.1f} % [{dot.low:.1f}, {dot.high:.1f}], "
         f"{dot.point.cost:,.0f} thinking tokens"
     )
+    return f'<a class="dot"{target}><title>{escape(tip)}</title>'
 
 
 @contextmanager
@@ -162,10 +157,8 @@ def _figure(
     The legend is below the axes, where it covers nothing. With `groups`, one for each line, the ids of a line's
     elements begin with its group.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "report") from error
+    require("report")
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

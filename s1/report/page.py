@@ -24,7 +24,7 @@ from s1.report.curve import (
 )
 from s1.report.figures import link, page_figure
 from s1.report.markup import json_text, number, pairs, rendered, table, tokens
-from s1.report.page_traces import LIMIT, pack
+from s1.report.page_traces import pack
 from s1.run_commands import CommandRecord, read_commands
 from s1.runs import RunRecord, read_config, read_generations, read_grades, read_questions
 from s1.terminal import visible
@@ -32,10 +32,9 @@ from s1.terminal import visible
 PAGE = "index.html"
 
 
-def write_page(run_folder: str | Path, *, title: str | None = None, limit: int = LIMIT) -> Path:
+def write_page(run_folder: str | Path) -> Path:
     """Write index.html into a graded run folder and return its path.
 
-    `limit` bounds the bytes of packed traces; above it the later questions are listed without their texts.
     Raises BadInput when the folder is not that of a graded run, MissingExtra without matplotlib.
     """
     folder = Path(run_folder)
@@ -43,10 +42,10 @@ def write_page(run_folder: str | Path, *, title: str | None = None, limit: int =
     labels = {p.key: p.label for p in metrics.points}
     held = pack(
         read_questions(folder), labels, read_generations(folder), read_grades(folder), samples=metrics.samples,
-        kind=record.config.kind, profile=metrics.grading.split(",")[0], limit=limit,
+        kind=record.config.kind, profile=metrics.grading.split(",")[0],
     )  # fmt: skip
     blocks = (f'<script type="text/plain" id="block-{i}">{b}</script>' for i, b in enumerate(held.blocks))
-    heading = escape(title or title_of(metrics))
+    heading = escape(title_of(metrics))
     name = escape(name_of(metrics))
     content = rendered(
         "page.html",

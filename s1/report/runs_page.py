@@ -33,20 +33,13 @@ def write_runs_page(folders: Sequence[str | Path], out: str | Path) -> Path:
     if out.is_dir():
         raise BadInput(f"{out} is a folder.", f"Name a file, such as {out / 'runs.html'}.")
     found = [(path, read_metrics(path)) for path in paths]
-    names = _names(paths)
-    pages = {
-        name: quote(os.path.relpath(path / PAGE, out.parent))
-        for name, path in zip(names, paths, strict=True)
-        if (path / PAGE).exists()
-    }
-    coloured = [
-        (name, COLOURS[number % len(COLOURS)], metrics)
-        for number, (name, (_, metrics)) in enumerate(zip(names, found, strict=True))
-    ]
-    rows = [
-        _row(number, name, colour, path, metrics, pages.get(name, ""))
-        for number, ((name, colour, metrics), path) in enumerate(zip(coloured, paths, strict=True))
-    ]
+    coloured, pages, rows = list[tuple[str, str, Metrics]](), dict[str, str](), []
+    for at, (name, (path, metrics)) in enumerate(zip(_names(paths), found, strict=True)):
+        colour = COLOURS[at % len(COLOURS)]
+        if (path / PAGE).exists():
+            pages[name] = quote(os.path.relpath(path / PAGE, out.parent))
+        coloured.append((name, colour, metrics))
+        rows.append(_row(at, name, colour, path, metrics, pages.get(name, "")))
     head = ["run", "model", "benchmark", "n", "natural end %", "best %", "with", "thinking tokens",
             "points per doubling", "grading", "began"]  # fmt: skip
     benchmarks = ", ".join(dict.fromkeys(m.benchmark for _, m in found))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from s1.evals.compare_graders import GraderComparison, agreement
 from s1.evals.metrics import Metrics, Slope
 from s1.report.curve import candidate_text, has_rollouts, incomplete_text
 from s1.terminal import visible
 
 if TYPE_CHECKING:
-    from s1.evals.compare_graders import GraderAgreement, GraderComparison
     from s1.evals.compare_runs import PolicyComparison
-
 
 FALLEN = 3
 """Questions named for each ladder of budgets; metrics.json has all."""
@@ -72,7 +71,7 @@ def comparison_text(rows: Sequence[PolicyComparison], one: object, other: object
     return "\n".join([*lines, *columns([head, *body]), *map(_verdict, rows)])
 
 
-def graders_text(compared: Sequence[GraderComparison], counts: GraderAgreement) -> str:
+def graders_text(compared: Sequence[GraderComparison]) -> str:
     """The generations on which graders disagree, each under every grader, and the counts in one line."""
     lines: list[str] = []
     for c in compared:
@@ -82,10 +81,11 @@ def graders_text(compared: Sequence[GraderComparison], counts: GraderAgreement) 
             for name, grade in (("strict", c.strict), ("official", c.official)):
                 lines.append(f"    {name:9} {grade.outcome:10} {_short(grade.extracted)}  ({grade.how})")
             lines.append(f"    {'judge':9} {verdict}")
-    judged = f", judge {counts.judge} of the {counts.judged} it was asked" if counts.judged else ""
+    n = agreement(compared)
+    judged = f", judge {n['judge']} of the {n['judged']} it was asked" if n["judged"] else ""
     lines.append(
-        f"{counts.generations} answers: strict calls {counts.strict} right, official {counts.official}{judged}; "
-        f"they disagree on {counts.disagree}."
+        f"{n['generations']} answers: strict calls {n['strict']} right, official {n['official']}{judged}; "
+        f"they disagree on {n['disagree']}."
     )
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from s1.formats import ThinkingFormat
-from s1.methods.conditional import asked_steps, asked_tokens, step_format, step_line, step_mark
+from s1.methods.conditional import step_format, step_line, step_mark, with_limit
 from s1.types import Trace
 
 KINDS = ("token", "step")
@@ -50,7 +50,7 @@ def power_of_two(n: int) -> int:
 
 
 def _with_tokens(trace: Trace, tokens: int) -> Trace:
-    question = replace(trace.question, text=asked_tokens(trace.question.text, power_of_two(tokens)))
+    question = replace(trace.question, text=with_limit(trace.question.text, power_of_two(tokens), "tokens"))
     return replace(trace, question=question)
 
 
@@ -60,5 +60,7 @@ def _with_steps(trace: Trace, fmt: ThinkingFormat, between: str) -> Trace:
     thinking = "".join([*lines, step_line(fmt, 0)]).removeprefix(
         step_mark(fmt)
     )  # the prompt ends in the mark
-    question = replace(trace.question, text=asked_steps(trace.question.text, power_of_two(len(steps))))
+    question = replace(
+        trace.question, text=with_limit(trace.question.text, power_of_two(len(steps)), "steps")
+    )
     return replace(trace, question=question, thinking=thinking)

@@ -12,7 +12,7 @@ import pytest
 
 from s1 import runs
 from s1.cli import main
-from s1.evals.compare_graders import GraderAgreement, agreement, compare_graders
+from s1.evals.compare_graders import agreement, compare_graders
 from s1.evals.metrics import read_metrics
 from s1.evals.run import grade_run
 from s1.grading.judge import Attempt
@@ -59,7 +59,7 @@ def test_only_answers_on_which_graders_differ_are_disagreements(folder: Path) ->
     compared = compare_graders(folder)
     differ = [c.question_id for c in compared if c.disagree]
     assert differ == ["last number"], "the official extraction takes the whole text where there is no box"
-    counts = GraderAgreement(generations=6, strict=3, official=2, judged=0, judge=0, disagree=1)
+    counts = {"generations": 6, "strict": 3, "official": 2, "judged": 0, "judge": 0, "disagree": 1}
     assert agreement(compared) == counts
     found = next(c for c in compared if c.disagree)
     assert found.strict.extracted == "12" and found.official.extracted == "first 3, then 12"

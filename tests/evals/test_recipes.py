@@ -6,7 +6,7 @@ import pytest
 
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
-from s1.evals.benchmarks import Benchmark, questions_hash
+from s1.evals.benchmarks import Benchmark
 from s1.evals.compare_runs import right_shares
 from s1.evals.recipe_tables import chosen_elsewhere, difference_table, parallel_table, recipe_table
 from s1.evals.recipes import ModelPlan, Recipe, RunPlan, load_recipe, plan_of, recipe_names, run_recipe
@@ -16,7 +16,7 @@ from s1.types import Question, question_id
 
 def benchmark(n: int = 6) -> Benchmark:
     questions = tuple(Question(question_id(f"q{i}"), f"q{i}", "5") for i in range(n))
-    return Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+    return Benchmark("toy", "exact", questions, "1")
 
 
 def waits_help(prefix: str) -> str:

@@ -11,7 +11,7 @@ from s1.budget import Forcing
 from s1.drive import drive
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig, EngineFailure, S1Error
-from s1.evals.benchmarks import Benchmark, questions_hash
+from s1.evals.benchmarks import Benchmark
 from s1.evals.metrics import read_metrics
 from s1.evals.run import Plan, evaluate, grade_run, policies_of, policy_record
 from s1.formats import FORMATS
@@ -33,7 +33,7 @@ def model(prefix: str) -> str:
 
 def benchmark(n: int = 6) -> Benchmark:
     questions = tuple(Question(question_id(f"q{i}"), f"q{i}", "5") for i in range(n))
-    return Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+    return Benchmark("toy", "exact", questions, "1")
 
 
 def plan(**changes) -> Plan:
@@ -173,7 +173,7 @@ def test_a_server_that_breaks_is_recorded_and_too_many_failures_stop_the_run(tmp
 def test_a_question_that_does_not_fit_is_an_error_of_that_question_alone(tmp_path):
     long = Question("long", "x" * 5000, "5")
     questions = (*benchmark().questions, long)
-    bench = Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+    bench = Benchmark("toy", "exact", questions, "1")
     evaluate(bench, ScriptedEngine(model, context=1000), FMT, plan(), tmp_path / "run")
     failed = {g.question_id for g in runs.read_generations(tmp_path / "run") if g.error}
     assert failed == {"long"}

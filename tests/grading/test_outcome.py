@@ -75,7 +75,7 @@ def test_the_official_profile_changes_what_is_extracted() -> None:
 
 
 def test_a_monstrous_answer_is_wrong_in_time() -> None:
-    found = grade(generation((r"\boxed{9^{9^{9^{9}}} + x}", "model")), question(), timeout=0.3)
+    found = grade(generation((r"\boxed{9^{9^{9^{9}}} + x}", "model")), question())
     assert found.outcome == "wrong"
 
 

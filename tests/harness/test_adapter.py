@@ -18,14 +18,15 @@ class Own:
 
 
 def test_names_are_sorted_into_policy_harness_and_engine():
-    read = read_arguments("scripted:x", {"max_thinking": 8, "wait": "Hmm", "context": 50, "loud": True}, Own)
-    assert read.policy == BudgetPolicy(max_thinking=8, wait=("Hmm",))
-    assert read.options == Own(loud=True)
-    assert read.engine == {"context": 50}
+    given = {"max_thinking": 8, "wait": "Hmm", "context": 50, "loud": True}
+    own, policy, engine = read_arguments("scripted:x", given, Own)
+    assert policy == BudgetPolicy(max_thinking=8, wait=("Hmm",))
+    assert own == Own(loud=True)
+    assert engine == {"context": 50}
 
 
 def test_auto_is_the_budget_that_the_context_leaves():
-    assert read_arguments("scripted:x", {"max_thinking": "auto"}, Own).policy == BudgetPolicy()
+    assert read_arguments("scripted:x", {"max_thinking": "auto"}, Own)[1] == BudgetPolicy()
     assert change_policy(BudgetPolicy(max_thinking=8), {"max_thinking": "auto"}) == BudgetPolicy()
     assert change_policy(BudgetPolicy(), {"max_thinking": "8"}) == BudgetPolicy(max_thinking=8)
 

@@ -14,7 +14,7 @@ from s1 import runs
 from s1.engines.scripted import ScriptedEngine
 from s1.errors import BadConfig
 from s1.evals.at_k import maj_at_k
-from s1.evals.benchmarks import Benchmark, questions_hash
+from s1.evals.benchmarks import Benchmark
 from s1.evals.run import Plan, evaluate
 from s1.formats import FORMATS
 from s1.grading.grouping import candidates, canonical
@@ -205,7 +205,7 @@ def test_when_all_rollouts_fail_the_error_says_so_and_their_tokens_count(rolled)
 
 def test_a_question_that_does_not_fit_is_an_error_of_its_generation_in_a_run(tmp_path):
     questions = tuple(Question(f"q{n}", "x" * n, "7") for n in (100, 1))
-    bench = Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+    bench = Benchmark("toy", "exact", questions, "1")
     engine = ScriptedEngine(lambda p: " 7<|end|>" if "</think>" in p else "t</think>", context=80)
     plan = Plan((BudgetPolicy(),), sampling=Sampling(1.0), methods=(Majority(2), ShortM(1, 2)))
     evaluate(bench, engine, FORMATS["petri"], plan, tmp_path / "run")
@@ -245,7 +245,7 @@ def test_votes_at_temperature_0_are_refused_before_anything_is_decoded(name, rol
     with pytest.raises(BadConfig, match="temperature 0"):
         rolled(method, ROLLS, temperature=0.0, seed=None)
     questions = (Question("q", "What?", "7"),)
-    bench = Benchmark("toy", "exact", questions, "1", questions_hash(questions))
+    bench = Benchmark("toy", "exact", questions, "1")
     engine = ScriptedEngine([])
     with pytest.raises(BadConfig, match="temperature"):
         evaluate(bench, engine, FORMATS["petri"], Plan(methods=(method,)), tmp_path / "run")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from s1.errors import BadConfig
 from s1.formats import FORMATS
-from s1.methods.conditional import asked_tokens, step_format
+from s1.methods.conditional import step_format, with_limit
 from s1.train.conditional_data import conditional_traces, power_of_two
 from s1.train.render import IGNORED, render_trace
 from s1.train.settings import TrainSettings
@@ -39,7 +39,7 @@ def test_the_prompt_asks_for_no_less_than_the_trace_has_and_the_trace_stays(toke
     asked = int(re.fullmatch(r"Why\?\n\nThink for up to (\d+) tokens\.", made.question.text)[1])
     assert asked == power_of_two(len(tokens)) >= len(tokens)
     assert (made.thinking, made.answer, made.question.id, fmt) == (thinking, "4", "q", S1)
-    assert made.question.text == asked_tokens("Why?", asked)
+    assert made.question.text == with_limit("Why?", asked, "tokens")
 
 
 @given(st.lists(words.map(" ".join), min_size=1, max_size=9), st.sampled_from([S1, PETRI]))
