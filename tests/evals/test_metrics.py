@@ -670,8 +670,6 @@ def test_a_generation_without_grade_or_policy_is_named():
         measured(generations, {})
     with pytest.raises(BadInput, match="not in the run"):
         measured(generations, grades, questions=QUESTIONS[1:])
-    with pytest.raises(BadInput, match="key 'natural'"):
-        measured([], {}, [POLICIES[2]] * 2)
 
 
 def test_labels_are_only_shown():
