@@ -14,7 +14,7 @@ from pathlib import Path
 
 from s1 import runs
 from s1.engines.model_id import model_id
-from s1.errors import BadConfig, S1Error, first_error
+from s1.errors import BadConfig, S1Error
 from s1.evals.benchmarks import Benchmark
 from s1.evals.compare_graders import verdicts_of, with_judge
 from s1.evals.metrics import Metrics, write_metrics
@@ -25,6 +25,7 @@ from s1.grading.equivalence import require_for
 from s1.grading.judge import Judge
 from s1.methods import Method, QuestionTooLong, Reward, Task
 from s1.methods.budget_forcing import BudgetForcing
+from s1.methods.rollouts import side_by_side
 from s1.policy import BudgetPolicy
 from s1.replay import ReplayCache, longest_first
 from s1.runs import Key, PolicyRecord, RunConfig
@@ -227,12 +228,11 @@ async def _run_all(
 
     showing = asyncio.create_task(keep_showing())
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for question in run.questions:
-                for sample in range(plan.samples):
-                    tasks.create_task(answer(question, sample))
-    except BaseExceptionGroup as group:
-        raise first_error(group) from None
+        await side_by_side(
+            answer(question, sample)
+            for question in run.questions
+            for sample in range(plan.samples)
+        )
     finally:
         showing.cancel()
     if state.last_error and state.errors == state.graded:

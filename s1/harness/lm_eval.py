@@ -26,11 +26,12 @@ from s1.budget import Forcing
 from s1.drive import drive
 from s1.engines import engine_options, load_engine
 from s1.engines.background_loop import BackgroundLoop
-from s1.errors import BadConfig, BadInput, S1Error, first_error
+from s1.errors import BadConfig, BadInput, S1Error
 from s1.formats import ThinkingFormat, choose_format
 from s1.harness.adapter import IN_FLIGHT, counts, read_arguments, refuse, render, shown_text
 from s1.harness.generation_kwargs import read_request
 from s1.jsonl import dump_line, write_all
+from s1.methods.rollouts import side_by_side
 from s1.terminal import visible
 from s1.types import Engine, Generation, to_json
 from s1.version import VERSION
@@ -252,14 +253,8 @@ class S1LM(LM):  # type: ignore[misc]
             bar.update()
             return text, generation.error
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answer(each)) for each in pending]
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from None
-        finally:
-            bar.close()
-        return [task.result() for task in tasks]
+        with bar:
+            return await side_by_side(map(answer, pending))
 
     def _record(self, pending: Pending, generation: Generation) -> str:
         """Count and store a generation; returns what the task sees of it, "" where it failed."""
