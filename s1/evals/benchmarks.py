@@ -1,9 +1,8 @@
 """Benchmarks: questions with reference answers, from a file, a YAML description or the Hub.
 
-    load_benchmark("aime24")                      known name, from the Hub
-    load_benchmark("aime24", path="aime.jsonl")   known name, from a file
-    load_benchmark("my.parquet")                  any JSONL, JSON, CSV or Parquet file (.gz as well)
-    load_benchmark("my.yaml")                     a file or Hub set, described (see benchmark_sources)
+    load_benchmark("aime24")       known name, from the Hub
+    load_benchmark("my.parquet")   any JSONL, JSON, CSV or Parquet file (.gz as well)
+    load_benchmark("my.yaml")      a file or Hub set, described (see benchmark_sources)
 
 A row that cannot be used is an error: no benchmark ever loses questions silently.
 """
@@ -20,11 +19,11 @@ from typing import Any
 
 from s1.data.read_files import file_kind, rows_of
 from s1.errors import BadConfig, BadInput, MissingExtra
-from s1.evals.benchmark_sources import KNOWN, BenchmarkColumns, BenchmarkSource, filtered, read_source
+from s1.evals.benchmark_sources import KNOWN, BenchmarkSource, filtered, read_source
 from s1.evals.choices import numbering
 from s1.evals.question_rows import question_of, refuse_surrogates, unwrapped
 from s1.grading import KINDS
-from s1.types import Question, from_json
+from s1.types import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +42,23 @@ LOADERS: dict[str, str] = {"petri": "s1.petri.world:benchmark"}
 """Benchmarks that are made rather than read: name to the `module:function` that returns a Benchmark."""
 
 
-def load_benchmark(
-    name_or_path: str | Path,
-    limit: int | None = None,
-    *,
-    path: str | Path | None = None,
-    kind: str = "",
-    columns: Mapping[str, Any] | None = None,
-) -> Benchmark:
+def load_benchmark(name_or_path: str | Path, limit: int | None = None) -> Benchmark:
     """The benchmark of this name, or of this file; the first `limit` questions of it.
 
-    `path` gives a known name the file to read instead of the Hub. `kind` and `columns` override what is
-    known or guessed. Raises BadInput naming file, row and field; BadConfig for an unknown name or kind;
+    Raises BadInput naming file, row and field; BadConfig for an unknown name or kind;
     MissingExtra where the Hub or Parquet needs a library.
     """
     if limit is not None and limit < 1:
         raise BadConfig(f"A limit of {limit} questions leaves nothing.", "Give a limit of 1 or more.")
     name = str(name_or_path)
-    if name in LOADERS and path is None:
+    if name in LOADERS:
         made: Benchmark = pkgutil.resolve_name(LOADERS[name])()
         return replace(made, questions=made.questions[:limit])
-    source = _source(name, path)
-    if columns is not None:
-        source = replace(source, columns=from_json(BenchmarkColumns, columns))
-    kind = kind or source.kind
-    if kind and kind not in KINDS:
-        raise BadConfig(f"{name}: unknown kind of answer {kind!r}.", f"Use one of: {', '.join(KINDS)}.")
+    source = _source(name)
+    if source.kind and source.kind not in KINDS:
+        raise BadConfig(
+            f"{name}: unknown kind of answer {source.kind!r}.", f"Use one of: {', '.join(KINDS)}."
+        )
     where = source.path or source.hub
     rows, version = _rows_of_file(Path(source.path)) if source.path else _rows_of_hub(source)
     kept = list(filtered(rows, source.filter, where))[-source.last :]
@@ -88,13 +78,11 @@ def load_benchmark(
         raise BadInput(f"{where}: there are no questions: {found}.", "Give one question per row.")
     if source.version:
         version = f"{source.version}, {version}"
-    kind = kind or _guess_kind(questions)
+    kind = source.kind or _guess_kind(questions)
     return Benchmark(source.name, kind, questions[:limit], version)
 
 
-def _source(name: str, path: str | Path | None) -> BenchmarkSource:
-    if path is not None:
-        return replace(KNOWN.get(name, BenchmarkSource(name)), path=str(path))
+def _source(name: str) -> BenchmarkSource:
     if name in KNOWN:
         return KNOWN[name]
     file = Path(name)
@@ -128,7 +116,7 @@ def _rows_of_hub(source: BenchmarkSource) -> tuple[Iterable[tuple[int, Mapping[s
         )
     except Exception as error:  # the Hub client raises errors of many libraries; all mean "not loaded"
         reason = " ".join(str(error).split())[:200]
-        hint = source.access or "Check the name and the network, or read it from a file with path=FILE."
+        hint = source.access or "Check the name and the network, or describe a file of it in YAML."
         raise BadInput(f"{where} could not be loaded: {type(error).__name__}: {reason}", hint) from error
     if "image" in data.column_names:  # decoding figures needs another library, and no model here reads them
         data = data.remove_columns("image")

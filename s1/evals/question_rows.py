@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,16 +56,9 @@ def unwrapped(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def refuse_surrogates(row: Mapping[str, Any], place: str) -> None:
     """Raises BadInput for a text that UTF-8 cannot hold."""
-
-    def texts(value: Any) -> Iterator[str]:
-        if isinstance(value, (list, Mapping)):
-            for inner in value.values() if isinstance(value, Mapping) else value:
-                yield from texts(inner)
-        elif isinstance(value, str):
-            yield value
-
     for column, value in row.items():
-        if any(valid_text(text) != text for text in texts(value)):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        if valid_text(text) != text:
             raise BadInput(f"{place}, field {column!r}: not valid UTF-8 (a lone surrogate).", CORRECT_IT)
 
 

@@ -74,7 +74,7 @@ def pair_slopes(tokens: Any, accuracies: Any, per: Unit) -> Floats:
     """The slope of every pair of runs (the last axis of both arrays); NaN where it has none."""
     import numpy as np
 
-    x, y = np.asarray(tokens, dtype=float), np.asarray(accuracies, dtype=float)
+    x, y = np.array([tokens, accuracies], dtype=float)
     first, second = np.triu_indices(x.shape[-1], 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         x = np.log2(np.where(x > 0, x, np.nan)) if per == "doubling" else x / 1000

@@ -80,7 +80,7 @@ def test_a_monstrous_answer_is_wrong_and_the_run_ends(
     def writes(prefix: str) -> str:
         return f" Answer: {monster}<|end|>" if "</think>" in prefix else " try</think>"
 
-    monkeypatch.setattr("s1.grading.outcome.compare", lambda g, a, kind, _: compare(g, a, kind, 0.3))
+    monkeypatch.setattr("s1.grading.outcome.compare", lambda g, a, kind: compare(g, a, kind, 0.3))
     plan = Plan((BudgetPolicy(max_thinking=40),))
     metrics = evaluate(benchmark(2, "math", "5"), ScriptedEngine(writes), FMT, plan, tmp_path / "run")
     assert metrics.points[0].outcomes["wrong"] == 2

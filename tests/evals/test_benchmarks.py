@@ -7,6 +7,7 @@ import gzip
 import json
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from s1.errors import BadConfig, BadInput, MissingExtra, S1Error
 from s1.evals import benchmarks
+from s1.evals.benchmark_sources import KNOWN
 from s1.evals.benchmarks import Benchmark, load_benchmark
 from s1.evals.question_rows import render_choices, shuffled
 from s1.grading import equivalent
@@ -37,6 +39,13 @@ GPQA = {
 def write(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def described(file: Path, **keys: Any) -> Benchmark:
+    """The benchmark of a description of `file` with these keys."""
+    description = file.with_suffix(".yaml")
+    description.write_text(json.dumps({"path": file.name, **keys}), encoding="utf-8")
+    return load_benchmark(description)
 
 
 def test_every_format_gives_the_same_questions(tmp_path: Path) -> None:
@@ -74,7 +83,7 @@ def test_the_version_follows_the_content_and_a_limit_takes_the_first(tmp_path: P
 def test_columns_are_found_by_usual_names_or_by_a_mapping(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [{"Question": "Why?", "Short Answer": "so", "P": "Who?", "G": "me"}])
     assert load_benchmark(file).questions[0].answer == "so"
-    mapped = load_benchmark(file, columns={"question": "P", "answer": "G"}, kind="text")
+    mapped = described(file, columns={"question": "P", "answer": "G"}, kind="text")
     assert (mapped.questions[0].text, mapped.questions[0].answer, mapped.kind) == ("Who?", "me", "text")
 
 
@@ -135,7 +144,7 @@ def test_choices_of_a_description_come_from_a_column_or_from_one_column_each(tmp
         ("path: a.jsonl\ncolumns: {quest: P}\n", "'quest'"),
         ("name: x\n", "path or a hub"),
         ("path: 3\n", "path"),
-        ("- 1\n", "describe"),
+        ("- 1\n", "found list"),
         ("path: [\n", "YAML"),
     ],
 )
@@ -228,8 +237,8 @@ def test_the_same_question_twice_gets_two_ids_and_always_the_same_ones(tmp_path:
 def test_gpqa_choices_are_ordered_by_the_question_and_never_by_chance(tmp_path: Path) -> None:
     others = [{**GPQA, "Question": f"Which is a metal, asked {i} times?"} for i in range(40)]
     file = write(tmp_path / "gpqa.jsonl", [GPQA, *others])
-    found = load_benchmark("gpqa_diamond", path=file)
-    assert found.kind == "choice" and found == load_benchmark("gpqa_diamond", path=file)
+    found = described(file, columns={"id": "Record ID"})
+    assert found.kind == "choice" and found == described(file, columns={"id": "Record ID"})
     for question in found.questions:
         assert question.choices[ord(str(question.answer)) - ord("A")] == "Iron"
         assert f"{question.answer}) Iron" in question.text.splitlines()
@@ -339,8 +348,8 @@ def test_real_files_load_whole_and_their_answers_equal_themselves_alone(
 
 
 def test_aime_with_leading_zeros_equals_the_other_transcription(shared_data: Path) -> None:
-    first = load_benchmark("aime24", path=shared_data / "benchmarks" / "aime2024.jsonl")
-    other = load_benchmark("aime24", path=shared_data / "benchmarks" / "aime2024_alt.jsonl")
+    first = load_benchmark(shared_data / "benchmarks" / "aime2024.jsonl")
+    other = load_benchmark(shared_data / "benchmarks" / "aime2024_alt.jsonl")
     assert sorted(int(str(q.answer)) for q in first.questions) == sorted(
         int(str(q.answer)) for q in other.questions
     )
@@ -348,16 +357,16 @@ def test_aime_with_leading_zeros_equals_the_other_transcription(shared_data: Pat
 
 
 def test_olympiad_tolerances_and_ids_are_kept(shared_data: Path) -> None:
-    found = load_benchmark(
-        "olympiadbench",
-        path=shared_data / "benchmarks" / "olympiadbench_oe_to_maths_en.jsonl.gz",
-        columns={},
-    )
+    found = load_benchmark(shared_data / "benchmarks" / "olympiadbench_oe_to_maths_en.jsonl.gz")
     assert found.questions[0].meta["row_id"] == 1606
     assert [q.answer for q in found.questions if q.meta.get("tolerance") == 0.1] == ["4.2"]
 
 
-def test_a_file_of_aime24_with_figures_counts_its_last_30_rows_as_the_hub_set_does(tmp_path: Path) -> None:
+def test_of_aime24_with_figures_the_last_30_rows_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     rows = [{"problem": f"{i}?", "answer": str(i)} for i in range(90)]
-    found = load_benchmark("aime24_figures", path=write(tmp_path / "a.jsonl", rows))
+    file = write(tmp_path / "a.jsonl", rows)
+    monkeypatch.setitem(KNOWN, "aime24_figures", replace(KNOWN["aime24_figures"], path=str(file)))
+    found = load_benchmark("aime24_figures")
     assert [q.answer for q in found.questions] == [str(i) for i in range(60, 90)]

@@ -24,7 +24,9 @@ def load(folder: Path, *rows: dict[str, Any], **columns: Any) -> Benchmark:
     file.write_text(
         "".join(json.dumps({"question": f"Which? {i}", **row}) + "\n" for i, row in enumerate(rows))
     )
-    return load_benchmark(file, columns=columns or None)
+    description = folder / "set.yaml"
+    description.write_text(json.dumps({"path": file.name, "columns": columns}))
+    return load_benchmark(description)
 
 
 SHAPES: dict[str, dict[str, Any]] = {

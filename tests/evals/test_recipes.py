@@ -112,7 +112,7 @@ def test_the_small_world_changes_only_what_it_names(tmp_path):
     ("text", "problem"),
     [
         ("title: [", "YAML"),
-        ("- a", "mapping"),
+        ("- a", "found list"),
         ("title: t\nsection: s\ntable: pie\nruns: {a: {}}", "'pie'"),
         ("title: t\nsection: s\ntable: points\nruns: {a: {budget: [1]}}", "unknown field 'budget'"),
         ("title: t\nsection: s\ntable: points\nrun: {}", "unknown field 'run'"),
