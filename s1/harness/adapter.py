@@ -17,7 +17,7 @@ from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy, parse_limit
 from s1.prompt import EncodedPrompt, encode_prompt, room_for
 from s1.seeds import seed_of
-from s1.types import Engine, Generation, Sampling, from_json
+from s1.types import Engine, Generation, Sampling, from_json, to_json
 
 T = TypeVar("T")
 
@@ -60,8 +60,7 @@ def change_policy(policy: BudgetPolicy, changes: Mapping[str, Any]) -> BudgetPol
             changed["max_thinking"] = parse_limit(limit)
         except ValueError:
             raise BadConfig(f"max_thinking is {limit!r}.", "Give a number of tokens, or auto.") from None
-    read = _read(BudgetPolicy, changed)
-    return replace(policy, **{name: getattr(read, name) for name in changed})
+    return _read(BudgetPolicy, to_json(policy) | changed)
 
 
 def _read(kind: type[T], values: Mapping[str, Any]) -> T:

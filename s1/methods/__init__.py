@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, cast
 
+from s1.config import load_settings
 from s1.errors import BadConfig, BadInput, nearest
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy, settings_key
 from s1.seeds import seed_of
-from s1.types import Engine, Generation, Question, Sampling, Spent, from_json, to_json
+from s1.types import Engine, Generation, Question, Sampling, Spent
 
 
 class QuestionTooLong(BadInput):
@@ -156,21 +157,11 @@ def load_method(spec: str, **settings: Any) -> Method:
     `settings` set further fields; those the method does not have are ignored.
     Raises BadConfig for an unknown name, field or value in the spec, suggesting the nearest.
     """
-    from s1.config import parse_value
-
     name, _, rest = spec.partition(":")
     kind = _find(name, METHODS, "method")
-    known = [f.name for f in fields(kind)]
-    values = {field: value for field, value in settings.items() if field in known}
-    for pair in filter(None, rest.split(",")):
-        field, equals, value = pair.partition("=")
-        if not equals or field not in known:
-            raise BadConfig(f"The method {name} has no setting {pair!r}.", nearest(field, known))
-        values[field] = parse_value(value)
-    try:
-        return cast(Method, from_json(kind, to_json(values)))
-    except BadInput as error:
-        raise BadConfig(error.message, error.hint) from None
+    known = {f.name for f in fields(kind)}
+    defaults: Method = kind(**{field: value for field, value in settings.items() if field in known})
+    return load_settings(defaults, pairs=list(filter(None, rest.split(","))))
 
 
 def load_reward(spec: str) -> Reward:

@@ -34,8 +34,8 @@ def test_a_method_is_loaded_with_a_policy():
     ("spec", "said"),
     [
         ("forcin", "Did you mean 'forcing'"),
-        ("forcing:polic=1", "Did you mean 'policy'"),
-        ("forcing:x", "setting 'x'"),
+        ("forcing:polic=1", "did you mean 'policy'"),
+        ("forcing:x", "'x' is not NAME=VALUE"),
     ],
 )
 def test_a_misspelt_method_or_setting_gets_the_nearest_name(spec, said):
