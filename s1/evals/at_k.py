@@ -33,7 +33,7 @@ def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int, kind:
     hits = sum(right)
     counts = _sizes(tuple(a for a, r in zip(answers, right, strict=True) if a is not None and not r), kind)
     silent = len(answers) - hits - sum(counts)
-    won = Fraction(0)
+    won: dict[int, int] = defaultdict(int)  # how many others share the most votes -> subsets
     for votes in range(1, min(hits, k) + 1):
         # ways[used][tied]: subsets of the other answers, none with more than `votes`, `tied` with as many
         ways: dict[tuple[int, int], int] = {(0, 0): 1}
@@ -43,8 +43,9 @@ def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int, kind:
             rest = k - votes - used
             if rest <= silent:
                 subsets = number * math.comb(hits, votes) * math.comb(silent, rest)
-                won += Fraction(subsets, tied + 1)
-    return float(won / math.comb(len(answers), k))
+                won[tied] += subsets
+    share = sum((Fraction(subsets, tied + 1) for tied, subsets in won.items()), Fraction(0))
+    return float(share / math.comb(len(answers), k))
 
 
 @functools.lru_cache(maxsize=64)
