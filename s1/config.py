@@ -32,10 +32,15 @@ def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = 
         _merge(data, nested, "", mistakes)
     if mistakes:
         raise BadConfig("; ".join(mistakes))
+    return settings_of(type(defaults), data)
+
+
+def settings_of(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The settings with these values. Raises BadConfig naming one that is unknown, missing or of the wrong type."""
     try:
-        return from_json(type(defaults), data)
+        return from_json(kind, values)
     except BadInput as error:
-        raise BadConfig(error.message, error.hint) from None
+        raise BadConfig(error.message.removeprefix(f"{kind.__name__}."), error.hint) from None
 
 
 def split_pairs(pairs: Sequence[str]) -> list[tuple[str, str]]:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from s1.budget import Forcing
+from s1.config import settings_of
 from s1.engines import engine_options
 from s1.errors import BadConfig, BadInput, Unsupported, nearest
 from s1.formats import ThinkingFormat
 from s1.policy import BudgetPolicy, parse_limit
 from s1.prompt import EncodedPrompt, encode_prompt, room_for
 from s1.seeds import seed_of
-from s1.types import Engine, Generation, Sampling, from_json, to_json
+from s1.types import Engine, Generation, Sampling, to_json
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def read_arguments(
             nearest(unknown[0], {*POLICY_FIELDS, *own, *known}),
         )
     policy = change_policy(BudgetPolicy(), {n: v for n, v in given.items() if n in POLICY_FIELDS})
-    return _read(options, {n: v for n, v in given.items() if n in own}), policy, engine
+    return settings_of(options, {n: v for n, v in given.items() if n in own}), policy, engine
 
 
 def change_policy(policy: BudgetPolicy, changes: Mapping[str, Any]) -> BudgetPolicy:
@@ -60,14 +61,7 @@ def change_policy(policy: BudgetPolicy, changes: Mapping[str, Any]) -> BudgetPol
             changed["max_thinking"] = parse_limit(limit)
         except ValueError:
             raise BadConfig(f"max_thinking is {limit!r}.", "Give a number of tokens, or auto.") from None
-    return _read(BudgetPolicy, to_json(policy) | changed)
-
-
-def _read(kind: type[T], values: Mapping[str, Any]) -> T:
-    try:
-        return from_json(kind, values)
-    except BadInput as error:
-        raise BadConfig(error.message.removeprefix(f"{kind.__name__}."), error.hint) from None
+    return settings_of(BudgetPolicy, to_json(policy) | changed)
 
 
 AUTO_RESERVE = 100
