@@ -54,8 +54,8 @@ def difference_rows(trials: int) -> Iterator[list[str]]:
         for gained, lost in CHANGES:
             held, width = 0, 0.0
             for draw in rng.random((trials, n)):
-                before = {i: float(u >= gained) for i, u in enumerate(draw)}
-                after = {i: float(not gained <= u < gained + lost) for i, u in enumerate(draw)}
+                before = [float(u >= gained) for u in draw]
+                after = [float(not gained <= u < gained + lost) for u in draw]
                 _, low, high, _ = paired_difference(before, after)
                 held += low <= gained - lost <= high
                 width += 100 * (high - low)

@@ -152,14 +152,18 @@ def _summary(folder: Path, metrics: Metrics) -> dict[str, Any]:
     }
     summary["waits"] = {}
     for label in (x for x in labels if x.startswith("wait")):
-        flipped = flips(before, right[label])
-        difference = paired_difference(before, right[label])
+        pair = list(before.values()), [right[label][question] for question in before]
+        flipped, difference = flips(*pair), paired_difference(*pair)
         summary["waits"][label] = {"difference": difference._asdict(), "flips": flipped._asdict()}
     groups = {q.id: str(q.meta["family"]) for q in questions.values()}
     summary["families"] = _by_group(groups, right, labels)
     ended = {i: "gave up" if _gave_up(g) else "committed" for i, g in natural.items()}
     summary["ended"] = _by_group(ended, right, labels)
     return summary
+
+
+def _difference(before: dict[str, bool], after: dict[str, bool]) -> dict[str, Any]:
+    return paired_difference(list(before.values()), [after[question] for question in before])._asdict()
 
 
 def _gave_up(generation: Generation) -> bool:
@@ -189,7 +193,7 @@ def _against(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             label = f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             ours, theirs = out / f"curated-{seed}-{arguments.split}", out / f"{label}-{arguments.split}"
             found[label] = {
-                policy: paired_difference(_right(theirs, policy), _right(ours, policy))._asdict()
+                policy: _difference(_right(theirs, policy), _right(ours, policy))
                 for policy in ("natural", "wait 1", "wait 2", "wait 4")
             }
     return found

@@ -81,7 +81,7 @@ def report(out: Path, widths: list[int]) -> None:
         for other in ("majority", "weighted"):
             before, after = shares[method_of(other, n).key], shares[method_of("rebase", n).key]
             shared = sorted(before.keys() & after.keys())  # a bootstrap depends on the order
-            found = paired_difference({q: before[q] for q in shared}, {q: after[q] for q in shared})
+            found = paired_difference([before[q] for q in shared], [after[q] for q in shared])
             differences.append({"after": f"rebase {n}", "before": f"{other} of {n}", **found._asdict()})
             low, mean, high = (100 * x for x in (found.low, found.mean, found.high))
             print(f"rebase {n} minus {other} of {n}: {mean:+.1f} ({low:+.1f} to {high:+.1f})")

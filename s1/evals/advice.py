@@ -27,7 +27,7 @@ def advise(prices: Sequence[float], scores: Mapping[str, Sequence[float]]) -> Ad
     chosen, lowest = best, 0.0
     candidate, needed = None, None
     for i in reversed(order[: order.index(best)]):
-        one, other = (dict(enumerate(scores[key])) for key in (keys[best], keys[i]))
+        one, other = scores[keys[best]], scores[keys[i]]
         low = 100 * paired_difference(one, other, confidence=2 * CONFIDENCE - 1).low
         if low >= -MARGIN:
             chosen, lowest = i, low
@@ -35,22 +35,17 @@ def advise(prices: Sequence[float], scores: Mapping[str, Sequence[float]]) -> Ad
         if (gap := means[i] - means[best]) > -MARGIN:
             normal = statistics.NormalDist()
             z = normal.inv_cdf(CONFIDENCE) + normal.inv_cdf(POWER)
-            spread = statistics.pstdev(b - a for a, b in zip(one.values(), other.values(), strict=True))
-            unseen = (
-                -100 * math.log(1 - CONFIDENCE) / (MARGIN + gap)
-            )  # what no change at all in n questions shows
+            spread = statistics.pstdev(b - a for a, b in zip(one, other, strict=True))
+            # what no change at all in n questions shows
+            unseen = -100 * math.log(1 - CONFIDENCE) / (MARGIN + gap)
             needed = math.ceil(max((z * 100 * spread / (MARGIN + gap)) ** 2, unseen, len(one) + 1))
             candidate = keys[i]
         break
     pairs = len(keys) * (len(keys) - 1) // 2  # any of them could have come out best
-    leader = dict(enumerate(scores[keys[best]]))
+    shown = 1 - (1 - CONFIDENCE) / max(1, pairs)
     rivals = tuple(
         key
-        for i, key in enumerate(keys)
-        if i != best
-        and paired_difference(
-            dict(enumerate(scores[key])), leader, confidence=1 - (1 - CONFIDENCE) / pairs
-        ).low
-        <= 0
+        for key in keys
+        if key != keys[best] and paired_difference(scores[key], scores[keys[best]], confidence=shown).low <= 0
     )
     return Advice(keys[chosen], keys[best], MARGIN, lowest, candidate, needed, rivals)

@@ -118,17 +118,17 @@ def _paired(
     mine: Point, theirs: Point, my_shares: Mapping[str, float], their_shares: Mapping[str, float], step: float
 ) -> PolicyComparison:
     both = [key for key in my_shares if key in their_shares]
-    first, second = ({key: shares[key] for key in both} for shares in (my_shares, their_shares))
+    first, second = ([shares[key] for key in both] for shares in (my_shares, their_shares))
     change = paired_difference(second, first)
-    whole = all(share in (0.0, 1.0) for share in (*first.values(), *second.values()))
-    found = flips({k: v == 1 for k, v in second.items()}, {k: v == 1 for k, v in first.items()})
-    square = sum((first[key] - second[key]) ** 2 for key in both) / len(both)
+    whole = all(share in (0.0, 1.0) for share in (*first, *second))
+    found = flips([share == 1 for share in second], [share == 1 for share in first])
+    square = sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) / len(both)
     return PolicyComparison(
         policy=mine.label,
         against=theirs.label,
         n=len(both),
-        accuracy=100 * sum(first.values()) / len(both),
-        accuracy_against=100 * sum(second.values()) / len(both),
+        accuracy=100 * sum(first) / len(both),
+        accuracy_against=100 * sum(second) / len(both),
         difference=100 * change.mean,
         low=100 * change.low,
         high=100 * change.high,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,15 +129,14 @@ def _beta_share(x: float, a: float, b: float) -> float:
 
 
 def paired_difference(
-    before: Mapping[Any, float], after: Mapping[Any, float], *, confidence: float = CONFIDENCE
+    before: Sequence[float], after: Sequence[float], *, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Mean of `after` minus `before` over the same questions (id -> score in [0, 1]).
+    """Mean of `after` minus `before`: scores in [0, 1] of the same questions, in the same order.
 
     The gains and the losses each have an interval as an accuracy has, and these are combined by squares with the
-    correlation of two shares that exclude each other (Newcombe 1998). Raises BadInput when the questions differ.
+    correlation of two shares that exclude each other (Newcombe 1998). Raises BadInput without scores.
     """
-    _same_questions(before, after)
-    changes = [after[key] - before[key] for key in before]
+    changes = [new - old for old, new in zip(before, after, strict=True)]
     gain = accuracy_interval([max(0.0, change) for change in changes], confidence=confidence)
     loss = accuracy_interval([max(0.0, -change) for change in changes], confidence=confidence)
     odds = (1 - gain.mean) * (1 - loss.mean)
@@ -152,11 +151,10 @@ def paired_difference(
     return Interval(mean, max(-1.0, low), min(1.0, high))
 
 
-def flips(before: Mapping[Any, bool], after: Mapping[Any, bool]) -> Flips:
-    """Wrong to right and right to wrong over the same questions. Raises BadInput when they differ."""
-    _same_questions(before, after)
-    gained = sum(bool(after[key]) and not before[key] for key in before)
-    lost = sum(bool(before[key]) and not after[key] for key in before)
+def flips(before: Sequence[bool], after: Sequence[bool]) -> Flips:
+    """Wrong to right and right to wrong, over the same questions in the same order."""
+    pairs = list(zip(before, after, strict=True))
+    gained, lost = sum(new and not old for old, new in pairs), sum(old and not new for old, new in pairs)
     return Flips(gained, lost, mcnemar(gained, lost))
 
 
@@ -178,15 +176,3 @@ def smallest_difference(n: int, *, discordant: float = 0.2, step: float = 1.0) -
     normal = NormalDist()
     z = normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(POWER)
     return min(1.0, max(z * math.sqrt(discordant / n), z * z * step / n))
-
-
-def _same_questions(before: Mapping[Any, float], after: Mapping[Any, float]) -> None:
-    if after.keys() != before.keys():
-        odd = [key for key in (*before, *after) if (key in before) != (key in after)]
-        raise BadInput(
-            f"The two runs have different questions: {len(before)} and {len(after)}, "
-            f"of which {len(odd)} are in only one of them (the first {odd[0]!r}).",
-            "Compare runs on the same questions.",
-        )
-    if not before:
-        raise BadInput("There are no questions to compare.", "Grade at least one question in both runs.")

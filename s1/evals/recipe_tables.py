@@ -141,5 +141,7 @@ def _slope(slope: Slope | None) -> str:
 
 
 def _difference(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    mean, low, high = (100 * v for v in paired_difference(before, after)[:3])
+    mean, low, high = (
+        100 * v for v in paired_difference(list(before.values()), [after[q] for q in before])[:3]
+    )
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"

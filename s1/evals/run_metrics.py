@@ -315,8 +315,8 @@ def _steps(policies: Sequence[PolicyRecord]) -> list[tuple[str, str]]:
 
 
 def _flip(before: str, after: str, cells: Cells, scores: Mapping[str, Sequence[float]], samples: int) -> Flip:
-    found = flips(*({i: g.right for i, g in enumerate(cells[key])} for key in (before, after)))
-    change = paired_difference(*(dict(enumerate(scores[key])) for key in (before, after)))
+    found = flips(*([g.right for g in cells[key]] for key in (before, after)))
+    change = paired_difference(scores[before], scores[after])
     return Flip(
         before, after, len(scores[before]), found.wrong_to_right, found.right_to_wrong,
         found.p if samples == 1 else None, 100 * change.mean, 100 * change.low, 100 * change.high,
