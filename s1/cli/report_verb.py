@@ -121,9 +121,10 @@ def _compare_runs(arguments: argparse.Namespace) -> int:
 def _compare_graders(arguments: argparse.Namespace, judge: Judge | None) -> int:
     """The disagreements of the graders on one run, and how often each calls an answer right."""
     compared = compare_graders(arguments.folder, judge)
+    counts = agreement(compared)
     if arguments.json:
         differing = [to_json(c) for c in compared if c.disagree]
-        print(json.dumps({**agreement(compared), "disagreements": differing}))
+        print(json.dumps({**counts, "disagreements": differing}))
     else:
-        print(visible(graders_text(compared)))
+        print(visible(graders_text(compared, counts)))
     return 0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from s1.evals.compare_graders import GraderComparison, agreement
 from s1.evals.metrics import Metrics, Slope
 from s1.report.curve import candidate_text, has_rollouts, incomplete_text
 from s1.terminal import visible
 
 if TYPE_CHECKING:
+    from s1.evals.compare_graders import GraderComparison
     from s1.evals.compare_runs import PolicyComparison
 
 FALLEN = 3
@@ -71,8 +71,8 @@ def comparison_text(rows: Sequence[PolicyComparison], one: object, other: object
     return "\n".join([*lines, *columns([head, *body]), *map(_verdict, rows)])
 
 
-def graders_text(compared: Sequence[GraderComparison]) -> str:
-    """The generations on which graders disagree, each under every grader, and the counts in one line."""
+def graders_text(compared: Sequence[GraderComparison], n: Mapping[str, int]) -> str:
+    """The generations on which graders disagree, each under every grader, and the counts `n` in one line."""
     lines: list[str] = []
     for c in compared:
         if c.disagree:
@@ -81,7 +81,6 @@ def graders_text(compared: Sequence[GraderComparison]) -> str:
             for name, grade in (("strict", c.strict), ("official", c.official)):
                 lines.append(f"    {name:9} {grade.outcome:10} {_short(grade.extracted)}  ({grade.how})")
             lines.append(f"    {'judge':9} {verdict}")
-    n = agreement(compared)
     judged = f", judge {n['judge']} of the {n['judged']} it was asked" if n["judged"] else ""
     lines.append(
         f"{n['generations']} answers: strict calls {n['strict']} right, official {n['official']}{judged}; "
