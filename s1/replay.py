@@ -65,6 +65,7 @@ class ReplayCache:
     def __init__(self, engine: Engine) -> None:
         self.inner = engine
         self.name, self.context, self.eos_texts = engine.name, engine.context, engine.eos_texts
+        self.encode, self.decode, self.render = engine.encode, engine.decode, engine.render
         self.template: str | None = engine.template
         self.folder: Path | None = engine.folder
         self.features = frozenset[str]()
