@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -34,18 +35,16 @@ def main() -> None:
         replies.write(json.dumps({**reply, "used": time.process_time()}) + "\n")
         replies.flush()
 
-    try:
-        import math_verify  # noqa: F401
-    except ImportError:
-        send(missing="math-verify")
-        return
+    import math_verify  # noqa: F401 - loaded before the limits
+
     logging.disable(logging.CRITICAL)
-    _limit_memory()
+    with contextlib.suppress(ValueError, OSError):  # it is lower already, or the system has none
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     send(ready=True)
     for line in sys.stdin:
         job = json.loads(line)
         began = time.process_time()
-        _limit_seconds(job["seconds"])
+        signal.setitimer(signal.ITIMER_PROF, job["seconds"])  # the system ends this process after that
         equal: bool | None = False
         try:
             equal = symbolic_equal(job["gold"], job["answer"])
@@ -53,23 +52,10 @@ def main() -> None:
             equal = None
         except Exception:  # the parser may raise anything: not equal
             pass
-        _limit_seconds(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         send(equal=equal, seconds=time.process_time() - began)
         if equal is None:
             return
-
-
-def _limit_seconds(seconds: float) -> None:
-    """Lets the system end this process after `seconds` of processor time; 0 removes the limit."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _limit_memory() -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not a POSIX system, or already lower
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 def symbolic_equal(gold: str, answer: str) -> bool:

@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s1.errors import MissingExtra, S1Error
+from s1.errors import S1Error, require
 
 CHILD = Path(__file__).with_name("symbolic.py")
 STARTUP_SECONDS = 120.0
@@ -74,6 +74,7 @@ class Worker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._stop()
+        require("grading")
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(CHILD)],
             stdin=subprocess.PIPE,
@@ -87,8 +88,6 @@ class Worker:
             self._used = state["used"]
             return self._process
         self._stop()
-        if missing := state.get("missing"):
-            raise MissingExtra(missing, "grading")
         raise S1Error("The process that compares answers did not start.", f"Run `python {CHILD}` to see why.")
 
     def _stop(self) -> tuple[int, float]:
