@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import subprocess
@@ -27,17 +28,32 @@ ASK = {"messages": [{"role": "user", "content": "2+2?"}]}
 
 
 class PacedModel(TokenModel):
-    """The test model, with `pace` seconds before each piece; it knows how many requests it decodes."""
+    """The test model, with `pace` seconds before each piece; it knows what it decodes.
 
-    def __init__(self, seed: int = 0, *, pace: float = 0.0, **options: Any) -> None:
+    Requests whose prompt contains `held` wait once they have had `allowed` pieces, together, until the test allows
+    more. So a test acts while a request runs, however slow the machine is.
+    """
+
+    def __init__(
+        self, seed: int = 0, *, pace: float = 0.0, allowed: float = math.inf, held: str = "", **options: Any
+    ) -> None:
         super().__init__(seed, **options)
-        self.pace, self.running = pace, 0
+        self.pace, self.allowed, self.held = pace, allowed, held
+        self.running = self.given = 0
+        self.begun: list[str] = []
+        """What each continuation goes on from, in their order."""
 
     async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         self.asked.clear()
+        text = self.decode(request.prefix)
+        self.begun.append(text)
         self.running += 1
         try:
             async for chunk in super().stream(request):
+                if self.held in text:
+                    while self.given >= self.allowed:
+                        await asyncio.sleep(0.005)
+                    self.given += 1
                 await asyncio.sleep(self.pace)
                 yield chunk
         finally:
@@ -54,21 +70,27 @@ class TestServer:
     thread: threading.Thread
 
     def post(self, path: str = "/v1/chat/completions", *, headers: Any = None, **body: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, headers=headers, timeout=30)
+        return httpx.post(self.url + path, json=body, headers=headers, timeout=120)
 
     def ask(self, **body: Any) -> httpx.Response:
         return self.post(**(ASK | body))
 
     def raw(self, content: bytes) -> httpx.Response:
         headers = {"content-type": "application/json"}
-        return httpx.post(f"{self.url}/v1/chat/completions", content=content, headers=headers, timeout=30)
+        return httpx.post(f"{self.url}/v1/chat/completions", content=content, headers=headers, timeout=120)
+
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        found = re.search(r"^s1_waiting (\d+)", httpx.get(f"{self.url}/metrics", timeout=30).text, re.M)
+        assert found
+        return int(found[1])
 
     def stop(self) -> None:
         self.server.should_exit = True
-        self.thread.join(30)
+        self.thread.join(60)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something that another thread does."""
     end = time.monotonic() + seconds
     while not condition():
@@ -128,7 +150,7 @@ def commands() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
         while found is None and (line := process.stdout.readline()):  # vLLM prints lines of its own before
             found = re.search(r"http://[\d.]+:\d+", line)
         assert found, process.stderr.read()
-        httpx.get(f"{found[0]}/health", timeout=60)  # the socket listens before the server is ready
+        httpx.get(f"{found[0]}/health", timeout=200)  # the socket listens before the server is ready
         return found[0], process
 
     yield start

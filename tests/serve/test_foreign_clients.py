@@ -18,7 +18,7 @@ def test_curl_reads_a_stream(serve) -> None:
     body = json.dumps(ASK | {"stream": True, "thinking_token_budget": 12})
     done = subprocess.run(
         ["curl", "-sN", f"{served.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", body],
-        capture_output=True, text=True, check=True, timeout=30,
+        capture_output=True, text=True, check=True, timeout=200,
     )  # fmt: skip
     lines = [line.removeprefix("data: ") for line in done.stdout.splitlines() if line]
     assert lines[-1] == "[DONE]"
@@ -56,7 +56,7 @@ def test_the_command_llm_talks_to_it(serve, tmp_path) -> None:
     for more in ([], ["--no-stream", "-o", "seed", "1"]):
         done = subprocess.run(
             [command, "-m", "s1", "2+2?", "--no-log", "--key", "none", *more],
-            capture_output=True, text=True, check=False, timeout=60, env=environment,
+            capture_output=True, text=True, check=False, timeout=200, env=environment,
         )  # fmt: skip
         expected = served.ask().json()["choices"][0]["message"]["content"]
         assert done.returncode == 0, done.stderr

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
+import math
+import re
 import socket
 import threading
-import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -23,12 +25,6 @@ from s1.serve.fair_slots import FairSlots
 from s1.serve.listen import bind
 from s1.types import Chunk, Continuation
 
-LONG = {"max_thinking": 150, "min_thinking": 150}
-
-
-def slow() -> PacedModel:
-    return PacedModel(pace=0.02, ends_in=10_000)
-
 
 def in_background(served, **body):
     found: list[httpx.Response] = []
@@ -37,79 +33,84 @@ def in_background(served, **body):
     return thread, found
 
 
+def saying(words: str) -> dict[str, object]:
+    """A request with these words, in as many tokens as another."""
+    return {"messages": [{"role": "user", "content": words}], "max_thinking": 9}
+
+
+def in_order(model: PacedModel, pattern: str) -> list[str]:
+    """What matches in the prompts that the model decoded, as they began."""
+    found = (re.search(pattern, prompt) for prompt in model.begun)
+    return list(dict.fromkeys(match[0] for match in found if match))
+
+
 def test_beyond_the_queue_a_request_is_told_when_to_come_back(serve) -> None:
-    served = serve(slow(), concurrent=1, waiting=1)
-    first, got = in_background(served, **LONG)
-    until(lambda: served.served.engine.running == 1)
+    model = PacedModel(allowed=0)
+    served = serve(model, concurrent=1, waiting=1)
+    first, got = in_background(served, max_thinking=9)
+    until(lambda: model.running == 1)
     second, _ = in_background(served, max_thinking=1)
-    until(lambda: "s1_waiting 1.0" in httpx.get(f"{served.url}/metrics").text)
+    until(lambda: served.waiting() == 1)
     refused = served.ask(max_thinking=1)
     assert refused.status_code == 429 and 1 <= int(refused.headers["retry-after"]) <= 60
-    first.join(20), second.join(20)
+    model.allowed = math.inf
+    first.join(60), second.join(60)
     assert got[0].status_code == 200
 
 
 def test_waiting_requests_are_served_in_order(serve) -> None:
-    served = serve(PacedModel(pace=0.01), concurrent=1)
-    order: list[int] = []
+    model = PacedModel(allowed=0)
+    served = serve(model, concurrent=1)
     threads = []
     for n in range(4):
-        threads.append(threading.Thread(target=lambda n=n: (served.ask(max_thinking=5), order.append(n))))
-        threads[-1].start()
-        time.sleep(0.05)
+        threads.append(in_background(served, **saying(f"number {n}"))[0])
+        until(lambda n=n: model.running == 1 and served.waiting() == n)
+    model.allowed = math.inf
     for thread in threads:
-        thread.join(20)
-    assert order == [0, 1, 2, 3]
-
-
-class Gated(PacedModel):
-    """Begins when the gate is open."""
-
-    gate: threading.Event
-
-    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
-        while not self.gate.is_set():
-            await asyncio.sleep(0.01)
-        async for chunk in super().stream(request):
-            yield chunk
+        thread.join(60)
+    assert in_order(model, r"number \d") == [f"number {n}" for n in range(4)]
 
 
 @pytest.mark.parametrize("apart", ["address", "user"])
 def test_a_client_with_many_requests_does_not_starve_another(serve, apart) -> None:
-    model = Gated(pace=0.002, ends_in=10_000)
-    model.gate = threading.Event()
+    model = PacedModel(allowed=0)
     served = serve(model, concurrent=2, waiting=140)
-    ended: list[str] = []
+    ended: list[int] = []
     threads = []
 
-    def ask(who: str) -> None:
+    def ask(who: str, number: int) -> None:
         address = httpx.HTTPTransport(
             local_address="127.0.0.2" if apart == "address" and who == "few" else None
         )
         user = {"user": who} if apart == "user" else {}
-        with httpx.Client(transport=address, timeout=60) as client:
-            got = client.post(f"{served.url}/v1/chat/completions", json=ASK | {"max_thinking": 9} | user)
-        ended.append(f"{who} {got.status_code}")
+        body = ASK | saying(f"{who} {number}") | user
+        with httpx.Client(transport=address, timeout=120) as client:
+            ended.append(client.post(f"{served.url}/v1/chat/completions", json=body).status_code)
 
     for who, count, waiting in (("many", 64, 62), ("few", 4, 66)):
-        for _ in range(count):
-            threads.append(threading.Thread(target=ask, args=(who,), daemon=True))
+        for number in range(count):
+            threads.append(threading.Thread(target=ask, args=(who, number), daemon=True))
             threads[-1].start()
-        until(lambda n=waiting: f"s1_waiting {n}.0" in httpx.get(f"{served.url}/metrics").text, 60)
-    model.gate.set()
+        until(lambda n=waiting: served.waiting() == n)
+    model.allowed = math.inf
     for thread in threads:
         thread.join(60)
-    assert sorted(ended) == ["few 200"] * 4 + ["many 200"] * 64
-    after = ended[: len(ended) - 1 - ended[::-1].index("few 200")].count("many 200")
-    assert after < 40, ended  # in order of arrival it would be 64
+    assert ended == [200] * 68
+    order = [words.split()[0] for words in in_order(model, r"(many|few) \d+")]
+    assert order.count("few") == 4 and order.count("many") == 64
+    after = order[: len(order) - 1 - order[::-1].index("few")].count("many")
+    assert after < 40, order  # in order of arrival it would be 64
 
 
 def test_a_client_that_fills_its_share_of_the_queue_leaves_room_for_another(serve) -> None:
-    served = serve(slow(), concurrent=1, waiting=6)
-    holders = [in_background(served, user="many", max_thinking=40) for _ in range(4)]
-    until(lambda: "s1_waiting 3.0" in httpx.get(f"{served.url}/metrics").text)
+    model = PacedModel(allowed=0)
+    served = serve(model, concurrent=1, waiting=6)
+    holders = [in_background(served, user="many", max_thinking=9) for _ in range(4)]
+    until(lambda: served.waiting() == 3)
     assert served.ask(user="many", max_thinking=1).status_code == 429
     other, got = in_background(served, user="few", max_thinking=1)
+    until(lambda: served.waiting() == 4)
+    model.allowed = math.inf
     for thread, _ in (*holders, (other, got)):
         thread.join(60)
     assert got[0].status_code == 200
@@ -146,35 +147,47 @@ def test_slots_are_never_idle_nor_exceeded_while_clients_come_and_go(slots, wait
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("queued", [True, False])
 def test_a_client_that_leaves_frees_its_slot_at_once(serve, stream, queued) -> None:
-    served = serve(slow(), concurrent=1)
-    holder, _ = in_background(served, **LONG) if queued else (None, None)
+    """The model gives a few pieces and no more, so that nothing ends by itself."""
+    model = PacedModel(ends_in=10_000, allowed=5)
+    served = serve(model, concurrent=1)
+    holder = in_background(served, **saying("stay"))[0] if queued else None
     if queued:
-        until(lambda: served.served.engine.running == 1)
-    asked = {"json": ASK | LONG | {"stream": stream}, "timeout": 0.3}
+        until(lambda: model.running == 1)
+    client = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=60)
+    body = json.dumps(ASK | {"stream": stream})
+    client.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    until(lambda: served.waiting() == 1 if queued else model.running == 1)
     if stream and not queued:
-        with httpx.stream("POST", f"{served.url}/v1/chat/completions", **asked) as got:
-            next(got.iter_lines())
-    else:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{served.url}/v1/chat/completions", **asked)
+        with client.getresponse() as reply:
+            assert reply.readline()
+    client.close()
+    until(lambda: served.waiting() == 0 and model.running == queued)
+    model.allowed = math.inf
     if holder:
-        assert served.served.engine.running == 1
-        holder.join(20)
-    until(lambda: served.served.engine.running == 0, 2)
+        holder.join(60)
+    until(lambda: model.running == 0)
     assert served.ask(max_thinking=1).status_code == 200
 
 
-def test_a_request_that_takes_too_long_is_ended(serve) -> None:
-    served = serve(slow(), request_seconds=0.3)
-    assert served.ask(**LONG).status_code == 504
-    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=ASK | LONG | {"stream": True}) as got:
-        last = [line for line in got.iter_lines() if line][-2:]
-    assert "took more" in json.loads(last[0].removeprefix("data: "))["error"]["message"]
-    assert last[1] == "data: [DONE]" and served.served.engine.running == 0
+def test_a_request_that_takes_too_long_is_ended_and_costs_no_other(serve) -> None:
+    model = PacedModel(ends_in=10_000, allowed=10, held="stuck")
+    served = serve(model, request_seconds=3.0)
+    asked = saying("stuck") | {"max_thinking": 300}
+    streamed, lines = in_background(served, stream=True, **asked)
+    until(lambda: model.given == 10)
+    stuck, got = in_background(served, **asked)
+    until(lambda: model.running == 2)
+    assert served.ask(max_thinking=60).status_code == 200 and not got
+    stuck.join(60), streamed.join(60)
+    assert got[0].status_code == 504
+    *_, error, done = [line for line in lines[0].text.splitlines() if line]
+    assert "took more" in json.loads(error.removeprefix("data: "))["error"]["message"]
+    assert done == "data: [DONE]"
+    until(lambda: model.running == 0)
 
 
 class Failing(PacedModel):
-    """Fails on requests whose prompt says so, in the middle; `stuck` ones never give a token."""
+    """Fails on requests whose prompt says so, in the middle."""
 
     async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
         prompt = self.decode(request.prefix)
@@ -183,28 +196,31 @@ class Failing(PacedModel):
                 raise EngineFailure("http://upstream/v1 broke off.")
             if "mistake" in prompt:
                 raise ZeroDivisionError("secret prompt")
-            if "stuck" in prompt:
-                await asyncio.sleep(60)
             yield chunk
 
 
-@pytest.mark.parametrize(("word", "status"), [("fail", 502), ("mistake", 500), ("stuck", 504)])
-def test_an_engine_that_dies_or_stalls_costs_that_request_alone(serve, word, status, caplog) -> None:
-    served = serve(Failing(pace=0.01, ends_in=10_000), request_seconds=1.0)
-    other, got = in_background(served, max_thinking=60)
-    refused = served.ask(messages=[{"role": "user", "content": word}])
+@pytest.mark.parametrize(("word", "status"), [("fail", 502), ("mistake", 500)])
+def test_an_engine_that_dies_costs_that_request_alone(serve, word, status, caplog) -> None:
+    model = Failing(ends_in=10_000, allowed=5, held="other")
+    served = serve(model)
+    other, got = in_background(served, **saying("other"))
+    until(lambda: model.given == 5)
+    refused = served.ask(**saying(word))
     assert refused.status_code == status
     assert "Traceback" not in refused.text and "secret" not in refused.text + caplog.text
-    stream = served.ask(messages=[{"role": "user", "content": word}], stream=True)
+    stream = served.ask(**saying(word), stream=True)
     assert stream.status_code in (status, 200) and "secret" not in stream.text
-    other.join(20)
+    model.allowed = math.inf
+    other.join(60)
     assert got[0].status_code == 200
 
 
 def test_a_body_that_is_too_large_or_too_slow_is_refused(serve) -> None:
-    served = serve(body_bytes=2_000, body_seconds=0.3)
+    served = serve(body_bytes=2_000)
     assert served.raw(b" " * 3_000).status_code == 413
-    assert httpx.post(f"{served.url}/v1/chat/completions", content=iter([b" " * 3_000])).status_code == 413
+    pieces = iter([b" " * 3_000])
+    assert httpx.post(f"{served.url}/v1/chat/completions", content=pieces, timeout=30).status_code == 413
+    served = serve(body_seconds=0.3)
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
@@ -215,7 +231,7 @@ def test_a_body_that_is_too_large_or_too_slow_is_refused(serve) -> None:
 
 
 def test_connections_that_send_nothing_are_closed_and_hinder_nobody(serve, monkeypatch) -> None:
-    monkeypatch.setattr(listen, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(listen, "HEADER_SECONDS", 1.0)
     served = serve()
     host, port = served.url.removeprefix("http://").split(":")
     idle = [socket.create_connection((host, int(port))) for _ in range(150)]
@@ -223,30 +239,33 @@ def test_connections_that_send_nothing_are_closed_and_hinder_nobody(serve, monke
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost:")
     assert served.ask(max_thinking=1).status_code == 200
     for connection in idle:
-        connection.settimeout(10)
-        assert connection.recv(1) == b""
-        connection.close()
+        assert_closed(connection)
 
 
 def test_beyond_the_bound_the_connection_that_is_silent_for_longest_is_closed(serve) -> None:
-    served = serve(slow(), connections=4)
+    model = PacedModel(allowed=0, held="other")
+    served = serve(model, connections=4)
     host, port = served.url.removeprefix("http://").split(":")
-    other, got = in_background(served, max_thinking=40)
-    until(lambda: served.served.engine.running == 1)
+    other, got = in_background(served, **saying("other"))
+    until(lambda: model.running == 1)
     silent = []
     for _ in range(6):
         silent.append(socket.create_connection((host, int(port))))
         silent[-1].sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost:")
-        time.sleep(0.05)
     assert served.ask(max_thinking=1).status_code == 200
     for connection in silent[:3]:
-        connection.settimeout(5)
-        with suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
-    other.join(20)
+        assert_closed(connection)
+    model.allowed = math.inf
+    other.join(60)
     assert got[0].status_code == 200  # one that works is never closed
-    for connection in silent:
+    for connection in silent[3:]:
         connection.close()
+
+
+def assert_closed(connection: socket.socket) -> None:
+    connection.settimeout(60)
+    with connection, suppress(ConnectionResetError):
+        assert connection.recv(1) == b""
 
 
 SLOW_CONNECTIONS = 3000
@@ -268,7 +287,7 @@ def test_thousands_of_slow_connections_hinder_nobody(serve, monkeypatch) -> None
     slow_ones, answered = [], 0
     try:
         for n in range(SLOW_CONNECTIONS):
-            slow_ones.append(socket.create_connection((host, int(port)), timeout=10))
+            slow_ones.append(socket.create_connection((host, int(port)), timeout=60))
             slow_ones[-1].sendall(sent[n % 3])
             if n % 100 == 0:
                 answered += served.ask(max_thinking=1).status_code == 200
@@ -284,14 +303,28 @@ def test_thousands_of_slow_connections_hinder_nobody(serve, monkeypatch) -> None
 
 
 def test_a_shutdown_lets_running_requests_finish(serve) -> None:
-    served = serve(PacedModel(pace=0.02, ends_in=10_000), shutdown_seconds=20)
+    model = PacedModel(allowed=0)
+    served = serve(model, shutdown_seconds=60)
     thread, got = in_background(served, max_thinking=60)
-    until(lambda: served.served.engine.running == 1)
-    served.stop()
-    thread.join(10)
+    until(lambda: model.running == 1)
+    served.server.should_exit = True
+    until(lambda: not is_open(served.url))
+    assert model.running == 1 and not got
+    model.allowed = math.inf
+    thread.join(60)
     assert got[0].status_code == 200
+    served.stop()
     with pytest.raises(httpx.ConnectError):
         served.ask()
+
+
+def is_open(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=60).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 # --- who is let in ------------------------------------------------------------------------------------------

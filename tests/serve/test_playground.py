@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 THINKING = "We add $\\frac{3}{4}$ and\n$$\\sqrt{x^2} \\le \\sum_{i=1}^n i$$\n so <b>it</b> is done."
+PIECES = len(THINKING) // 3
 ANSWER = "\\boxed{\\frac{19}{12}}"
 
 
@@ -72,7 +74,7 @@ def open_page(browser, serve) -> Iterator[Any]:
 
 
 def ended(panel: Any, text: str) -> None:
-    panel.locator(".ended", has_text=text).wait_for(timeout=30_000)
+    panel.locator(".ended", has_text=text).wait_for(timeout=60_000)
 
 
 def set_budget(panel: Any, tokens: str) -> None:
@@ -121,23 +123,32 @@ def test_a_budget_chosen_just_before_the_question_is_sent_once(open_page) -> Non
 
 
 def test_a_running_request_is_turned_by_hand(open_page) -> None:
-    page, served = open_page(pace=0.06)
-    panel = page.locator(".panel")
+    """The model gives a few pieces at a time, so that it is never done before a button is pressed."""
+    page, served = open_page(pace=0)
+    model, panel = served.served.engine, page.locator(".panel")
     set_budget(panel, "no limit")
+    model.allowed = 5
     page.get_by_role("button", name="Ask").click()
-    panel.get_by_role("button", name="Wait").click()
-    panel.locator("mark").wait_for(timeout=20_000)  # the first end was suppressed
-    panel.get_by_role("button", name="Answer now").click()
+    with page.expect_response("**/v1/thinking/*"):
+        panel.get_by_role("button", name="Wait").click()
+    model.allowed = 1.5 * PIECES
+    panel.locator("mark").wait_for(timeout=60_000)  # the first end was suppressed
+    with page.expect_response("**/v1/thinking/*"):
+        panel.get_by_role("button", name="Answer now").click()
+    model.allowed = math.inf
     ended(panel, "You ended the thinking")
+    model.allowed = model.given + 5
     page.get_by_role("button", name="Ask").click()
-    panel.get_by_role("button", name="Wait").wait_for()
     page.locator(".panel button:enabled", has_text="Wait").wait_for()
-    set_budget(panel, "32 tokens")
+    with page.expect_response("**/v1/thinking/*"):
+        set_budget(panel, "32 tokens")
+    model.allowed = math.inf
     ended(panel, "The budget ended")
+    model.allowed = model.given + 5
     page.get_by_role("button", name="Ask").click()
     panel.get_by_role("button", name="Stop").click()
     ended(panel, "Stopped")
-    until(lambda: served.served.engine.running == 0)
+    until(lambda: model.running == 0)
 
 
 def test_it_works_by_keyboard_alone_on_a_phone_in_the_dark(open_page) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
+import math
 from typing import Any
 
 import openai
@@ -291,6 +291,11 @@ def test_the_description_is_published(shared) -> None:
 # --- turned while it runs -----------------------------------------------------------------------------------
 
 
+def held(**options: Any) -> PacedModel:
+    """A model that gives a few pieces, and the rest when the test has acted."""
+    return PacedModel(allowed=8, **options)
+
+
 def turned(served, turn: dict[str, Any], **asked: Any):
     """Ask for a stream, turn it after the first thinking, and return the status of the turn and the receipt."""
     stream = client(served.url).chat.completions.create(
@@ -300,50 +305,43 @@ def turned(served, turn: dict[str, Any], **asked: Any):
     for chunk in stream:
         if not status and getattr(chunk.choices[0].delta, "reasoning", None):
             status = served.post(f"/v1/thinking/{chunk.id}", **turn).status_code
+            served.served.engine.allowed = math.inf
         receipt = getattr(chunk.choices[0], "receipt", None) or receipt
     return status, receipt
 
 
 def test_a_stream_can_be_told_to_answer_now(serve) -> None:
-    served = serve(PacedModel(pace=0.02, ends_in=10_000))
+    served = serve(held(ends_in=10_000))
     status, receipt = turned(served, {"answer_now": True}, max_thinking=300)
     assert (status, receipt["cut_by"]) == (200, "answer_now")
-    assert receipt["thinking_tokens"] < 200
+    assert receipt["thinking_tokens"] < 30
 
 
 def test_a_stream_can_be_told_to_wait(serve) -> None:
-    served = serve(PacedModel(pace=0.02, ends_in=60))
-    plain = served.ask(receipt=True).json()["choices"][0]["receipt"]
-    status, receipt = turned(served, {"wait": True})
+    plain = serve(PacedModel(ends_in=60)).ask(receipt=True).json()["choices"][0]["receipt"]
+    status, receipt = turned(serve(held(ends_in=60)), {"wait": True})
     assert (status, plain["waits"], receipt["waits"]) == (200, 0, 1)
 
 
 def test_a_stream_can_get_another_limit(serve) -> None:
-    served = serve(PacedModel(pace=0.02, ends_in=10_000))
-    status, receipt = turned(served, {"max_thinking": 50}, max_thinking=300)
+    status, receipt = turned(serve(held(ends_in=10_000)), {"max_thinking": 50}, max_thinking=300)
     assert (status, receipt["cut_by"], receipt["thinking_tokens"]) == (200, "limit", 50)
 
 
 @pytest.mark.parametrize(("turn", "status"), [({}, 400), ({"max_thinking": 9_999}, 400), ({"waits": 1}, 400)])
 def test_a_turn_that_makes_no_sense_is_refused_and_the_request_goes_on(serve, turn, status) -> None:
-    served = serve(PacedModel(pace=0.02, ends_in=10_000))
-    got, receipt = turned(served, turn, max_thinking=60)
+    got, receipt = turned(serve(held(ends_in=10_000)), turn, max_thinking=60)
     assert (got, receipt["thinking_tokens"]) == (status, 60)
 
 
 def test_a_request_that_is_unknown_or_over_cannot_be_turned(serve) -> None:
-    served = serve(PacedModel(pace=0.03, ends_in=10_000))
+    served = serve(held(ends_in=10_000))
     assert served.post("/v1/thinking/chatcmpl-none", wait=True).status_code == 404
     found: list[int] = []
-
-    def late(chunk_id: str) -> None:
-        found.append(served.post(f"/v1/thinking/{chunk_id}", wait=True).status_code)
-
     for chunk in client(served.url).chat.completions.create(
         model="tiny", messages=MESSAGES, stream=True, max_tokens=100, extra_body={"max_thinking": 6}
     ):
         if chunk.choices[0].delta.content and not found:
-            thread = threading.Thread(target=late, args=(chunk.id,))
-            thread.start()
-            thread.join()
+            found.append(served.post(f"/v1/thinking/{chunk.id}", wait=True).status_code)
+            served.served.engine.allowed = math.inf
     assert found == [409]
