@@ -1,6 +1,16 @@
 """What `forked.py` imports before it forks: what the commands import while they run."""
 
-# ruff: noqa: F401
+# ruff: noqa: E402, F401
+import atexit
+import os
+import shutil
+import tempfile
+
+# The libraries read these when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+
 import datasets
 import matplotlib.figure
 import polars
@@ -8,10 +18,3 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.llama import modeling_llama
 from trl import SFTConfig, SFTTrainer
-
-import s1.cli
-import s1.data.pipeline
-import s1.engines.hf
-import s1.evals.run
-import s1.report.page
-import s1.train.sft
