@@ -62,7 +62,7 @@ def engine(server) -> Iterator[Engine]:
 
 
 def preemptions(server: str) -> float:
-    with urllib.request.urlopen(server.removesuffix("/v1") + "/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(server.removesuffix("/v1") + "/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     return sum(
         float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_preemptions_total")
