@@ -1,18 +1,15 @@
-"""The whole path with real parts: the shipped base, a model trained here, the command line, interruptions.
+"""The whole path with real parts: the shipped base, a model trained here, the command line.
 
-What the trained model writes depends on the processor, so no test depends on it.
+Interruptions are in tests/reliability/test_kills.py and tests/train/test_exact_resume.py. What the trained
+model writes depends on the processor, so no test depends on it.
 """
 
 import asyncio
 import json
-import os
-import signal
-import time
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
-from forked import s1, start
+from forked import s1
 from tiny_models import saved
 
 from s1 import runs
@@ -26,16 +23,6 @@ from s1.prompt import encode_prompt
 from s1.types import Generation, from_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # minutes, where others use the machine as well
-SWEEP = ["--benchmark", "petri", "--limit", "200", "--budgets", "8,32", "--waits", "1,2", "--max-answer", "12",
-         "--model", str(world.WEIGHTS), "--format", "petri"]  # fmt: skip
-"""On the shipped weights: on the way, no two logits lie so close that rounding decides."""
-NOWHERE = Path(os.devnull)
-
-
-def kill_group(process: ForkServerProcess) -> None:
-    assert process.pid is not None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.join()
 
 
 @pytest.fixture(scope="module")
@@ -123,40 +110,6 @@ def test_a_shared_prefix_equals_separate_runs_token_for_token(demo, tmp_path):
     assert len(singles) == len(found) == 12 * len(policies)
     for single in singles:
         assert found[runs.key_of(single)].segments == single.segments
-
-
-def test_a_sweep_killed_with_sigkill_resumes_to_the_same_bytes(demo):
-    done = s1("sweep", *SWEEP, "--out", "whole", folder=demo)
-    assert done.returncode == 0, done.stderr
-    process = start(["sweep", *SWEEP, "--out", "killed"], demo, NOWHERE, NOWHERE)
-    file = demo / "killed" / runs.GENERATIONS
-    deadline = time.monotonic() + 1000
-    while not (file.is_file() and file.stat().st_size > 0):
-        assert process.exitcode is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    kill_group(process)
-    stored = file.read_bytes().count(b"\n")
-    assert 0 < stored < 200 * 5
-    done = s1("sweep", *SWEEP, "--out", "killed", folder=demo)
-    assert done.returncode == 0, done.stderr
-    assert runs.digest(demo / "killed") == runs.digest(demo / "whole")
-
-
-def test_training_killed_with_sigkill_resumes_from_its_last_checkpoint(demo):
-    arguments = ["train", "runs/demo/curated", "--base", "petri", "--out", "again", "--set", "epochs=3"]
-    process = start(arguments, demo, NOWHERE, NOWHERE)
-    deadline = time.monotonic() + 1000
-    while not list((demo / "again").glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.exitcode is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    kill_group(process)
-    assert not (demo / "again" / "train.json").exists()
-    done = s1(*arguments, folder=demo)
-    assert done.returncode == 0, done.stderr
-    record = json.loads((demo / "again" / "train.json").read_text())
-    assert record["steps"] == 3 * 15 and not (demo / "again" / "checkpoints").exists()
-    other = s1(*arguments[:-1], "epochs=2", folder=demo)
-    assert other.returncode == 2 and "other data or settings" in other.stderr
 
 
 def test_eval_runs_on_real_questions(demo, shared_data):

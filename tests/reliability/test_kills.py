@@ -20,7 +20,7 @@ from s1.runs import digest
 
 ROOT = Path(__file__).parents[2]
 SEED = 2026
-KILLS = 8
+KILLS = 4
 """Of each of the five commands."""
 USD_PER_WORD = 1.0
 
