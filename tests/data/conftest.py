@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -27,6 +28,8 @@ class ChatServer:
 
     def __init__(self) -> None:
         self.share, self.faults, self.reply = 0.0, FAULTS, answer_of
+        self.most_faults = math.inf
+        """After so many faults, no call fails."""
         self.seconds = 0.0
         self.counts = True
         """Whether replies say how many tokens they used."""
@@ -63,7 +66,10 @@ class ChatServer:
             self.times.append(time.monotonic())
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
-            fault = self._draw.choice(self.faults) if self._draw.random() < self.share else ""
+            fails = (
+                self._draw.random() < self.share and self.faulty.total() - self.faulty[""] < self.most_faults
+            )
+            fault = self._draw.choice(self.faults) if fails else ""
             seconds = self.seconds  # as it is when the call comes
             self.faulty[fault] += 1
         time.sleep(seconds)

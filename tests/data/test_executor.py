@@ -75,7 +75,8 @@ class Watched:
         self.inner, self.done = inner, 0
 
     def __call__(self, function, items):
-        for result in self.inner(partial(slowly, function), items):
+        slow = function if self.done >= 5 else partial(slowly, function)
+        for result in self.inner(slow, items):
             self.done += 1
             if self.done == 5:
                 cluster.remove_node(other, allow_graceful=False)

@@ -105,9 +105,10 @@ MONSTERS = [text for pool in POOLS.values() for text in pool]
 
 
 def monster_pairs(seed: int = 0) -> list[tuple[str, str]]:
-    """Each monster with a plain answer, with a variation of itself, and with another monster."""
+    """Each monster with a plain answer, and with a variation of itself or with another monster by turns."""
     draw = random.Random(seed)
     found = []
-    for text in MONSTERS:
-        found += [("7", text), (text, text + "+1"), (text, draw.choice([m for m in MONSTERS if m != text]))]
+    for n, text in enumerate(MONSTERS):
+        other = draw.choice([m for m in MONSTERS if m != text])
+        found += [("7", text), (text, other if n % 2 else text + "+1")]
     return found

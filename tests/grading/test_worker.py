@@ -102,7 +102,7 @@ from s1.grading import equivalent
 def run_recorded(code: str) -> None:
     """Runs `code` in a fresh interpreter, where `started` lists the processes that it starts."""
     command = [sys.executable, "-c", RECORDED + code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 
 
@@ -142,12 +142,13 @@ def test_running_out_of_time_is_named_in_the_verdict() -> None:
 def test_a_child_without_a_processor_is_tried_again_and_one_that_works_hard_is_not(
     worker: Worker, children: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s1.grading.worker.WALL_SECONDS", 1.0)
     worker.close()
     worker.equal("x", "x", 5.0)
     count = len(children)
     os.kill(children[-1].pid, signal.SIGSTOP)
-    assert worker.equal("x+5", "5+x", 0.4).equal is True
+    with monkeypatch.context() as patch:
+        patch.setattr("s1.grading.worker.WALL_SECONDS", 2.0)
+        assert worker.equal("x+5", "5+x", 0.8).equal is True
     assert len(children) == count + 1
     assert worker.equal(r"\sum_{k=1}^{99999} \sin(k x)", "7", 0.4).equal is None
     assert len(children) == count + 1
