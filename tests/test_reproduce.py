@@ -10,7 +10,7 @@ from s1.terminal import file_name
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_recipe_runs_on_the_small_world_and_a_second_call_changes_nothing(tmp_path, capsys):
-    arguments = ["reproduce", "all", "--out", str(tmp_path / "out"), "--quick", "--limit", "6"]
+    arguments = ["reproduce", "all", "--out", str(tmp_path / "out"), "--quick", "--limit", "3"]
     assert main(arguments) == 0
     report = (tmp_path / "out" / "report.md").read_text()
     for name in recipe_names():
@@ -18,10 +18,10 @@ def test_every_recipe_runs_on_the_small_world_and_a_second_call_changes_nothing(
         assert f"## {recipe.title}" in report
         for run in recipe.runs:
             lines = (tmp_path / "out" / name / file_name(run) / "generations.jsonl").read_text().splitlines()
-            assert len(lines) % 6 == 0 and lines
+            assert len(lines) % 3 == 0 and lines
         if recipe.table in ("points", "parallel"):
             assert (tmp_path / "out" / name / f"{name}.svg").stat().st_size > 1000
-    assert "6 questions" in report and "The paper has:" in report
+    assert "3 questions" in report and "The paper has:" in report
     assert "| rejection sampling |" in capsys.readouterr().out
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").rglob("*.safetensors")}
     assert main(arguments) == 0

@@ -134,7 +134,7 @@ def _petri_models(
 
     use_one_gpu()
     sizes = (
-        PetriSizes(rows=64, pool=600, max_steps=30, reward_questions=24) if arguments.quick else PetriSizes()
+        PetriSizes(rows=64, pool=600, max_steps=5, reward_questions=24) if arguments.quick else PetriSizes()
     )
     out, seed = arguments.out / "models", arguments.seed
     plans = {"main": ModelPlan()}
