@@ -38,7 +38,11 @@ USES = {
     "ray": "import ray.data",
     "lm-eval": ["s1-lm-eval", "--help"],
     "inspect": "import s1.harness.inspect",
-    "all": ["s1", "demo", "--quick"],
+    "all": "from s1.cli import main\n"
+    "for command in ('curate petri --n 20 --out data', "
+    "'train data --base petri --out model --set max_steps=1 --set batch=2 --set device_batch=2', "
+    "'sweep --model model --benchmark petri --limit 2 --budgets 4,8 --max-answer 8 --out run', 'report run'):\n"
+    "    assert main(command.split()) == 0, command",
 }
 """What each extra is for: a program, or a command. vllm has an environment of its own (`make test-vllm`)."""
 

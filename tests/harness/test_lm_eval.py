@@ -276,7 +276,7 @@ metric_list:
 
 @pytest.mark.slow
 def test_the_command_is_that_of_the_harness_and_writes_generations_next_to_its_results(
-    engines, tmp_path, monkeypatch
+    engines, tmp_path, monkeypatch, capsys
 ):
     rows = [{"question": f"q{i}", "answer": "Answer: 5"} for i in range(3)]
     (tmp_path / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -284,6 +284,7 @@ def test_the_command_is_that_of_the_harness_and_writes_generations_next_to_its_r
     command = [
         "s1-lm-eval", "run", "--model", "s1", "--model_args", "model=scripted:x,format=petri,waits=1",
         "--tasks", "toy", "--include_path", tmp_path, "--output_path", tmp_path / "out", "--apply_chat_template",
+        "--use_cache", tmp_path / "answers",
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", [str(word) for word in command])
     assert main() == 0
@@ -291,6 +292,11 @@ def test_the_command_is_that_of_the_harness_and_writes_generations_next_to_its_r
     assert results["results"]["toy"]["exact_match,none"] == 1
     lines = (tmp_path / "out" / "s1_generations.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["doc_id"] for line in lines) == [0, 1, 2]
+    other = [str(word).replace("waits=1", "waits=2").replace("/out", "/other") for word in command]
+    monkeypatch.setattr("sys.argv", other)
+    assert main() == 2
+    error = capsys.readouterr().err
+    assert "other settings: policy differ" in error and "Traceback" not in error
 
 
 def test_the_names_of_the_authors_reach_the_decoding(engines):

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 import tomllib
 from pathlib import Path
 
+import forked
 import pytest
 
 from s1 import runs
@@ -24,7 +24,7 @@ from s1.types import Generation, from_json
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # minutes, where others use the machine as well
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = str(world.WEIGHTS)
-QUESTIONS = 120
+QUESTIONS = 64
 POLICY = {"max_thinking": 64, "waits": 2, "wait": "quick", "max_answer": 12}
 """With the word "Wait" the base model, which was never fine-tuned, gets none of the questions right."""
 
@@ -76,32 +76,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Offline, with the entry points of pyproject.toml as an installed package would show them."""
+@pytest.fixture(autouse=True)
+def _installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry points of pyproject.toml, as an installed package would show them."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     about = folder / "installed" / "s1-0.dist-info"
     about.mkdir(parents=True, exist_ok=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: s1\nVersion: 0\n")
     lines = [f"[{g}]\n" + "".join(f"{n} = {v}\n" for n, v in found.items()) for g, found in declared.items()]
     (about / "entry_points.txt").write_text("\n".join(lines))
-    return {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(folder / "hub"),
-        "INSPECT_DISPLAY": "none",
-        "PYTHONPATH": os.pathsep.join([str(about.parent), str(ROOT)]),
-    }
-
-
-def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=1000,
-    )
+    monkeypatch.setenv("INSPECT_DISPLAY", "none")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(about.parent), str(ROOT)]))
 
 
 def ours(folder: Path) -> tuple[float, dict[str, Generation]]:
@@ -114,33 +99,30 @@ def ours(folder: Path) -> tuple[float, dict[str, Generation]]:
 def lm_eval(folder: Path, out: str) -> list[str]:
     given = {"model": WEIGHTS, "format": "petri", "max_batch": 8, **POLICY}
     return [
-        "s1.harness.lm_eval", "run", "--model", "s1", "--tasks", "petri_small", "--include_path", "tasks",
+        "-m", "s1.harness.lm_eval", "run", "--model", "s1", "--tasks", "petri_small", "--include_path", "tasks",
         "--model_args", ",".join(f"{name}={value}" for name, value in given.items()),
-        "--apply_chat_template", "--use_cache", "cache", "--log_samples", "--output_path", out,
+        "--apply_chat_template", "--log_samples", "--output_path", out,
     ]  # fmt: skip
 
 
 def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
     pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install -e ".[lm-eval]"')
     file = folder / "out" / "s1_generations.jsonl"
-    process = subprocess.Popen(
-        [sys.executable, "-m", *lm_eval(folder, "out")],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 1000
-    while not (file.exists() and file.read_bytes().count(b"\n") >= 10):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = file.read_bytes().count(b"\n")
+    for attempt in range(5):  # on a busy machine it may be done before it is killed
+        words = [*lm_eval(folder, "out"), "--use_cache", f"cache{attempt}"]
+        process = forked.start_python(words, folder, Path("killed.out"), Path("killed.err"))
+        while not (file.exists() and file.read_bytes().count(b"\n") >= 10) and process.exitcode is None:
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), (folder / "killed.err").read_text()
+        before = file.read_bytes().count(b"\n")
+        if process.exitcode and before < QUESTIONS:
+            break
+        shutil.rmtree(folder / "out")
     assert 10 <= before < QUESTIONS
 
-    done = command(folder, *lm_eval(folder, "out"))
+    done = forked.python(words, folder)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert QUESTIONS <= len(lines) <= QUESTIONS + 8  # at most what was in flight is done twice
@@ -158,28 +140,13 @@ def test_lm_eval_killed_and_resumed_gives_what_s1_eval_gives(folder):
     assert {json.loads(s)["prompt_hash"] for s in samples} == {line["prompt_hash"] for line in lines}
 
 
-def test_other_settings_on_the_same_cache_are_refused_without_a_traceback(folder):
-    pytest.importorskip("lm_eval", reason='needs lm-evaluation-harness: pip install -e ".[lm-eval]"')
-    if not (folder / "cache_rank0.db").exists():  # this test runs alone
-        done = command(folder, *lm_eval(folder, "out"))
-        assert done.returncode == 0, done.stderr
-    arguments = lm_eval(folder, "out2")
-    at = arguments.index("--model_args") + 1
-    arguments[at] = arguments[at].replace("waits=2", "waits=3")
-    done = command(folder, *arguments)
-    assert done.returncode == 2
-    assert "other settings: policy differ" in done.stderr and "Traceback" not in done.stderr
-
-
 def test_inspect_gives_what_s1_eval_gives(folder):
     pytest.importorskip("inspect_ai", reason='needs Inspect AI: pip install -e ".[inspect]"')
     from inspect_ai.log import read_eval_log
 
     options = [w for name, value in POLICY.items() for w in ("-M", f"{name}={value}")]
-    done = command(
-        folder, "inspect_ai", "eval", "petri_task.py", "--model", f"s1/{WEIGHTS}", "-M", "format=petri",
-        *options, "--log-dir", "logs",
-    )  # fmt: skip
+    words = ["-m", "inspect_ai", "eval", "petri_task.py", "--model", f"s1/{WEIGHTS}", "-M", "format=petri"]
+    done = forked.python([*words, *options, "--log-dir", "logs"], folder)
     assert done.returncode == 0, done.stdout + done.stderr
     log = read_eval_log(str(next((folder / "logs").glob("*.eval"))))
     accuracy, generations = ours(folder)
