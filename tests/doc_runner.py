@@ -1,11 +1,14 @@
 """Runs every code block of one document, in order, in the current folder: python doc_runner.py FILE.md
 
+The process is one of `forked.py`.
+
     python      one state for the whole document; `value  # 50.0` must give 50.0
     commands    `s1` through its own `main`, other programs as processes
     files       a block whose first line is a comment with a file name is that file
     other text  what a command printed; a block that begins like a command is no such text
 
-`stand_ins` in the folder's `stand_ins.json` replaces what a reader would have: an address, a larger number.
+`stand_ins` in the folder's `stand_ins.json` replaces what a reader would have: an address, a larger number. A program
+that has run with the same words is not run again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 import time
@@ -26,16 +28,15 @@ import tokenize
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import forked
+
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("s1", "s1-lm-eval", "inspect", "python", "pip", "make", "hf", "export", "git", "vllm")
-ENTRIES = {
-    "s1-lm-eval": ["-c", "import sys; from s1.harness.command import main; sys.exit(main())"],
-    "inspect": ["-m", "inspect_ai"],
-    "python": [],
-}
+ENTRIES = {"s1-lm-eval": ["-m", "s1.harness.lm_eval"], "inspect": ["-m", "inspect_ai"], "python": []}
 NOT_HERE = {
     "vllm.entrypoints.openai.api_server": "vLLM has an environment of its own, which `make test-vllm` tests",
     "vllm": "likewise",
@@ -47,8 +48,10 @@ PARSED_ONLY = re.compile(
     r"s1 serve -|curate (collect|teach|clean|difficulty|diversity|5-domains)\b|--executor ray"
 )
 """Needs the Hub, teachers, or a cluster, or never ends: tests/data and tests/serve run these."""
-SERVERS: list[subprocess.Popen[bytes]] = []
+SERVERS: list[ForkServerProcess] = []
 """What `s1 serve` started; it runs until the end of the document."""
+RAN: set[str] = set()
+"""The programs that have run, with their words."""
 
 
 class Block(NamedTuple):
@@ -121,7 +124,8 @@ def run(file: Path, stand_ins: dict[str, Any]) -> None:
             elif block.kind == "commands":
                 for words in commands_of(text):
                     print("$", shlex.join(words), flush=True)
-                    _command([*words, *_shorter(words, stand_ins.get("shorter", {}))])
+                    more = _shorter(words, stand_ins.get("shorter", {}))
+                    _command([*words, *more], stand_ins.get("port", 8765))
         except (Exception, SystemExit) as error:
             raise RuntimeError(f"{file.name}, line {block.line}: {error!r}\n{block.text}") from error
 
@@ -129,7 +133,8 @@ def run(file: Path, stand_ins: dict[str, Any]) -> None:
 def _shorter(words: list[str], table: dict[str, list[str]]) -> list[str]:
     """Options that make a long command short; the last one of a name counts."""
     line = shlex.join(words)
-    return [option for pattern, options in table.items() if re.search(pattern, line) for option in options]
+    found = [options for pattern, options in table.items() if re.search(pattern, line)]
+    return [option for options in found if not set(options) <= set(words) for option in options]
 
 
 def _python(text: str, state: dict[str, Any]) -> None:
@@ -156,7 +161,7 @@ def _python(text: str, state: dict[str, Any]) -> None:
                 raise AssertionError(f"{ast.unparse(node)} is {value!r}, not {wanted!r}")
 
 
-def _command(words: list[str]) -> None:
+def _command(words: list[str], port: int) -> None:
     """Run one command. Raises RuntimeError when it fails."""
     program, *rest = words
     module = rest[1] if program == "python" and rest[:1] == ["-m"] else program
@@ -166,7 +171,7 @@ def _command(words: list[str]) -> None:
         from s1.cli import build_parser, main
 
         if rest == ["serve"]:
-            _serve()
+            _serve(port)
         elif PARSED_ONLY.search(shlex.join(words)):
             build_parser().parse_args(rest)
         elif code := main(rest):
@@ -185,20 +190,26 @@ def _command(words: list[str]) -> None:
     else:
         if rest[0].startswith(("benchmarks/", "scripts/")):
             rest[0] = str(ROOT / rest[0])
-        done = subprocess.run([sys.executable, *ENTRIES[program], *rest], timeout=900)
+        if shlex.join(words) in RAN:
+            return
+        RAN.add(shlex.join(words))
+        done = forked.python([*ENTRIES[program], *rest], Path.cwd())
+        print(done.stdout, flush=True)
         if done.returncode:
-            raise RuntimeError(f"exit code {done.returncode}")
+            raise RuntimeError(f"exit code {done.returncode}\n{done.stderr[-3000:]}")
 
 
-def _serve() -> None:
-    SERVERS.append(subprocess.Popen([sys.executable, "-m", "s1", "serve"]))
-    for _ in range(120):
+def _serve(port: int) -> None:
+    """`s1 serve`, on another port than its own, which something else may have."""
+    server = forked.start(["serve", "--port", str(port)], Path.cwd(), Path("serve.out"), Path("serve.err"))
+    SERVERS.append(server)
+    while server.exitcode is None:
         try:
-            urllib.request.urlopen("http://127.0.0.1:8765/health", timeout=5).read()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
             return
         except OSError:
-            time.sleep(0.5)
-    raise RuntimeError("s1 serve did not start within a minute")
+            time.sleep(0.1)
+    raise RuntimeError(f"s1 serve ended: {Path('serve.err').read_text()}")
 
 
 if __name__ == "__main__":
@@ -208,4 +219,4 @@ if __name__ == "__main__":
     finally:
         for server in SERVERS:
             server.terminate()
-            server.wait()
+            server.join()

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import NamedTuple
@@ -54,9 +54,22 @@ def _installed(folder: Path, name: str, number: str, entry_points: str) -> None:
 @contextlib.contextmanager
 def serve(model: Path, folder: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Running]:
     """A vLLM server, up and ready, ended with all of its processes afterwards. Its log is in `folder`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with kept_port() as port:
+        yield from _served(model, folder, port, options, env)
+
+
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A free port that the system gives to nobody else meanwhile; a server that reuses addresses can listen on it."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
+
+
+def _served(
+    model: Path, folder: Path, port: int, options: Sequence[str], env: dict[str, str] | None
+) -> Iterator[Running]:
     log = folder / "log.txt"
     command = [sys.executable, str(Path(sys.executable).with_name("vllm")), "serve", str(model)]
     command += ["--served-model-name", "petri", "--host", "127.0.0.1", "--port", str(port)]

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "engines"))
 
 from doc_runner import PROGRAMS, blocks_of, commands_of
+from serve_vllm import kept_port
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
@@ -26,6 +27,7 @@ SHORTER = {
     r"train_reward": ["--questions", "12"],
     r"benchmarks/rebase": ["--questions", "4"],
     r"benchmarks/train": ["--quick"],
+    r"--max-thinking 2000\b": ["--max-thinking", "200"],
     r"--limit (40|60|300)\b": ["--limit", "6"],
     r"s1 (eval|sweep) .*--benchmark petri(?!.*--limit)": ["--limit", "4"],
     r"lm-eval run": ["--limit", "4"],
@@ -114,29 +116,27 @@ def server(folder: Path) -> Iterator[str]:
     made.stop()
 
 
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with kept_port() as kept:
+        yield kept
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_every_block_runs(doc: Path, folder: Path, server: str, tmp_path: Path) -> None:
+def test_every_block_runs(
+    doc: Path, folder: Path, server: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = tmp_path / "here"
     shutil.copytree(folder, here, symlinks=True)
     addresses = {f"http://{host}:8000/v1": server for host in ("127.0.0.1", "localhost")}
-    (here / "stand_ins.json").write_text(json.dumps({"text": {**NAMES, **addresses}, "shorter": SHORTER}))
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(here / "hub"),
-        "INSPECT_DISPLAY": "none",
-        "OPENAI_API_KEY": "none",
-        "PYTHONPATH": os.pathsep.join([installed(here), str(ROOT), str(ROOT / "tests")]),
-    }
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "doc_runner.py", doc],
-        cwd=here,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1100,
-    )
+    addresses |= {"127.0.0.1:8765": f"127.0.0.1:{port}"}
+    stand_ins = {"text": {**NAMES, **addresses}, "shorter": SHORTER, "port": port}
+    (here / "stand_ins.json").write_text(json.dumps(stand_ins))
+    monkeypatch.setenv("INSPECT_DISPLAY", "none")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([installed(here), str(ROOT), str(ROOT / "tests")]))
+    done = forked.python([str(ROOT / "tests" / "doc_runner.py"), str(doc)], here)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
 
 
