@@ -22,8 +22,7 @@ from s1.clients.http import RequestFailure, ServerClient
 from s1.clients.retry import backoff_seconds
 from s1.engines.background_loop import BackgroundLoop
 from s1.engines.one_request import Fields, OneRequest, fits_one_request
-from s1.engines.openai_completions import body_of, drain, finish_of, goes_on, path_of, piece_of
-from s1.engines.openai_native import Piece
+from s1.engines.openai_completions import Completions, drain, finish_of, goes_on
 from s1.engines.openai_probe import Server, probe_server, server_url
 from s1.engines.requests import (
     REDRAWS,
@@ -98,6 +97,7 @@ class OpenAIEngine(TokenizedEngine):
         name = f"openai:{client.url}?model={urllib.parse.quote(server.model, safe='/')}"
         super().__init__(name, server.context, text)
         self.server, self._client, self._retries = server, client, retries
+        self._endpoint = Completions(client, server, text, name)
         self._padding = set[int]()
         """Ids beyond the vocabulary that the model has drawn; every later request bans them."""
         self._shown: dict[int, bool] = {}
@@ -158,7 +158,7 @@ class OpenAIEngine(TokenizedEngine):
     async def _forced(self, request: Continuation, fields: Fields) -> AsyncGenerator[Chunk, None]:
         """One request with the plug-in's fields, whose stops are single tokens. A part of it cannot be repeated."""
         stops = {stop.ids[0]: stop for stop in request.stops}
-        async with aclosing(self._pieces(request, set(), fields=fields)) as pieces:
+        async with aclosing(self._endpoint.pieces(request, set(), fields=fields)) as pieces:
             async for piece in pieces:
                 stop = stops.get(piece.ids[-1]) if piece.ids else None
                 if piece.finish is not None:
@@ -224,7 +224,7 @@ class OpenAIEngine(TokenizedEngine):
             padding: int | None = None
             failure: EngineFailure = self._cut_off()
             try:
-                async with aclosing(self._pieces(part, bans | self._padding)) as pieces:
+                async with aclosing(self._endpoint.pieces(part, bans | self._padding)) as pieces:
                     async for piece in pieces:
                         valid = valid_count(piece.ids, self._text.vocab_size)
                         if valid < len(piece.ids):
@@ -288,7 +288,7 @@ class OpenAIEngine(TokenizedEngine):
             part, bans = self._part(rest, self._beginnings(s for at, s in banned if at == before))
             failure: EngineFailure = self._cut_off()
             try:
-                async with aclosing(self._pieces(part, bans)) as pieces:
+                async with aclosing(self._endpoint.pieces(part, bans)) as pieces:
                     async for piece in pieces:
                         text, stop = texts.feed(piece.text)
                         passed += text
@@ -375,7 +375,7 @@ class OpenAIEngine(TokenizedEngine):
                 text = ""
                 if self.server.logit_bias:
                     one = replace(request, max_tokens=1, min_tokens=0, stops=())
-                    async with aclosing(self._pieces(one, set(), forced=token)) as pieces:
+                    async with aclosing(self._endpoint.pieces(one, set(), forced=token)) as pieces:
                         text = "".join([piece.text async for piece in pieces])
                 self._shown[token] = stop.text in text
             if not self._shown[token]:
@@ -383,18 +383,3 @@ class OpenAIEngine(TokenizedEngine):
                     f"{self.name} does not show the token {stop.text!r} in its text, so it could not end there.",
                     "Let the server show special tokens (llama.cpp: --special), or use one that reports ids.",
                 )
-
-    async def _pieces(
-        self,
-        request: Continuation,
-        banned: set[int],
-        forced: int | None = None,
-        fields: Fields | None = None,
-    ) -> AsyncGenerator[Piece, None]:
-        """One HTTP request."""
-        body = body_of(request, self.server, self._text, banned, forced, fields)
-        async with aclosing(self._client.events(path_of(self.server), body)) as events:
-            async for event in events:
-                piece = piece_of(event.data, request, self.server, self.name)
-                if piece is not None:
-                    yield piece

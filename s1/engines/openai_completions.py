@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
+from s1.clients.http import ServerClient
 from s1.engines.openai_native import PATHS, Piece, native_body, native_piece
 from s1.engines.openai_probe import BIAS, Server
 from s1.engines.requests import seed_at, single_ids
@@ -15,10 +19,57 @@ from s1.errors import EngineFailure
 from s1.terminal import valid_text
 from s1.types import Continuation, Finish, Stop, TokenLogprob
 
+EVENT_SECONDS, MOST_EVENT_SECONDS, MOST_EVENT_TOKENS = 0.0125, 0.25, 16
+"""Where the server can put several tokens into one event, events come so many seconds apart for each running stream,
+and no further: an event costs both sides 0.1 to 0.3 ms of processor time, however many tokens it has."""
 
-def path_of(server: Server) -> str:
-    """The endpoint that continues a prompt: a path after the address, or a whole address."""
-    return server.root + PATHS[server.native] if server.native else "/completions"
+
+class Completions:
+    """The completions endpoint of one server, and how fast it decodes. `name` is the engine's, for errors."""
+
+    def __init__(self, client: ServerClient, server: Server, text: EngineTokenizer, name: str) -> None:
+        self._client, self._server, self._text, self._name = client, server, text, name
+        self._streams, self._token_seconds = 0, math.inf
+
+    async def pieces(
+        self,
+        request: Continuation,
+        banned: set[int],
+        forced: int | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[Piece, None]:
+        """One HTTP request. banned, forced, fields: see `body_of`."""
+        server, last = self._server, math.nan
+        path = server.root + PATHS[server.native] if server.native else "/completions"
+        self._streams += 1
+        try:
+            body = body_of(request, server, self._text, banned, forced, fields)
+            if server.is_vllm and (many := self._tokens_of_an_event(request)) > 1:
+                body["stream_interval"] = many
+            async with aclosing(self._client.events(path, body)) as events:
+                async for event in events:
+                    piece = piece_of(event.data, request, server, self._name)
+                    if piece is None:
+                        continue
+                    now = time.perf_counter()
+                    if piece.ids and last == last:
+                        self._decoded(len(piece.ids), now - last)
+                    last = now
+                    yield piece
+        finally:
+            self._streams -= 1
+
+    def _tokens_of_an_event(self, request: Continuation) -> int:
+        """How many tokens each event should have. What follows a stop that only we see would be decoded in vain."""
+        if any(len(stop.ids) != 1 for stop in request.stops):
+            return 1
+        seconds = min(MOST_EVENT_SECONDS, EVENT_SECONDS * self._streams)
+        return max(1, min(MOST_EVENT_TOKENS, int(seconds / max(self._token_seconds, 1e-6))))
+
+    def _decoded(self, tokens: int, seconds: float) -> None:
+        each = seconds / tokens
+        known = self._token_seconds < math.inf
+        self._token_seconds = self._token_seconds + (each - self._token_seconds) / 16 if known else each
 
 
 def body_of(

@@ -182,10 +182,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send(": hello\n\n")
         out: list[int] = []
         first = True
+        piece = max(server.piece, body.get("stream_interval", 1) if server.vllm else 1)
         try:
             for token, finish, reason in decoded:
                 out.append(token)
-                if len(out) < server.piece and finish is None:
+                if len(out) < (1 if first else piece) and finish is None:
                     continue
                 shown = out[:-1] if finish == "stop" else out
                 choice = {"text": self.text_of(shown), "finish_reason": finish, "stop_reason": reason}

@@ -492,6 +492,34 @@ def test_a_server_that_draws_ever_new_ids_beyond_the_vocabulary_is_left(tokenize
         assert len(server.bodies) == 6
 
 
+def many_events(count):
+    token = 'data: {"choices": [{"token_ids": [7]}]}\n\n'
+    end = 'data: {"choices": [{"token_ids": [], "finish_reason": "length"}]}\n\n'
+    return events(token * count + end)
+
+
+def test_a_fast_server_is_asked_for_events_of_several_tokens(tokenizer, folder):
+    """Each event costs both sides the same, however many tokens it has; what comes out stays the same."""
+    with served(tokenizer, options=f"tokenizer={folder}") as (server, engine):
+        close, phrase = stop_of(engine, "</think>"), Stop(" 1 2", engine.encode(" 1 2"))
+        wanted = Continuation(engine.encode(" 1 2"), 390, (close,), min_tokens=60)
+        expected = all_of(engine, wanted)
+        server.faults += [many_events(380)] * 2
+        for _ in range(2):
+            all_of(engine, Continuation((5,), 380))
+        assert all_of(engine, wanted) == expected
+        all_of(engine, replace(wanted, stops=(close, phrase)))  # its end is seen only here
+        asked = [body.get("stream_interval", 1) for body in server.bodies]
+        assert asked[0] == 1 and asked[-2] > 1 and asked[-1] == 1
+
+
+def test_a_slow_server_sends_each_token_as_it_comes(tokenizer, folder):
+    with served(tokenizer, options=f"tokenizer={folder}", pace_seconds=0.03, piece=1) as (server, engine):
+        for _ in range(2):
+            all_of(engine, Continuation((5,), 9))
+        assert not any("stream_interval" in body for body in server.bodies)
+
+
 GARBAGE = [
     None,
     7,
