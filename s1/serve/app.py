@@ -171,7 +171,7 @@ def create_app(served: Served, *, key: str = "", loopback: bool = True) -> Any:
         check_texts(body.model_dump(exclude_unset=True))
         _check_model(body, served)
         chat = body.as_chat()
-        prompt = chat_prompt(served.engine, chat.messages)
+        prompt = chat_prompt(served.engine, chat.messages, chat.offered)
         return await answer("resp", chat, [prompt], request, body)
 
     @app.post("/v1/thinking/{id}")

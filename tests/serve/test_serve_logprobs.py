@@ -68,6 +68,35 @@ def test_a_completion_reports_them_with_their_places_in_the_text(petri, budget) 
     assert api(petri).completions.create(**sent, logprobs=0).choices[0].logprobs.top_logprobs is None
 
 
+def test_responses_reports_what_chat_reports(petri) -> None:
+    chat = api(petri).chat.completions.create(
+        model="tiny", messages=MESSAGES, logprobs=True, top_logprobs=2, extra_body={"max_thinking": 8}
+    )
+    expected = [t.to_dict() for t in chat.choices[0].logprobs.content]
+    sent: Any = {
+        "model": "tiny",
+        "input": MESSAGES,
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+        "extra_body": {"max_thinking": 8},
+    }
+    whole = api(petri).responses.create(**sent)
+    assert expected and [t.to_dict() for t in whole.output[-1].content[0].logprobs] == expected
+    streamed, done = [], []
+    for event in api(petri).responses.create(**sent, stream=True):
+        if event.type == "response.output_text.delta":
+            streamed += [t.to_dict() for t in event.logprobs]
+        elif event.type == "response.output_text.done":
+            done = [t.to_dict() for t in event.logprobs]
+        elif event.type == "response.completed":
+            assert [t.to_dict() for t in event.response.output[-1].content[0].logprobs] == expected
+    assert done == expected and streamed == expected[: len(streamed)] and streamed
+    got = petri.post("/v1/responses", input="x", top_logprobs=2)
+    assert got.status_code == 400 and "include" in got.json()["error"]["message"]
+    got = petri.post("/v1/responses", input="x", include=["file_search_call.results"])
+    assert got.status_code == 400 and "include" in got.json()["error"]["message"]
+
+
 def test_what_makes_no_sense_is_refused_by_name(petri, shared) -> None:
     for body in ({"top_logprobs": 2}, {"logprobs": True, "top_logprobs": 21}, {"logprobs": 3}):
         got = petri.ask(**body)

@@ -173,6 +173,71 @@ def test_what_a_tool_has_found_is_shown_to_the_model(server) -> None:
     assert '{"name": "weather", "arguments": {"town": "Paris"}}' in prompt
 
 
+def respond(server: TestServer, answer: str, **more: Any) -> Any:
+    """The same of /v1/responses."""
+    server.served.engine.answer = answer
+    api = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    flat: Any = [{"type": "function"} | tool["function"] for tool in (WEATHER, CLOCK)]
+    given = {"model": "tiny", "input": MESSAGES, "tools": flat}
+    return api.responses.create(**given | {"extra_body": {"max_thinking": 6, "max_answer": 400}} | more)
+
+
+def test_responses_has_an_item_for_each_call_and_takes_it_back_with_what_was_found(server) -> None:
+    reply = respond(server, TWO)
+    assert [item.type for item in reply.output] == ["reasoning", "message", "function_call", "function_call"]
+    assert reply.output_text == "I look." and reply.status == "completed"
+    calls = reply.output[2:]
+    assert [(c.name, json.loads(c.arguments)) for c in calls] == [
+        ("weather", {"town": "Paris"}),
+        ("clock", {}),
+    ]
+    assert len({c.id for c in calls} | {c.call_id for c in calls}) == 4
+    assert [item.type for item in respond(server, ONE).output] == ["reasoning", "function_call"]
+    found = [{"type": "function_call_output", "call_id": c.call_id, "output": "22 degrees"} for c in calls]
+    got = respond(server, "It is warm.", input=[*MESSAGES, *reply.output, *found])
+    assert got.output_text.endswith("It is warm.")
+    prompt = server.served.engine.prompt
+    assert prompt.count("<tool_response>\n22 degrees") == 2 and "I look." in prompt
+    assert '{"name": "weather", "arguments": {"town": "Paris"}}' in prompt
+
+
+@pytest.mark.parametrize("budget", [0, 6])
+@pytest.mark.parametrize("answer", [TWO, ONE, "It is a < b.", f"{ONE} and so", "<tool_call>\n{oops"])
+def test_a_stream_of_responses_says_what_the_whole_one_says(server, answer, budget) -> None:
+    body = {"max_thinking": budget, "max_answer": 400}
+    whole = respond(server, answer, extra_body=body).output
+    open_items, done, grown = [], [], dict[str, str]()
+    for event in respond(server, answer, extra_body=body, stream=True):
+        if event.type == "response.output_item.added":
+            assert event.output_index == len(open_items)
+            open_items.append(event.item.id)
+        elif event.type.endswith(".delta"):
+            assert event.item_id == open_items[event.output_index]
+            grown[event.item_id] = grown.get(event.item_id, "") + event.delta
+        elif event.type == "response.output_item.done":
+            done.append(event.item)
+        elif event.type == "response.completed":
+            assert [item.to_dict() for item in event.response.output] == [item.to_dict() for item in done]
+
+    def said(items: Any) -> Any:
+        return [(i.type, i.arguments if i.type == "function_call" else i.content[0].text) for i in items]
+
+    assert said(done) == said(whole) and [grown.get(i.id, "") for i in done] == [
+        text for _, text in said(done)
+    ]
+
+
+def test_responses_can_ask_for_a_call(server) -> None:
+    for choice in ("required", {"type": "function", "name": "weather"}):
+        reply = respond(server, "I will not.", tool_choice=choice)
+        assert [(c.type, getattr(c, "name", "")) for c in reply.output[1:]] == [("function_call", "weather")]
+    assert len(respond(server, TWO, parallel_tool_calls=False).output) == 3
+    got = respond(
+        server, ONE, tool_choice="none", extra_body={"max_thinking": 0, "cue": "never", "max_answer": 400}
+    )
+    assert got.output_text == ONE and "weather" not in server.served.engine.prompt
+
+
 WRONG = {
     "a choice without tools": ({"tool_choice": "required"}, "tool_choice"),
     "another tool": (
