@@ -343,7 +343,7 @@ class ResponseShape:
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
         """An output item for a call."""
         ids = {"id": call["id"].replace("call_", "fc_"), "call_id": call["id"]}
-        return {"type": "function_call", "status": "completed"} | ids | call["function"]
+        return {"type": "function_call", "status": "completed", **ids, **call["function"]}
 
     def _more_logprobs(self) -> list[dict[str, Any]]:
         """Those of the tokens since the last call."""
