@@ -229,9 +229,7 @@ async def _run_all(
     showing = asyncio.create_task(keep_showing())
     try:
         await side_by_side(
-            answer(question, sample)
-            for question in run.questions
-            for sample in range(plan.samples)
+            answer(question, sample) for question in run.questions for sample in range(plan.samples)
         )
     finally:
         showing.cancel()
