@@ -4,13 +4,13 @@
     python benchmarks/serve.py MODEL --soak 600            # seconds at 64 clients that leave at random
     python benchmarks/serve.py MODEL --upstream URL        # before a vLLM server with MODEL, against that server alone
 
-Both sides decode the same requests: a minimum and a limit of the same size, so that each thinks exactly that long; the
-end is masked until then, so that an upstream gets two requests, one for the thinking and one for the answer.
+All sides decode the same requests: a minimum and a limit of the same size, so that each thinks exactly that long.
 "engine" drives them in one process; "server" is `s1 serve` in another, asked by plain HTTP clients that share the
-machine with it, so their reading of events counts against the server. "upstream" is the vLLM server, asked directly for
-as many tokens without any forcing. Tokens are those after the prompt. `cpu_ms_per_token` is processor time of the
-process that decodes (with --upstream, of `s1 serve` alone), which other work on the machine does not change.
-The rounds of both sides alternate; what is printed are medians over the rounds, also of the ratios of neighbours. The
+machine with it, so their reading of events counts against the server. With --upstream there are "vllm", the upstream
+asked directly for the same budget by the fields of s1's plug-in, which it must have, and "unforced", the upstream
+asked for as many tokens without a budget. Tokens are those after the prompt. `cpu_ms_per_token` is processor time of
+the process that decodes (of "server" with --upstream, `s1 serve` alone; of the others there, the client).
+The rounds of the sides alternate; what is printed are medians over the rounds, also of the ratios of neighbours. The
 last line is one JSON document.
 """
 
@@ -222,29 +222,27 @@ async def main() -> None:
             if given.soak:
                 result["soak"] = await soak(process, url, texts, policy, given.soak)
             else:
-                alone, alone_cpu = (
-                    (
-                        upstream_alone(engine, given, texts)
-                        if given.upstream
-                        else engine_alone(engine, policy, texts)
-                    ),
-                    time.process_time,
-                )
-                await alone(0)
+                if given.upstream:
+                    others = upstream_alone(engine, given, texts)
+                else:
+                    others = {"engine": engine_alone(engine, policy, texts)}
+                for one in others.values():
+                    await one(0)
                 for clients in map(int, given.clients.split(",")):
-                    sides: dict[str, list[dict[str, Any]]] = {"alone": [], "server": []}
+                    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in [*others, "server"]}
                     for _ in range(given.rounds):
-                        sides["alone"].append(await load(alone, clients, given.requests, alone_cpu))
-                        sides["server"].append(
+                        for name, one in others.items():
+                            rounds[name].append(await load(one, clients, given.requests, time.process_time))
+                        rounds["server"].append(
                             await load(by_server, clients, given.requests, lambda: cpu_seconds(process))
                         )
-                    found = {name: summary(rows) for name, rows in sides.items()}
-                    found["server / alone"] = {
-                        what: round(
-                            median(s[what] / a[what] for a, s in zip(*sides.values(), strict=True)), 3
-                        )
-                        for what in ("tokens_per_second", "cpu_ms_per_token")
-                    }
+                    found = {name: summary(rows) for name, rows in rounds.items()}
+                    for name in others:
+                        pairs = list(zip(rounds[name], rounds["server"], strict=True))
+                        found[f"server / {name}"] = {
+                            what: round(median(server[what] / other[what] for other, server in pairs), 3)
+                            for what in ("tokens_per_second", "cpu_ms_per_token")
+                        }
                     result[f"{clients} clients"] = found
                     print(clients, found, flush=True)
     finally:
@@ -272,26 +270,35 @@ def engine_alone(
 
 def upstream_alone(
     engine: Engine, given: argparse.Namespace, texts: Sequence[str]
-) -> Callable[[int], Awaitable[Timing]]:
-    """vLLM itself, asked for as many tokens."""
+) -> dict[str, Callable[[int], Awaitable[Timing]]]:
+    """vLLM itself: with the budget as fields of the plug-in, and asked for as many tokens without one."""
     http = httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None))
     name = httpx.get(f"{given.upstream}/models").json()["data"][0]["id"]
-    opening = FORMATS[given.format].open
+    fmt = FORMATS[given.format]
+    most = given.thinking + given.answer
+    budget = {
+        "max_thinking": given.thinking,
+        "min_thinking": given.thinking,
+        "wait": "",
+        "thinking_format": given.format,
+    }
+    forced = {"max_tokens": most + len(engine.encode(fmt.close + fmt.cue)), "vllm_xargs": budget}
 
-    async def one(number: int) -> Timing:
-        sent = {
-            "prompt": engine.render([{"role": "user", "content": texts[number % 64]}]) + opening,
-            "model": name,
-            "max_tokens": given.thinking + given.answer,
-            "ignore_eos": True,
-            "temperature": 1.0,
-            "seed": number,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        return await ask(http, sent, f"{given.upstream}/completions", '"text"')
+    def asking(more: dict[str, Any]) -> Callable[[int], Awaitable[Timing]]:
+        async def one(number: int) -> Timing:
+            sent = {
+                "prompt": engine.render([{"role": "user", "content": texts[number % 64]}]) + fmt.open,
+                "model": name,
+                "temperature": 1.0,
+                "seed": number,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+            return await ask(http, sent | more, f"{given.upstream}/completions", '"text"')
 
-    return one
+        return one
+
+    return {"vllm": asking(forced), "unforced": asking({"max_tokens": most, "ignore_eos": True})}
 
 
 if __name__ == "__main__":
