@@ -21,6 +21,8 @@ SLACK = 0.85
 """A run is refused when this share of the estimate is above the memory: the estimate may be that much too high."""
 TILE = (4096, 32_768)
 """Tokens and vocabulary of the piece of logits that TRL holds at once."""
+LOGITS_AT_ONCE = TILE[0] * TILE[1]
+"""Without a GPU, up to so many logits are not computed in pieces."""
 
 
 class Gpu(NamedTuple):

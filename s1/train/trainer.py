@@ -1,8 +1,8 @@
 """TRL's trainer with our rows and nothing left to its defaults that matters.
 
-Its output layer computes the loss in pieces, so that the logits of a long row never exist at once. Added here: rows
-in an order that depends on the seed alone, whatever the number of processes and the moment of a resume, and a loss
-that is checked.
+Its output layer computes the loss in pieces, so that the logits of a long row never exist at once. Without a GPU that
+is slow, so fewer logits than one piece has are computed whole. Added here: rows in an order that depends on the seed
+alone, whatever the number of processes and the moment of a resume, and a loss that is checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from s1.errors import BadConfig, Interrupted, first_line
-from s1.train.plan import model_flops, shape_of
+from s1.train.plan import LOGITS_AT_ONCE, model_flops, shape_of
 from s1.train.render import IGNORED, Rendered
 from s1.train.settings import TrainSettings
 
@@ -142,9 +142,15 @@ def make_trainer(
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """A checkpoint needs none; the finished model gets ours."""
 
-        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             watch.tokens += int(inputs["attention_mask"].sum()) * processes()
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            logits = inputs["input_ids"].numel() * facts.vocabulary
+            if torch.cuda.is_available() or logits > LOGITS_AT_ONCE or num_items_in_batch is None:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # The gradients are averaged over the processes.
+            return loss_sum(model, inputs) * processes() / num_items_in_batch
 
         def create_accelerator_and_postprocess(self) -> None:
             super().create_accelerator_and_postprocess()
@@ -152,7 +158,8 @@ def make_trainer(
                 _shard_on_processors(self)
 
     mean_length = sum(len(row.input_ids) for row in rows) / len(rows)
-    speed = model_flops(shape_of(model.config), mean_length, settings)
+    facts = shape_of(model.config)
+    speed = model_flops(facts, mean_length, settings)
     disable_progress_bar()
     logging.disable_progress_bar()
     os.environ.setdefault("WANDB_PROJECT", "s1")
@@ -237,6 +244,17 @@ class Order:
             torch.empty((), dtype=torch.int64).random_(generator=chance)
             found = list(LengthGroupedSampler(self.batch, lengths=list(self.lengths), generator=chance))
         return iter(found + [len(self.lengths)] * self.filler)
+
+
+def loss_sum(model: Any, inputs: Mapping[str, Any]) -> Any:
+    """The cross-entropy of all labels together, from logits that exist at once."""
+    import torch
+
+    read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    logits = model(**read, use_cache=False).logits
+    labels = inputs["labels"][:, 1:]
+    chosen = labels != IGNORED
+    return torch.nn.functional.cross_entropy(logits[:, :-1][chosen].float(), labels[chosen], reduction="sum")
 
 
 def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ def test_a_model_is_saved_with_its_card_its_losses_and_the_versions(tmp_path, ra
     assert {p.name for p in out.iterdir() if p.suffix in (".safetensors", ".bin", ".pt")} == {weights}
     assert [(step, steps) for step, steps, *_ in shown] == [(1, 3), (2, 3), (3, 3)]
     assert all("lr " in d and "tokens/s" in d and "GiB" in d for *_, d in shown)
+
+
+@pytest.mark.parametrize("rank", [0, 4], ids=["full", "adapter"])
+def test_the_losses_are_the_same_with_logits_at_once_and_in_pieces(tmp_path, monkeypatch, rank):
+    settings = world.train_settings(batch=4, device_batch=2, max_steps=3, lora_rank=rank, bf16=False)
+    traces = [replace(t, thinking=t.thinking + " x 1 : 2 no ." * n) for n, t in enumerate(TRACES)]
+
+    def losses(name: str) -> list[float]:
+        out = train("petri", traces, tmp_path / name, FORMATS["petri"], settings)
+        return [step["loss"] for step in json.loads((out / "train.json").read_text())["log"]]
+
+    whole = losses("whole")
+    monkeypatch.setattr("s1.train.trainer.LOGITS_AT_ONCE", 0)
+    pieces = losses("pieces")
+    assert whole == pytest.approx(pieces, rel=1e-4) and whole[0] > whole[-1] + 0.01
 
 
 def test_the_card_takes_the_licence_of_the_base_from_the_base_s_own_card(tmp_path):
