@@ -99,9 +99,10 @@ lock:
 reproduce-petri: $(VENV)/installed
 	$(BIN)/s1 reproduce all --out runs/reproduce-petri --report docs/reproduce-petri.md
 
-# The paper's experiment on SmolLM2 (docs/smollm2.md): GSM8K=FILE and SETS=FOLDER hold the public data. Hours on a CPU.
+# The paper's experiment on SmolLM2 (docs/smollm2.md): GSM8K=FILE and SETS=FOLDER hold the public data. It trains
+# adapters, or with FULL=1 whole models, and takes many hours on a CPU. QUICK=1 takes a few rows of everything.
 # reasoning-gym pins old releases, so the tasks are made in an environment of their own.
-STUDY := runs/smollm2
+STUDY := runs/smollm2$(if $(QUICK),-quick)
 smollm2: $(VENV)/installed
 	test -f "$(GSM8K)" && test -f "$(SETS)/gsm8k_test.jsonl" && test -f "$(SETS)/svamp.jsonl"
 	$(call environment,.venv-tasks,)
@@ -111,7 +112,8 @@ smollm2: $(VENV)/installed
 	cp "$(SETS)/gsm8k_test.jsonl" "$(SETS)/svamp.jsonl" $(STUDY)/tasks_test.jsonl $(STUDY)/sets
 	$(BIN)/python -m scripts.smollm2.pool --gsm8k "$(GSM8K)" --tasks $(STUDY)/tasks_train.jsonl --out $(STUDY)
 	for stage in attempts curate train evaluate; do \
-		$(BIN)/python -m scripts.smollm2.study $$stage --work $(STUDY) --set epochs=5 || exit 1; done
+		$(BIN)/python -m scripts.smollm2.study $$stage --work $(STUDY) \
+			$(if $(FULL),--full) $(if $(QUICK),--quick) || exit 1; done
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check s1 tests benchmarks scripts

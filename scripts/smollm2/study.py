@@ -2,10 +2,11 @@
 
     python -m scripts.smollm2.study attempts --work WORK    the model's own answers: which questions it can do already
     python -m scripts.smollm2.study curate   --work WORK    1,000 rows: curated and random, three seeds each
-    python -m scripts.smollm2.study train    --work WORK    one model for each dataset, and the adapter that ships
+    python -m scripts.smollm2.study train    --work WORK    an adapter for each dataset; with --full, a model
     python -m scripts.smollm2.study evaluate --work WORK    budgets and waits on the three test sets
 
-WORK holds pool.jsonl and dev.jsonl of `pool.py` and a folder `sets` with the test sets. docs/smollm2.md has the result.
+WORK holds pool.jsonl and dev.jsonl of `pool.py` and a folder `sets` with the test sets. With --quick each stage takes
+a few rows only, to see that everything runs. docs/smollm2.md has the result.
 """
 
 from __future__ import annotations
@@ -15,18 +16,31 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s1.policy import BudgetPolicy
 from s1.train.settings import TrainSettings
 
 SETS = ("gsm8k_test", "svamp", "tasks_test")
-SEEDS = (0, 1, 2)
 CONTEXT = 768
 """Some thinking never ends: the natural end and the waits get what this context leaves, about 550 tokens."""
+
+
+class Sizes(NamedTuple):
+    """How much of everything; None is all."""
+
+    pool: int | None = None
+    selected: int = 1000
+    seeds: tuple[int, ...] = (0, 1, 2)
+    questions: int | None = None
+    steps: int = -1
+
+
+QUICK = Sizes(pool=60, selected=20, seeds=(0,), questions=4, steps=2)
 FULL = TrainSettings(
-    epochs=3, device_batch=16, learning_rate=1e-4, max_length=1024, answer_prefix="Final Answer: "
+    epochs=5, device_batch=16, learning_rate=1e-4, max_length=1024, answer_prefix="Final Answer: "
 )
 LORA = replace(FULL, lora_rank=16, lora_alpha=32, learning_rate=1e-3)
 POLICIES = (
@@ -39,7 +53,7 @@ POLICIES = (
 """The last two are controls: an end suppressed without a word, and a word that promises no doubt."""
 
 
-def attempts(work: Path, batch: int) -> None:
+def attempts(work: Path, batch: int, sizes: Sizes) -> None:
     """Greedy direct answers to the pool's and the test sets' questions, graded, into WORK/solved."""
     from s1.data.attempts import attempt
     from s1.engines import load_engine
@@ -47,11 +61,13 @@ def attempts(work: Path, batch: int) -> None:
 
     (work / "solved").mkdir(exist_ok=True)
     engine = load_engine("smollm2", context=CONTEXT, max_batch=batch)
-    for file in (work / "pool.jsonl", *(work / "sets" / f"{name}.jsonl" for name in SETS)):
+    files = {work / "pool.jsonl": sizes.pool}
+    files |= {work / "sets" / f"{name}.jsonl": sizes.questions for name in SETS}
+    for file, limit in files.items():
         out = work / "solved" / f"{file.stem}.json"
         if out.is_file():
             continue
-        questions = load_benchmark(file).questions
+        questions = load_benchmark(file, limit).questions
         verdicts = attempt(engine, questions, max_tokens=256, concurrency=batch)
         right = sum(map(bool, verdicts))
         out.write_text(json.dumps(dict(zip((q.id for q in questions), verdicts, strict=True))))
@@ -59,7 +75,7 @@ def attempts(work: Path, batch: int) -> None:
     asyncio.run(engine.close())
 
 
-def curate(work: Path) -> None:
+def curate(work: Path, sizes: Sizes) -> None:
     """The datasets of the study, each a folder of `s1 curate` and a training file with the spans without loss."""
     from s1.data.decontaminate import read_benchmarks
     from s1.data.pipeline import CurateSettings
@@ -67,18 +83,18 @@ def curate(work: Path) -> None:
     from s1.data.pool import read_pool
 
     solved = json.loads((work / "solved" / "pool.json").read_text())
-    rows = {row["id"]: row for row in _lines(work / "pool.jsonl")}
+    rows = {row["id"]: row for row in islice(_lines(work / "pool.jsonl"), sizes.pool)}
     verdicts = zip(rows.values(), solved.values(), strict=True)  # in the order of the file
     joined = [row | {"solved_smollm2": float(bool(verdict))} for row, verdict in verdicts]
     (work / "attempted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in joined))
     benchmarks = read_benchmarks([str(work / "sets" / f"{name}.jsonl") for name in SETS])
-    pool = read_pool(work / "attempted.jsonl")
-    plans = [(kind, seed) for kind in ("s1k", "random") for seed in SEEDS] + [("full", 0)]
+    pool, n = read_pool(work / "attempted.jsonl"), sizes.selected
+    plans = [(kind, seed) for kind in ("s1k", "random") for seed in sizes.seeds] + [("full", 0)]
     for strategy, seed in plans:
         out = work / "data" / f"{'curated' if strategy == 's1k' else strategy}-{seed}"
         if not out.is_dir():
             # Templates share word 8-grams, so only whole questions are compared.
-            settings = CurateSettings(seed=seed, strategy=strategy, ngram=0)  # type: ignore[arg-type]
+            settings = CurateSettings(n=n, seed=seed, strategy=strategy, ngram=0)  # type: ignore[arg-type]
             ledger = run(pool, settings, out, benchmarks=benchmarks)
             print(out.name, [f"{stage.name} {dict(stage.dropped)}" for stage in ledger.stages], flush=True)
         chosen = _chosen(out, rows)
@@ -104,7 +120,9 @@ def train(work: Path, name: str, out: Path, settings: TrainSettings) -> None:
     print(f"{out.name}: loss {record['loss']:.3f}, {record['seconds']} s", flush=True)
 
 
-def evaluate(model: str, file: Path, out: Path, batch: int, policies: tuple[BudgetPolicy, ...]) -> None:
+def evaluate(
+    model: str, file: Path, out: Path, batch: int, policies: tuple[BudgetPolicy, ...], limit: int | None
+) -> None:
     """Run and grade the policies on one test set."""
     from s1.engines import load_engine
     from s1.evals.benchmarks import load_benchmark
@@ -114,7 +132,7 @@ def evaluate(model: str, file: Path, out: Path, batch: int, policies: tuple[Budg
 
     engine = load_engine(model, context=CONTEXT, max_batch=batch)
     try:
-        metrics = run(load_benchmark(file), engine, FORMATS["s1"], Plan(policies), out, model=model)
+        metrics = run(load_benchmark(file, limit), engine, FORMATS["s1"], Plan(policies), out, model=model)
     finally:
         asyncio.run(engine.close())
     shown = ", ".join(f"{p.key or 'natural'} {p.accuracy:.1f}" for p in metrics.points)
@@ -134,27 +152,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="requests decoded at once (a GPU takes 1024)")
     parser.add_argument("--only", default="", help="one dataset or model, such as curated-0")
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--lora", action="store_true", help="an adapter instead of full fine-tuning")
+    parser.add_argument("--full", action="store_true", help="full fine-tuning instead of an adapter")
+    parser.add_argument("--quick", action="store_true", help="a few rows and steps: does everything run?")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another training setting"
     )
     parser.add_argument("--out", default="", help="name of the model, where it is not that of the dataset")
     arguments = parser.parse_args()
-    work = arguments.work
+    work, sizes = arguments.work, QUICK if arguments.quick else Sizes()
     if arguments.stage == "attempts":
-        attempts(work, arguments.batch)
+        attempts(work, arguments.batch, sizes)
     elif arguments.stage == "curate":
-        curate(work)
+        curate(work, sizes)
     elif arguments.stage == "train":
         from s1.config import load_settings
 
         datasets = [f.stem for f in sorted((work / "data").glob("*.jsonl")) if arguments.only in ("", f.stem)]
         for name in datasets:
             seed = int(name.rpartition("-")[2])
-            settings = load_settings(
-                replace(LORA if arguments.lora else FULL, seed=seed), None, arguments.set
-            )
-            default = f"{name}-lora" if arguments.lora else name
+            defaults = replace(FULL if arguments.full else LORA, seed=seed, max_steps=sizes.steps)
+            settings = load_settings(defaults, None, arguments.set)
+            default = name if arguments.full else f"{name}-lora"
             train(work, name, work / "models" / (arguments.out or default), settings)
     else:
         models = [m.name for m in sorted((work / "models").iterdir()) if arguments.only in ("", m.name)]
@@ -163,7 +181,8 @@ def main() -> None:
                 model = "smollm2" if name == "base" else str(work / "models" / name)
                 file = work / ("dev.jsonl" if chosen == "dev" else f"sets/{chosen}.jsonl")
                 policies = POLICIES[6:8] if chosen == "dev" else POLICIES
-                evaluate(model, file, work / "runs" / f"{name}-{chosen}", arguments.batch, policies)
+                out = work / "runs" / f"{name}-{chosen}"
+                evaluate(model, file, out, arguments.batch, policies, sizes.questions)
 
 
 if __name__ == "__main__":
