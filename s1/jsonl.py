@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from s1.errors import BadInput, S1Error
+from s1.errors import BadInput, Interrupted
 from s1.types import from_json, to_json
 
 T = TypeVar("T")
@@ -30,11 +30,11 @@ SYNC_SECONDS = 5.0
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the file where the disk refuses: it is full, its quota is used up, or it is read-only. Raises S1Error."""
+    """Name the file that a full or read-only disk refuses. Raises Interrupted: what was stored stays."""
     try:
         yield
     except OSError as error:
-        raise S1Error(
+        raise Interrupted(
             f"{path} cannot be written: {error.strerror or error}.",
             "Fix this, then rerun the command; what was stored so far is kept.",
         ) from error
@@ -223,7 +223,7 @@ class AppendLog(Generic[K]):
         return os.pread(self._file, length, offset)
 
     def append(self, key: K | None, value: Any) -> None:
-        """Store one value under a key, or under none. Raises S1Error when the disk refuses; nothing is torn."""
+        """Store one value under a key, or under none. Raises Interrupted when the disk refuses; nothing is torn."""
         line = dump_line(value)
         with writing(self.path):
             try:

@@ -213,6 +213,5 @@ def map_kept(
             yield pickle.loads(file.read_bytes())
         else:
             result = next(new)
-            with disk_errors(file):
-                write_bytes(file, pickle.dumps(result))
+            write_bytes(file, pickle.dumps(result))
             yield result
