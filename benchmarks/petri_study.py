@@ -152,7 +152,7 @@ def _summary(folder: Path, metrics: Metrics) -> dict[str, Any]:
     }
     summary["waits"] = {}
     for label in (x for x in labels if x.startswith("wait")):
-        pair = list(before.values()), [right[label][question] for question in before]
+        pair = _pair(before, right[label])
         flipped, difference = flips(*pair), paired_difference(*pair)
         summary["waits"][label] = {"difference": difference._asdict(), "flips": flipped._asdict()}
     groups = {q.id: str(q.meta["family"]) for q in questions.values()}
@@ -162,8 +162,9 @@ def _summary(folder: Path, metrics: Metrics) -> dict[str, Any]:
     return summary
 
 
-def _difference(before: dict[str, bool], after: dict[str, bool]) -> dict[str, Any]:
-    return paired_difference(list(before.values()), [after[question] for question in before])._asdict()
+def _pair(before: dict[str, bool], after: dict[str, bool]) -> tuple[list[bool], list[bool]]:
+    """The same questions in the same order."""
+    return list(before.values()), [after[question] for question in before]
 
 
 def _gave_up(generation: Generation) -> bool:
@@ -193,7 +194,7 @@ def _against(out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             label = f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             ours, theirs = out / f"curated-{seed}-{arguments.split}", out / f"{label}-{arguments.split}"
             found[label] = {
-                policy: _difference(_right(theirs, policy), _right(ours, policy))
+                policy: paired_difference(*_pair(_right(theirs, policy), _right(ours, policy)))._asdict()
                 for policy in ("natural", "wait 1", "wait 2", "wait 4")
             }
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,12 @@ from s1.formats import (
 )
 from s1.policy import BudgetPolicy
 from s1.prompt import encode_prompt
-from s1.types import Chunk, Continuation
 
 R1_TEMPLATE = "{{ content.split('</think>')[-1] }}{% if add_generation_prompt %}<think>\n{% endif %}"
 
 
 class TokenizerOnly:
-    """An engine that encodes and decodes with a real tokenizer and generates nothing."""
+    """The part of an engine that formats and prompts need: a real tokenizer, without a model."""
 
     name, context = "tokenizer", 32_768
     folder: Path | None = None
@@ -44,15 +43,6 @@ class TokenizerOnly:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
-
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        raise NotImplementedError
-
-    async def stream(self, request: Continuation) -> AsyncGenerator[Chunk, None]:
-        raise NotImplementedError
-        yield
-
-    async def close(self) -> None: ...
 
 
 def load_tokenizer(folder: Path) -> Any:
