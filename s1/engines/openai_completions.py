@@ -20,8 +20,9 @@ from s1.terminal import valid_text
 from s1.types import Continuation, Finish, Stop, TokenLogprob
 
 EVENT_SECONDS, MOST_EVENT_SECONDS, MOST_EVENT_TOKENS = 0.0125, 0.25, 16
-"""Where the server can put several tokens into one event, events come so many seconds apart for each running stream,
-and no further: an event costs both sides 0.1 to 0.3 ms of processor time, however many tokens it has."""
+"""A server that can put several tokens into one event is asked for one about every EVENT_SECONDS times the number of
+running streams, within the two limits: an event costs both sides 0.1 to 0.3 ms of processor time, however many tokens
+it has."""
 
 
 class Completions:
@@ -39,7 +40,7 @@ class Completions:
         fields: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """One HTTP request. banned, forced, fields: see `body_of`."""
-        server, last = self._server, math.nan
+        server, last = self._server, 0.0
         path = server.root + PATHS[server.native] if server.native else "/completions"
         self._streams += 1
         try:
@@ -52,7 +53,7 @@ class Completions:
                     if piece is None:
                         continue
                     now = time.perf_counter()
-                    if piece.ids and last == last:
+                    if piece.ids and last:
                         self._decoded(len(piece.ids), now - last)
                     last = now
                     yield piece
