@@ -27,6 +27,14 @@ SETS = ("gsm8k_test", "svamp", "tasks_test")
 CONTEXT = 768
 """Some thinking never ends: the natural end and the waits get what this context leaves, about 550 tokens."""
 
+NEEDED = {
+    "attempts": ("pool.jsonl", "scripts/smollm2/pool.py"),
+    "curate": ("solved/pool.json", "the stage `attempts`"),
+    "train": ("data", "the stage `curate`"),
+    "evaluate": ("models", "the stage `train`"),
+}
+"""What each stage reads of WORK, and what writes it."""
+
 
 class Sizes(NamedTuple):
     """How much of everything; None is all."""
@@ -160,6 +168,9 @@ def main() -> None:
     parser.add_argument("--out", default="", help="name of the model, where it is not that of the dataset")
     arguments = parser.parse_args()
     work, sizes = arguments.work, QUICK if arguments.quick else Sizes()
+    needed, source = NEEDED[arguments.stage]
+    if not (work / needed).exists():
+        parser.error(f"{work / needed} is missing; {source} writes it")
     if arguments.stage == "attempts":
         attempts(work, arguments.batch, sizes)
     elif arguments.stage == "curate":
@@ -168,6 +179,8 @@ def main() -> None:
         from s1.config import load_settings
 
         datasets = [f.stem for f in sorted((work / "data").glob("*.jsonl")) if arguments.only in ("", f.stem)]
+        if not datasets:
+            parser.error(f"{work / 'data'} has no dataset {arguments.only!r}")
         for name in datasets:
             seed = int(name.rpartition("-")[2])
             defaults = replace(FULL if arguments.full else LORA, seed=seed, max_steps=sizes.steps)
@@ -176,7 +189,10 @@ def main() -> None:
             train(work, name, work / "models" / (arguments.out or default), settings)
     else:
         models = [m.name for m in sorted((work / "models").iterdir()) if arguments.only in ("", m.name)]
-        for name in [*models, *(["base"] if arguments.only in ("", "base") else [])]:
+        models += ["base"] if arguments.only in ("", "base") else []
+        if not models:
+            parser.error(f"{work / 'models'} has no model {arguments.only!r}")
+        for name in models:
             for chosen in arguments.sets.split(","):
                 model = "smollm2" if name == "base" else str(work / "models" / name)
                 file = work / ("dev.jsonl" if chosen == "dev" else f"sets/{chosen}.jsonl")
