@@ -179,8 +179,8 @@ def alone(args: argparse.Namespace) -> None:
     import polars as pl
     from curation_parts import official
 
+    from s1.data.curate_settings import CurateSettings
     from s1.data.decontaminate import find_hits, read_benchmarks
-    from s1.data.pipeline import CurateSettings
     from s1.data.pool import pool_of_frame
     from s1.data.select import select
 

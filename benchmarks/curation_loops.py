@@ -19,7 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
-from s1.data.clean import CleanSettings
+from s1.data.curate_settings import CleanSettings
 from s1.data.repetition import find_loops
 
 HERE = Path(__file__).resolve().parent

@@ -23,8 +23,8 @@ from s1 import runs
 from s1.cli.options import silence_libraries
 from s1.cli.progress import ProgressBar
 from s1.data.attempts import attempt
-from s1.data.clean import PETRI
-from s1.data.pipeline import CurateSettings, curate
+from s1.data.curate_settings import PETRI_CLEAN, CurateSettings
+from s1.data.pipeline import curate
 from s1.data.read_traces import as_traces
 from s1.engines import load_engine
 from s1.evals.intervals import flips, paired_difference
@@ -77,7 +77,7 @@ def main() -> None:
         for seed in range(arguments.seeds if name in EVERY_SEED else 1):
             began = time.perf_counter()
             label = f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-            settings = CurateSettings(n=1000, seed=seed, strategy=strategy, clean=PETRI, ngram=0)
+            settings = CurateSettings(n=1000, seed=seed, strategy=strategy, clean=PETRI_CLEAN, ngram=0)
             rows = curate(pool, settings).selected
             tokens = float(rows["trace_tokens"].sum())
             recipe = world.train_settings(seed)

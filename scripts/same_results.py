@@ -26,7 +26,7 @@ PETRI = ["--benchmark", "petri", "--model", "demo/model", "--max-answer", "12"]
 
 def profile_setting() -> str:
     """What the setting of the profile is called: versions before the one pipeline had it under quality."""
-    code = "from s1.data.pipeline import CurateSettings; CurateSettings().profile"
+    code = "from s1.data.curate_settings import CurateSettings; CurateSettings().profile"
     known = subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     return "profile" if known else "quality.profile"
 

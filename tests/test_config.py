@@ -1,7 +1,7 @@
 import pytest
 
 from s1.config import load_settings, parse_value
-from s1.data.pipeline import CurateSettings
+from s1.data.curate_settings import CurateSettings
 from s1.errors import BadConfig
 from s1.train.settings import TrainSettings
 

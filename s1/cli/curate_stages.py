@@ -19,6 +19,7 @@ from s1.clients.call_cache import CallCache
 from s1.clients.chat import ApiSettings
 from s1.clients.map_calls import Caller
 from s1.config import load_settings, split_pairs
+from s1.data.curate_settings import CurateSettings
 from s1.data.decontaminate import read_benchmarks
 from s1.data.difficulty import with_trace_tokens
 from s1.data.domains import read_domains
@@ -26,7 +27,7 @@ from s1.data.executor import open_executor, processors
 from s1.data.ledger import Ledger, Stage
 from s1.data.model_stages import attempt_questions, name_domains
 from s1.data.output import refuse_existing, write_stage
-from s1.data.pipeline import CurateSettings, Prepared, curate, run_stages
+from s1.data.pipeline import Prepared, curate, run_stages
 from s1.data.pool import Pool, join_pools, pool_of_frame, read_pool
 from s1.data.read_files import data_files
 from s1.data.sources import load_source, read_sources

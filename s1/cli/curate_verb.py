@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", metavar="NAME=VALUE", help="change one setting, such as profile=official")
     add(
         "--config", type=Path,
-        help="YAML with CurateSettings (s1.data.pipeline), or with ApiSettings (s1.clients.chat) for teach, "
+        help="YAML with CurateSettings (s1.data.curate_settings), or with ApiSettings (s1.clients.chat) for teach, "
         "difficulty and diversity",
     )  # fmt: skip
     add("--sources", type=Path, metavar="YAML", help="your own sources, besides those of the paper")

@@ -8,56 +8,18 @@ on its line counts as a label. Rules are Polars expressions, so a part is checke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import polars as pl
 
+from s1.data.curate_settings import CleanSettings, Profile
 from s1.data.difficulty import require_trace_tokens
 from s1.data.pool import Pool
 from s1.data.repetition import find_loops
 from s1.data.validate_rows import pool_types
-from s1.errors import BadConfig
 
-Profile = Literal["strict", "official"]
-STATED_SO = r"(?:^|\s)(?:so|maybe)\s+([^.;]+?)\s*[.;]"
-"""How a petri trace states an answer: "so 7 ." or "maybe 7 ."."""
 NOT_FEATURES = ("cot_type", "trace_by")
 """Columns that "official" does not count among the features of a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class CleanSettings:
-    """What a good row is under "strict". The petri pool uses `PETRI`, below."""
-
-    ending: str | None = None
-    """Pattern that a whole trace ends with. None: no letter, comma, colon or opening bracket at the end."""
-    stated: str | None = None
-    """Pattern whose last match in the trace has the answer as group 1, which must equal the attempt."""
-    need_reference: bool = False
-    """Drop questions without a reference answer."""
-    token_limit: int | None = None
-    """The teacher's limit in tokens: a trace that has reached it counts as cut."""
-    word_run: int = 6
-    """Drop when a word (something with a letter) occurs this many times in a row."""
-    other_run: int = 30
-    """The same for numbers and signs, which repeat more often: "4 4 4 4" can be a list of differences."""
-    loop_repeats: int = 4
-    loop_words: int = 30
-    """Drop when a phrase is repeated `loop_repeats` times in a row over `loop_words` words or more."""
-    language: Literal["any", "latin"] = "any"
-    """"latin" drops traces with more than a tenth of their letters in another script than Latin or Greek."""
-
-    def __post_init__(self) -> None:
-        if min(self.word_run, self.other_run) < 6 or self.loop_repeats < 2 or self.loop_words < 12:
-            raise BadConfig(
-                "clean: word_run and other_run must be at least 6, loop_repeats 2 and loop_words 12.",
-                "Leave them at their defaults: shorter repetitions are ordinary text.",
-            )
-
-
-PETRI = CleanSettings(ending=r"\.\s*$", stated=STATED_SO, other_run=6, loop_repeats=8)
 
 
 def clean_pool(pool: Pool, rows: pl.DataFrame, settings: CleanSettings, profile: Profile) -> pl.Series:

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from s1.data.clean import Profile
+from s1.data.curate_settings import Duplicates, Profile
 from s1.data.near_duplicates import best_first
 from s1.data.partitions import hash_of, index_part, no_reasons, normalised, spaces_only
 from s1.data.pool import Pool
@@ -29,7 +29,6 @@ from s1.data.read_files import data_files, splits
 from s1.data.validate_rows import ALIASES, Reader, Seen, file_stem, split_frames
 from s1.errors import BadConfig, BadInput
 
-Duplicates = Literal["question", "trace", "off"]
 COMMON_SHARE = 0.01
 """An n-gram in more than this share of the pool's questions is a stock phrase ("strict"): "where m and n are
 relatively prime positive integers" is in 6 % of s1K's, while copies of one problem stay far below 1 %."""

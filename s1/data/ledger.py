@@ -17,16 +17,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from s1.data.curate_settings import CurateSettings
 from s1.data.partitions import hash_index, versions
 from s1.data.pool import Pool
 from s1.types import to_json
-
-if TYPE_CHECKING:
-    from s1.data.pipeline import CurateSettings
 
 
 @dataclass(frozen=True, slots=True)

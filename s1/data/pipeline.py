@@ -9,60 +9,22 @@ with the same settings, so stages run one after another keep the rows that the w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from s1.data.clean import CleanSettings, Profile, clean_pool
-from s1.data.decontaminate import HIT_COLUMNS, Duplicates, duplicate_reasons, find_hits, hit_reasons
+from s1.data.clean import clean_pool
+from s1.data.curate_settings import CurateSettings
+from s1.data.decontaminate import HIT_COLUMNS, duplicate_reasons, find_hits, hit_reasons
 from s1.data.difficulty import difficulty_reasons, share_of_question
 from s1.data.ledger import Ledger, Stage, count_stage
 from s1.data.near_duplicates import NEAR_COLUMNS, near_pairs, near_reasons
 from s1.data.output import refuse_existing, write_dataset
 from s1.data.partitions import no_reasons
 from s1.data.pool import Pool
-from s1.data.select import PAPER_PRESELECT, Preselect, Strategy, select
-from s1.errors import BadConfig, BadInput
-
-
-@dataclass(frozen=True, slots=True)
-class CurateSettings:
-    """Everything that decides the outcome, besides the pool and the benchmarks."""
-
-    n: int = 1000
-    seed: int = 0
-    profile: Profile = "strict"
-    """ "strict" corrects what looks like an accident in the authors' code; "official" repeats it."""
-    strategy: Strategy = "s1k"
-    """The paper's set, or one of its ablations: random, longest, diverse (n rows each), full."""
-    clean: CleanSettings = CleanSettings()
-    most_solved: float = 0.0
-    """Drop a question when some model solved more than this share of its attempts."""
-    ngram: int = 8
-    """Words in common with a benchmark question that count as a hit; 0 for exact matches only."""
-    duplicates: Duplicates = "question"
-    """Which rows are copies: the same question, or the same question and trace."""
-    near: float = 0.0
-    """Drop questions whose word 3-grams have this Jaccard index or more with those of one that stays
-    (0.8 finds reworded copies); 0: off, since templated questions would be dropped too."""
-    exempt_sources: str = "(?i)aime"
-    """Sources that "official" exempts from decontamination (a regular expression). "strict" exempts none."""
-    preselect: tuple[Preselect, ...] = PAPER_PRESELECT
-    domain_weights: Mapping[str, float] = field(default_factory=dict)
-    weighted_after: int | None = None
-    """Draw domains by weight once so many rows are chosen. None: never, or 7 of 10 under "official"."""
-    trace_prefix: str = ""
-    """ "deepseek" or "gemini" names the trace columns as s1K-1.1 does."""
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.ngram < 0 or not 0 <= self.most_solved <= 1 or not 0 <= self.near <= 1:
-            raise BadConfig(
-                f"Curation out of range: n {self.n}, ngram {self.ngram}, most_solved {self.most_solved}, "
-                f"near {self.near}.",
-                "Use n >= 1, ngram >= 0 and shares between 0 and 1.",
-            )
+from s1.data.select import select
+from s1.errors import BadInput
 
 
 class Prepared(NamedTuple):

@@ -15,13 +15,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-if TYPE_CHECKING:
-    from s1.data.clean import CleanSettings
+from s1.data.curate_settings import CleanSettings
 
 BATCH_BYTES = 1 << 22
 """Text that is searched together. The search takes some twenty times as much memory."""

@@ -10,31 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from s1.data.curate_settings import CurateSettings, Preselect, Strategy
 from s1.data.difficulty import require_trace_tokens
 
-if TYPE_CHECKING:
-    from s1.data.pipeline import CurateSettings
-
-Strategy = Literal["s1k", "random", "longest", "diverse", "full"]
 NO_DOMAIN = "(no domain)"
-
-
-@dataclass(frozen=True, slots=True)
-class Preselect:
-    """Rows taken before the draw: the teacher is right, the source matches, the trace is long enough."""
-
-    source: str
-    """Regular expression, looked for in the source without regard to case."""
-    more_tokens_than: int = -1
-
-
-PAPER_PRESELECT = (Preselect("aime"), Preselect("gpqa"), Preselect(r"openaimath|hendrycks_math|^math$", 5600))
 
 
 class Selection(NamedTuple):

@@ -17,8 +17,8 @@ from s1.petri.teacher import JOIN
 from s1.types import Question, Sampling
 
 if TYPE_CHECKING:
+    from s1.data.curate_settings import CurateSettings
     from s1.data.ledger import Stage
-    from s1.data.pipeline import CurateSettings
     from s1.data.pool import Pool
     from s1.evals.recipes import ModelPlan
 
@@ -46,12 +46,13 @@ def pool_with_attempts(n: int, seed: int, progress: Count = lambda done, total: 
     import polars as pl
 
     from s1.data.attempts import attempt
-    from s1.data.clean import PETRI, clean_reasons
+    from s1.data.clean import clean_reasons
+    from s1.data.curate_settings import PETRI_CLEAN
     from s1.engines import load_engine
 
     pool = world.pool(n, seed)
     rows = pool.rows
-    kept = rows.filter(clean_reasons(rows, PETRI).is_null())
+    kept = rows.filter(clean_reasons(rows, PETRI_CLEAN).is_null())
     questions = [Question(r["id"], r["question"], r["answer"]) for r in kept.iter_rows(named=True)]
     solved: dict[str, Any] = {"id": kept["id"]}
     kinds = (("greedy", Sampling()), ("sampled", Sampling(temperature=0.8, seed=seed)))
@@ -77,10 +78,9 @@ def curate_settings(n: int, seed: int, strategy: str = "s1k") -> CurateSettings:
 
     Its templates share word 8-grams by nature, so that only whole questions are compared (docs/petri.md).
     """
-    from s1.data.clean import PETRI
-    from s1.data.pipeline import CurateSettings
+    from s1.data.curate_settings import PETRI_CLEAN, CurateSettings
 
-    return CurateSettings(n=n, seed=seed, strategy=strategy, clean=PETRI, ngram=0)  # type: ignore[arg-type]
+    return CurateSettings(n=n, seed=seed, strategy=strategy, clean=PETRI_CLEAN, ngram=0)  # type: ignore[arg-type]
 
 
 def make_dataset(

@@ -85,8 +85,8 @@ def attempts(work: Path, batch: int, sizes: Sizes) -> None:
 
 def curate(work: Path, sizes: Sizes) -> None:
     """The datasets of the study, each a folder of `s1 curate` and a training file with the spans without loss."""
+    from s1.data.curate_settings import CurateSettings
     from s1.data.decontaminate import read_benchmarks
-    from s1.data.pipeline import CurateSettings
     from s1.data.pipeline import curate as run
     from s1.data.pool import read_pool
 

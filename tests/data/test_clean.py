@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.data.clean import PETRI, CleanSettings, clean_reasons
+from s1.data.clean import clean_reasons
+from s1.data.curate_settings import PETRI_CLEAN, CleanSettings
 from s1.data.pool import conform
 
 GOOD = {"id": "x", "question": "q?", "answer": "7", "thinking": "x 3 : 9 no ; yes so 7 .", "attempt": "7"}
@@ -64,7 +65,7 @@ def test_strict_rules_give_their_reason(row: dict[str, object], expected: str | 
     ],
 )
 def test_petri_traces_must_end_and_agree_with_the_attempt(thinking: str, expected: str | None) -> None:
-    assert reason(PETRI, thinking=thinking) == expected
+    assert reason(PETRI_CLEAN, thinking=thinking) == expected
 
 
 def test_optional_rules_apply_when_asked() -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from s1.data.curate_settings import CurateSettings
 from s1.data.output import FILES
-from s1.data.pipeline import CurateSettings, curate
+from s1.data.pipeline import curate
 from s1.data.pool import conform, read_pool
 from s1.errors import BadInput, S1Error
 
@@ -59,7 +60,8 @@ from ray.cluster_utils import Cluster
 
 sys.path[:0] = sys.argv[1:3]
 from s1.data.executor import open_executor
-from s1.data.pipeline import CurateSettings, curate
+from s1.data.curate_settings import CurateSettings
+from s1.data.pipeline import curate
 from s1.data.pool import read_pool
 from test_executor import last_first, refuse, slowly
 

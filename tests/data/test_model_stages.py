@@ -11,8 +11,9 @@ import pytest
 from s1.clients.call_cache import CallCache
 from s1.clients.chat import ApiSettings
 from s1.data.attempts import EngineCaller
+from s1.data.curate_settings import CurateSettings
 from s1.data.model_stages import attempt_questions, name_domains
-from s1.data.pipeline import CurateSettings, run_stages
+from s1.data.pipeline import run_stages
 from s1.data.pool import Pool, pool_of_frame
 from s1.engines import load_engine
 from s1.errors import BadConfig, BadInput

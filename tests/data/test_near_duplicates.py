@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s1.data.curate_settings import CurateSettings
 from s1.data.near_duplicates import near_pairs, near_reasons
-from s1.data.pipeline import CurateSettings, run_stages
+from s1.data.pipeline import run_stages
 from s1.data.pool import Pool, pool_of_frame, read_pool
 
 

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s1.cli import main
-from s1.data.clean import CleanSettings
+from s1.data.curate_settings import CleanSettings, CurateSettings
 from s1.data.decontaminate import benchmark_frame
 from s1.data.executor import open_executor
 from s1.data.ingest import work_folder
 from s1.data.output import FILES
 from s1.data.partitions import Part, hash_index
-from s1.data.pipeline import CurateSettings, curate, run_stages
+from s1.data.pipeline import curate, run_stages
 from s1.data.pool import conform, pool_of_frame, read_pool
 from s1.data.read_files import raw_rows, splits
 from s1.data.validate_rows import Reader, Seen, checked_batches, row_frames

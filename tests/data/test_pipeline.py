@@ -6,11 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from s1.data.curate_settings import CurateSettings
 from s1.data.decontaminate import benchmark_frame, duplicate_reasons, read_benchmarks
 from s1.data.difficulty import with_trace_tokens
 from s1.data.ledger import Ledger
 from s1.data.output import FILES, dataset_rows, write_stage
-from s1.data.pipeline import CurateSettings, curate, run_stages
+from s1.data.pipeline import curate, run_stages
 from s1.data.pool import Pool, pool_of_frame, read_pool
 from s1.data.read_traces import read_traces
 from s1.errors import BadConfig, BadInput

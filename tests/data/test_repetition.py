@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s1.data.clean import PETRI, CleanSettings
+from s1.data.curate_settings import PETRI_CLEAN, CleanSettings
 from s1.data.repetition import find_loops
 from s1.errors import BadConfig
 
@@ -117,7 +117,7 @@ WORDS = st.lists(
 @given(
     st.lists(st.none() | st.tuples(WORDS, st.integers(1, 30), st.sampled_from(["", " ", "\n"])), max_size=8),
     st.sampled_from([1, 40, 1 << 22]),
-    st.sampled_from([CleanSettings(), PETRI]),
+    st.sampled_from([CleanSettings(), PETRI_CLEAN]),
 )
 def test_a_text_is_judged_alone_whatever_stands_beside_it(
     parts: list[tuple[list[str], int, str] | None], size: int, rules: CleanSettings

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pace import slowness
 
+from s1.data.curate_settings import CurateSettings, Preselect
 from s1.data.difficulty import difficulty_reasons, join_attempts, with_trace_tokens
-from s1.data.pipeline import CurateSettings
 from s1.data.pool import pool_of_frame
-from s1.data.select import Preselect, select
+from s1.data.select import select
 from s1.errors import BadInput
 
 

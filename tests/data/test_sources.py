@@ -286,7 +286,8 @@ def test_the_hub_is_read_by_config_and_split(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_card_names_the_licence_of_each_source() -> None:
-    from s1.data.pipeline import CurateSettings, curate
+    from s1.data.curate_settings import CurateSettings
+    from s1.data.pipeline import curate
 
     rows = [{"id": f"r{i}", "question": f"q {i}", "thinking": "It is so.", "attempt": "1", "trace_tokens": 4,
              "source": "daman1209arora/jeebench/phy" if i else "elsewhere"} for i in range(3)]  # fmt: skip
