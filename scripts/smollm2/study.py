@@ -47,9 +47,7 @@ class Sizes(NamedTuple):
 
 
 QUICK = Sizes(pool=60, selected=20, seeds=(0,), questions=4, steps=2)
-FULL = TrainSettings(
-    epochs=5, device_batch=16, learning_rate=1e-4, max_length=1024, answer_prefix="Final Answer: "
-)
+FULL = TrainSettings(epochs=5, learning_rate=1e-4, max_length=1024, answer_prefix="Final Answer: ")
 LORA = replace(FULL, lora_rank=16, lora_alpha=32, learning_rate=1e-3)
 POLICIES = (
     *(BudgetPolicy(max_thinking=n, max_answer=48) for n in (0, 16, 32, 64, 128, 256)),
@@ -176,6 +174,8 @@ def main() -> None:
     elif arguments.stage == "curate":
         curate(work, sizes)
     elif arguments.stage == "train":
+        import torch
+
         from s1.config import load_settings
 
         datasets = [f.stem for f in sorted((work / "data").glob("*.jsonl")) if arguments.only in ("", f.stem)]
@@ -183,7 +183,12 @@ def main() -> None:
             parser.error(f"{work / 'data'} has no dataset {arguments.only!r}")
         for name in datasets:
             seed = int(name.rpartition("-")[2])
-            defaults = replace(FULL if arguments.full else LORA, seed=seed, max_steps=sizes.steps)
+            defaults = replace(
+                FULL if arguments.full else LORA,
+                seed=seed,
+                max_steps=sizes.steps,
+                device_batch=16 if torch.cuda.is_available() else 4,  # faster on two cores, and 24 GB hold it
+            )
             settings = load_settings(defaults, None, arguments.set)
             default = name if arguments.full else f"{name}-lora"
             train(work, name, work / "models" / (arguments.out or default), settings)
