@@ -26,13 +26,22 @@ def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = 
     if file is not None:
         _merge(data, read_yaml(file), f"{file}: ", mistakes)
     for name, value in split_pairs(pairs):
-        nested: Any = parse_value(value)
+        nested = _pair_value(data, name, value)
         for part in reversed(name.split(".")):
             nested = {part: nested}
         _merge(data, nested, "", mistakes)
     if mistakes:
         raise BadConfig("; ".join(mistakes))
     return settings_of(type(defaults), data)
+
+
+def _pair_value(data: Mapping[str, Any], name: str, text: str) -> Any:
+    """What the text of a pair means. A setting that is text takes it as it is, also where YAML sees more in it."""
+    present: Any = data
+    for part in name.split("."):
+        present = present.get(part) if isinstance(present, Mapping) else None
+    value = parse_value(text)
+    return text if isinstance(present, str) and not isinstance(value, str) else value
 
 
 def settings_of(kind: type[T], values: Mapping[str, Any]) -> T:
