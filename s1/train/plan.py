@@ -260,6 +260,8 @@ def plan_text(plan: TrainPlan) -> str:
         f"memory on each of {where} ({plan.device.memory / GIB:.1f} GiB): about {plan.total / GIB:.2f} GiB",
         *(f"  {part:<12} {size / GIB:8.2f} GiB" for part, size in plan.memory.items()),
     ]
+    if not plan.device.flops:
+        lines.append("  the allocator of the C library may take up to twice that; see docs/guides/train.md")
     if plan.host:
         lines.append(f"main memory for what is offloaded: about {plan.host / GIB:.1f} GiB")
     if plan.hours:
