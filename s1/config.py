@@ -36,12 +36,11 @@ def load_settings(defaults: T, file: Path | None = None, pairs: Sequence[str] = 
 
 
 def _pair_value(data: Mapping[str, Any], name: str, text: str) -> Any:
-    """What the text of a pair means. A setting that is text takes it as it is, also where YAML sees more in it."""
+    """The value that a pair gives. A setting that is text takes everything after "=", unless it is quoted."""
     present: Any = data
     for part in name.split("."):
         present = present.get(part) if isinstance(present, Mapping) else None
-    value = parse_value(text)
-    return text if isinstance(present, str) and not isinstance(value, str) else value
+    return text if isinstance(present, str) and text[:1] not in ("'", '"') else parse_value(text)
 
 
 def settings_of(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -13,7 +13,7 @@ def test_pairs_and_file_change_only_what_they_name(tmp_path):
     assert (settings.epochs, settings.learning_rate, settings.batch) == (3, 0.001, TrainSettings().batch)
 
 
-@pytest.mark.parametrize("text", ["Answer: ", "12", "", "[a, b]", "true"])
+@pytest.mark.parametrize("text", ["Answer: ", "12", "", "[a, b]", "true", "Result # "])
 def test_a_setting_that_is_text_takes_what_yaml_reads_as_something_else(text):
     assert load_settings(TrainSettings(), None, [f"answer_prefix={text}"]).answer_prefix == text
     quoted = load_settings(TrainSettings(), None, ["answer_prefix='Answer: '"])

@@ -30,10 +30,10 @@ CONTEXT = 768
 NEEDED = {
     "attempts": ("pool.jsonl", "scripts/smollm2/pool.py"),
     "curate": ("solved/pool.json", "the stage `attempts`"),
-    "train": ("data", "the stage `curate`"),
-    "evaluate": ("models", "the stage `train`"),
+    "train": ("data/{}.jsonl", "the stage `curate`"),
+    "evaluate": ("models/{}", "the stage `train`"),
 }
-"""What each stage reads of WORK, and what writes it."""
+"""What each stage reads of WORK, and what writes it. {} is one dataset or model, or all."""
 
 
 class Sizes(NamedTuple):
@@ -166,8 +166,10 @@ def main() -> None:
     parser.add_argument("--out", default="", help="name of the model, where it is not that of the dataset")
     arguments = parser.parse_args()
     work, sizes = arguments.work, QUICK if arguments.quick else Sizes()
-    needed, source = NEEDED[arguments.stage]
-    if not (work / needed).exists():
+    pattern, source = NEEDED[arguments.stage]
+    needed = pattern.format(arguments.only or "*")
+    found = sorted(work.glob(needed))
+    if not found and arguments.only != "base":
         parser.error(f"{work / needed} is missing; {source} writes it")
     if arguments.stage == "attempts":
         attempts(work, arguments.batch, sizes)
@@ -178,10 +180,7 @@ def main() -> None:
 
         from s1.config import load_settings
 
-        datasets = [f.stem for f in sorted((work / "data").glob("*.jsonl")) if arguments.only in ("", f.stem)]
-        if not datasets:
-            parser.error(f"{work / 'data'} has no dataset {arguments.only!r}")
-        for name in datasets:
+        for name in (file.stem for file in found):
             seed = int(name.rpartition("-")[2])
             defaults = replace(
                 FULL if arguments.full else LORA,
@@ -193,11 +192,7 @@ def main() -> None:
             default = name if arguments.full else f"{name}-lora"
             train(work, name, work / "models" / (arguments.out or default), settings)
     else:
-        models = [m.name for m in sorted((work / "models").iterdir()) if arguments.only in ("", m.name)]
-        models += ["base"] if arguments.only in ("", "base") else []
-        if not models:
-            parser.error(f"{work / 'models'} has no model {arguments.only!r}")
-        for name in models:
+        for name in [*(m.name for m in found), *(["base"] if arguments.only in ("", "base") else [])]:
             for chosen in arguments.sets.split(","):
                 model = "smollm2" if name == "base" else str(work / "models" / name)
                 file = work / ("dev.jsonl" if chosen == "dev" else f"sets/{chosen}.jsonl")

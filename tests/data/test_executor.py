@@ -59,8 +59,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 sys.path[:0] = sys.argv[1:3]
-from s1.data.executor import open_executor
 from s1.data.curate_settings import CurateSettings
+from s1.data.executor import open_executor
 from s1.data.pipeline import curate
 from s1.data.pool import read_pool
 from test_executor import last_first, refuse, slowly
