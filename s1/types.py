@@ -352,7 +352,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     elif isinstance(kind, type) and isinstance(data, kind) and not (kind is int and isinstance(data, bool)):
         return data
-    wanted = re.sub(r"[\w.]+\.(\w+)", r"\1", str(getattr(kind, "__name__", kind)))
+    name = re.sub(r"[\w.]+\.(\w+)", r"\1", str(getattr(kind, "__name__", kind)))
+    wanted = f"one of {', '.join(map(repr, args))}" if origin is Literal else name
     raise BadInput(f"{where}: expected {wanted}, found {data!r:.60}.")
 
 

@@ -35,6 +35,11 @@ def test_a_value_of_the_wrong_type_or_shape_is_one_clear_error(pairs):
         load_settings(CurateSettings() if pairs == ["quality=1"] else TrainSettings(), None, pairs)
 
 
+def test_a_word_that_is_none_of_the_choices_is_refused_with_all_of_them():
+    with pytest.raises(BadConfig, match="profile.*'strict', 'official'.*'oficial'"):
+        load_settings(TrainSettings(), None, ["profile=oficial"])
+
+
 @pytest.mark.parametrize("text", ["- a\n", "a: [", "epochs: {a: 1}\n"])
 def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
     file = tmp_path / "bad.yaml"
